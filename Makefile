@@ -1,0 +1,41 @@
+# make demo   sets everything up and runs the demo on the embedded broker
+# make test   sets everything up and runs every check: ruff, mypy, import-linter, pytest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types check bench clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Create .venv with everything that development needs.
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade "pip>=25.1"
+	$(BIN)/pip install -q -c constraints.txt -e ".[demo]" --group dev
+	@touch $@
+
+demo: $(STAMP) ## Train, kill, restart, query, rebuild: the whole story in under three minutes.
+	$(BIN)/morphogen demo
+
+lint: $(STAMP) ## ruff and import-linter.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## mypy, strict.
+	$(BIN)/mypy -p morphogen
+
+test: lint types ## Every check, then every test.
+	$(BIN)/pytest
+
+bench: $(STAMP) ## Run every benchmark and print the README's table (some minutes).
+	$(BIN)/python benchmarks/all.py
+
+clean: ## Remove the environment and caches.
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

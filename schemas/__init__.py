@@ -1,0 +1,76 @@
+"""What an event is: typed families, the registry, the bytes of the log.
+
+Pure: no clock, no socket, no file, and nothing else of Morphogen. Usable alone to read or write the log's bytes.
+"""
+
+from .artifacts import ArtifactSaved
+from .commands import CommandAccepted, CommandFinished, CommandIssued, DeadLetter, DeadResolved
+from .errors import EncodeError, FrameError, MorphogenError, SchemaError
+from .event import Event, Unknown, decode_event, decoder_of, event_class, event_classes, upcaster
+from .fingerprint import changed, fingerprint
+from .frames import (
+    Frame,
+    Record,
+    decode_frame,
+    decode_records,
+    encode_frame,
+    encode_record,
+    frame_head,
+    verify_frame,
+)
+from .health import SIGNALS, LayerHealth
+from .jsonschema import json_schema
+from .lines import LogLine
+from .metrics import Metrics
+from .names import token, untoken
+from .producers import ProducerClosed, ProducerDropped
+from .run import RunFailed, RunFinished, RunStarted
+from .values import Names, Vector, decode, encode, plain, vector
+
+__all__ = [
+    "SIGNALS",
+    "ArtifactSaved",
+    "CommandAccepted",
+    "CommandFinished",
+    "CommandIssued",
+    "DeadLetter",
+    "DeadResolved",
+    "EncodeError",
+    "Event",
+    "Frame",
+    "FrameError",
+    "LayerHealth",
+    "LogLine",
+    "Metrics",
+    "MorphogenError",
+    "Names",
+    "ProducerClosed",
+    "ProducerDropped",
+    "Record",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+    "SchemaError",
+    "Unknown",
+    "Vector",
+    "changed",
+    "decode",
+    "decode_event",
+    "decode_frame",
+    "decode_records",
+    "decoder_of",
+    "encode",
+    "encode_frame",
+    "encode_record",
+    "event_class",
+    "event_classes",
+    "fingerprint",
+    "frame_head",
+    "json_schema",
+    "plain",
+    "token",
+    "untoken",
+    "upcaster",
+    "vector",
+    "verify_frame",
+]

@@ -1,0 +1,64 @@
+"""Commands, what became of them, and dead letters.
+
+A command is an event like any other: the broker copies family `command` into the work queue and family `dead` into
+the dead-letter stream, so that one write to the log is both the record and the act.
+"""
+
+from typing import Any
+
+import msgspec
+
+from .event import Event
+
+
+class CommandIssued(Event, type="command.issued", version=1):
+    """Somebody asks `target` to do `name`. Its id is the id of this event."""
+
+    command_id: str
+    target: str
+    name: str
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
+    issuer: str | None = None
+    max_deliveries: int = 5
+    expires: int | None = None  # unix nanoseconds; later deliveries go to the dead letters
+
+
+class CommandAccepted(Event, type="outcome.accepted", version=1):
+    """A worker took a command into its hands; `delivery` counts from 1."""
+
+    command_id: str
+    worker: str
+    delivery: int
+
+
+class CommandFinished(Event, type="outcome.finished", version=1):
+    """A worker is done with a delivery: with a result, or with an error that may be retried."""
+
+    command_id: str
+    worker: str
+    delivery: int
+    ok: bool
+    result: Any = None
+    error: str | None = None
+    duration: float | None = None  # seconds
+
+
+class DeadLetter(Event, type="dead.letter", version=1):
+    """A command that nobody could do: why, after how many tries, and all that is needed to try again."""
+
+    command_id: str
+    target: str
+    name: str
+    reason: str
+    deliveries: int
+    args: dict[str, Any] = msgspec.field(default_factory=dict)
+    issued: int | None = None  # unix nanoseconds
+
+
+class DeadResolved(Event, type="outcome.resolved", version=1):
+    """A dead letter was retried (as `retried_as`) or dropped by a person."""
+
+    command_id: str
+    action: str  # retried | dropped
+    retried_as: str | None = None
+    by: str | None = None

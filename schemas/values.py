@@ -1,0 +1,223 @@
+"""What a training job holds, as what an event can carry.
+
+Numbers keep their exact value: NaN, infinities and int64 survive, bf16 and half widen to float32 without loss.
+Vectors travel as little-endian buffers with their dtype. torch is never imported: its tensors are known by their methods.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from .errors import EncodeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Vector: TypeAlias = npt.NDArray[Any]
+else:
+
+    class _IsArray(type):
+        def __instancecheck__(cls, value: Any) -> bool:
+            return isinstance(value, _numpy().ndarray)
+
+    class Vector(metaclass=_IsArray):
+        """The declared type of a vector field; its values are numpy arrays of one dimension."""
+
+
+# The code of a msgpack extension names the dtype of a vector. Codes are part of the log's format: never reuse one.
+_DTYPES = {
+    10: "<f4", 11: "<f8", 12: "<i8", 13: "<i4", 14: "<i2", 15: "|i1",
+    16: "<u8", 17: "<u4", 18: "<u2", 19: "|u1", 20: "|b1", 21: "<f2",
+}  # fmt: skip
+_NAMES_CODE = 30
+_INTERNED_MAX = 4096
+
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what msgpack can hold
+
+
+@cache
+def _numpy() -> Any:
+    import numpy
+
+    return numpy
+
+
+@cache
+def _codes() -> dict[Any, int]:
+    return {_numpy().dtype(name): code for code, name in _DTYPES.items()}
+
+
+class Names:
+    """An immutable list of names (the layers of a model) that is decoded once and then shared.
+
+    Every event of a run repeats the same names; equal bytes decode to the same object.
+    """
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self.values = tuple(values)
+        self._hash = hash(self.values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> str:
+        return self.values[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Names) and self.values == other.values)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"Names({list(self.values)!r})"
+
+
+_interned: dict[bytes, Names] = {}
+_names_decoder = msgspec.msgpack.Decoder(tuple[str, ...])
+_names_bytes: dict[Names, bytes] = {}
+
+
+def vector(value: Any) -> "npt.NDArray[Any]":
+    """Return `value` (numpy array, torch tensor, sequence of numbers) as a contiguous 1-D little-endian array.
+
+    bf16 and other types that numpy lacks widen to float32. Raises EncodeError for more than one dimension
+    or for elements that are not numbers.
+    """
+    if hasattr(value, "detach"):
+        value = _tensor_to_numpy(value)
+    np = _numpy()
+    array = np.asarray(value)
+    if array.ndim == 0:
+        array = array.reshape(1)
+    if array.ndim != 1:
+        raise EncodeError(f"a vector has one dimension, got shape {array.shape}: flatten it first")
+    if array.dtype not in _codes():
+        little = array.dtype.newbyteorder("<")
+        if little in _codes():
+            array = array.astype(little)
+        elif array.dtype.kind in "fV" and array.dtype.itemsize <= 4:
+            array = array.astype("<f4")
+        elif array.size == 0:
+            array = np.empty(0, "<f4")
+        else:
+            raise EncodeError(f"a vector holds numbers or booleans, got dtype {array.dtype}")
+    return np.ascontiguousarray(array)  # type: ignore[no-any-return]
+
+
+def _tensor_to_numpy(tensor: Any) -> Any:
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if str(tensor.dtype) in {"torch.bfloat16"} or "float8" in str(tensor.dtype):
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def encode_hook(value: Any) -> Any:
+    """Turn what msgspec does not know into what it does: numpy and torch values, Names, paths."""
+    if isinstance(value, _numpy().ndarray):
+        if value.ndim == 0:
+            return value.item()
+        array = vector(value)
+        return msgspec.msgpack.Ext(_codes()[array.dtype], array.tobytes())
+    if isinstance(value, _numpy().generic):
+        return value.item()
+    if isinstance(value, Names):
+        raw = _names_bytes.get(value)
+        if raw is None:
+            raw = msgspec.msgpack.encode(value.values)
+            if len(_names_bytes) >= _INTERNED_MAX:
+                _names_bytes.clear()
+            _names_bytes[value] = raw
+        return msgspec.msgpack.Ext(_NAMES_CODE, raw)
+    if hasattr(value, "detach") and hasattr(value, "numel"):
+        return value.item() if value.dim() == 0 else encode_hook(vector(value))
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise EncodeError(
+        f"an event cannot hold a {type(value).__module__}.{type(value).__qualname__}: log a number, a string or a vector"
+    )
+
+
+def decode_hook(kind: Any, value: Any) -> Any:
+    """Read a typed field back: the counterpart of `encode_hook`."""
+    if isinstance(value, msgspec.msgpack.Ext):
+        value = extension_hook(value.code, bytes(value.data))
+    if isinstance(value, kind):
+        return value
+    if kind is Vector and isinstance(value, list | tuple):
+        return vector(value)
+    if kind is Names and isinstance(value, list | tuple):
+        return Names(value)
+    raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+
+
+def extension_hook(code: int, data: "memoryview | bytes") -> Any:
+    """Read an extension value where no type is declared; an unknown code is kept as it is."""
+    if code in _DTYPES:
+        return _numpy().frombuffer(data, _DTYPES[code])
+    if code == _NAMES_CODE:
+        raw = bytes(data)
+        names = _interned.get(raw)
+        if names is None:
+            if len(_interned) >= _INTERNED_MAX:
+                _interned.clear()
+            names = _interned[raw] = Names(_names_decoder.decode(raw))
+        return names
+    return msgspec.msgpack.Ext(code, bytes(data))
+
+
+encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+_generic = msgspec.msgpack.Decoder(ext_hook=extension_hook)
+
+
+def encode(value: Any) -> bytes:
+    """Encode `value` as msgpack, as all bodies in the log are. Raises EncodeError with the reason."""
+    try:
+        return encoder.encode(value)
+    except (TypeError, OverflowError, ValueError, RecursionError) as error:
+        raise EncodeError(f"cannot encode a {type(value).__name__}: {error}") from error
+
+
+def decode(raw: bytes | memoryview | msgspec.Raw) -> Any:
+    """Decode any msgpack of the log into plain values; vectors become numpy arrays, names become Names."""
+    return _generic.decode(raw)
+
+
+def plain(value: Any, depth: int = 12) -> Any:
+    """Return any object as nested dicts, lists, strings, numbers: for configurations, which may hold anything.
+
+    What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` too.
+    """
+    if value is None or isinstance(value, bool | str | float):
+        return value
+    if isinstance(value, int):
+        return value if INT_MIN <= value <= INT_MAX else str(value)
+    if depth <= 0:
+        return repr(value)[:1000]
+    if isinstance(value, dict):
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item, depth - 1) for item in value]
+    if isinstance(value, _numpy().generic) or (hasattr(value, "detach") and hasattr(value, "dim") and value.dim() == 0):
+        return plain(value.item(), depth - 1)
+    if isinstance(value, _numpy().ndarray):
+        return value.tolist() if value.size <= 1000 else repr(value)[:1000]
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    try:
+        return plain(msgspec.to_builtins(value, str_keys=True), depth - 1)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    public = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    if public and type(value).__module__ in {"argparse", "types"}:
+        return plain(public, depth - 1)
+    return repr(value)[:1000]

@@ -1,0 +1,122 @@
+"""Numbers and vectors arrive exactly as they were."""
+
+import argparse
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morphogen.schemas import EncodeError, LayerHealth, Metrics, Names, decode, decode_event, encode, plain, vector
+
+numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**63), 2**64 - 1))
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return struct.pack(">d", one) == struct.pack(">d", other) or (math.isnan(one) and math.isnan(other))
+    return type(one) is type(other) and bool(one == other)
+
+
+@given(st.dictionaries(st.text(max_size=30), numbers, max_size=40))
+def test_metrics_round_trip_exactly(values: dict[str, int | float]) -> None:
+    event = decode_event("metrics.scalars", 1, Metrics(values=values).encode())
+
+    assert isinstance(event, Metrics)
+    assert list(event.values) == list(values)
+    assert all(same(values[key], event.values[key]) for key in values)
+
+
+DTYPES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
+
+
+@given(st.sampled_from(DTYPES), st.binary(max_size=64))
+def test_vectors_keep_every_bit_and_their_dtype(dtype: str, raw: bytes) -> None:
+    size = np.dtype(dtype).itemsize
+    array = np.frombuffer(raw[: len(raw) // size * size], np.uint8 if dtype == "?" else dtype)
+    array = array.astype(bool) if dtype == "?" else array
+
+    back = decode(encode(array))
+
+    assert array.dtype == back.dtype
+    assert array.tobytes() == back.tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 1, 10_000])
+def test_empty_and_ten_thousand_layer_vectors(count: int) -> None:
+    layers = Names(f"blöck.{index}.ähnlich" for index in range(count))
+    sent = LayerHealth(layers=layers, grad_norm=np.full(count, np.nan, np.float32), missing={"dead_share": [0]})
+
+    back = decode_event("health.layer", 1, sent.encode())
+
+    assert isinstance(back, LayerHealth)
+    assert layers == back.layers
+    assert back.grad_norm is not None
+    assert np.isnan(back.grad_norm).all()
+    assert len(back.grad_norm) == count
+    assert back.weight_norm is None
+
+
+def test_equal_names_decode_to_one_object() -> None:
+    assert decode(encode(Names(["a", "b"]))) is decode(encode(Names(["a", "b"])))
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.1), np.float64("nan"), np.int64(2**63 - 1), np.uint64(2**64 - 1), np.bool_(True), np.array(3.5)]
+)
+def test_numpy_scalars_become_their_python_value(value: Any) -> None:
+    assert same(value.item(), decode(encode({"v": value}))["v"])
+
+
+def test_torch_scalars_and_bf16_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    values = {"loss": torch.tensor(0.25, requires_grad=True), "bf16": torch.tensor(1.5, dtype=torch.bfloat16)}
+
+    assert {"loss": 0.25, "bf16": 1.5} == decode(encode(values))
+
+    back = decode(encode(torch.tensor([1.0, -2.5, float("inf")], dtype=torch.bfloat16)))
+    assert back.dtype == np.float32
+    assert back.tolist() == [1.0, -2.5, math.inf]
+
+
+def test_big_endian_and_strided_arrays_are_taken() -> None:
+    assert decode(encode(np.arange(6, dtype=">f8")[::2])).tolist() == [0.0, 2.0, 4.0]
+    assert vector([1, 2]).tolist() == [1, 2]
+    assert vector([]).dtype == np.float32 or vector([]).size == 0
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2)), np.array(["a"]), object(), 2**64, -(2**63) - 1, 1j])
+def test_what_an_event_cannot_hold_is_refused_in_one_line(value: Any) -> None:
+    with pytest.raises(EncodeError) as caught:
+        encode({"v": value})
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_may_hold_anything() -> None:
+    @dataclass
+    class Point:
+        x: int = 1
+
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    config = {
+        "lr": np.float32(0.5), "path": Path("a/b"), "point": Point(), "huge": 10**30, 3: {"set": {1}},
+        "args": argparse.Namespace(a=1), "f": len, "none": None, "array": np.arange(3), "loop": loop,
+    }  # fmt: skip
+
+    made = plain(config)
+
+    encode(made)
+    assert made["lr"] == 0.5
+    assert made["path"] == "a/b"
+    assert made["point"] == {"x": 1}
+    assert made["huge"] == str(10**30)
+    assert made["3"] == {"set": [1]}
+    assert made["args"] == {"a": 1}
+    assert made["array"] == [0, 1, 2]
