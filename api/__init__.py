@@ -1,1 +1,72 @@
-"""Morphogen."""
+"""Morphogen: an event-sourced nervous system for training jobs.
+
+    import morphogen
+
+    run = morphogen.record("digits", config={"lr": 0.1})
+    run.log(loss=0.5, step=1)
+    morphogen.query("SELECT step, value FROM metrics WHERE name = 'loss'").pandas()
+
+This page is names only; each is imported from its room when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from morphogen.bus import Bus
+    from morphogen.bus.settings import Settings
+    from morphogen.consumers.projections import Projection
+    from morphogen.consumers.projections.query import Result, query
+    from morphogen.producers import Run, record
+    from morphogen.schemas import Event, MorphogenError, Names, Vector, upcaster
+
+_HOMES = {
+    # Record
+    "record": "morphogen.producers",
+    "Run": "morphogen.producers",
+    # Ask
+    "query": "morphogen.consumers.projections.query",
+    "Result": "morphogen.consumers.projections.query",
+    "Projection": "morphogen.consumers.projections",
+    # The log
+    "Bus": "morphogen.bus",
+    "Settings": "morphogen.bus.settings",
+    # Events of one's own
+    "Event": "morphogen.schemas",
+    "Names": "morphogen.schemas",
+    "Vector": "morphogen.schemas",
+    "upcaster": "morphogen.schemas",
+    # Errors
+    "MorphogenError": "morphogen.schemas",
+}
+
+__all__ = [
+    "Bus",
+    "Event",
+    "MorphogenError",
+    "Names",
+    "Projection",
+    "Result",
+    "Run",
+    "Settings",
+    "Vector",
+    "__version__",
+    "query",
+    "record",
+    "upcaster",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("morphogen")
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'morphogen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from morphogen.schemas import (
     FrameError,
     Record,
@@ -17,7 +16,9 @@ from morphogen.schemas import (
     verify_frame,
 )
 
-bodies = st.dictionaries(st.text(max_size=8), st.one_of(st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=9)))
+bodies = st.dictionaries(
+    st.text(max_size=8), st.one_of(st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=9))
+)
 records = st.builds(
     Record,
     n=st.integers(1, 2**40),
@@ -81,7 +82,9 @@ def test_a_cut_frame_is_refused(batch: list[Record], data: st.DataObject) -> Non
 
 
 def test_a_frame_of_a_later_format_says_what_to_do() -> None:
-    data = encode_frame([Record(1, "a", 1, None, 0, msgspec.Raw(b"\x80"))], run="", attempt=0, rank=0, writer="", family="")
+    data = encode_frame(
+        [Record(1, "a", 1, None, 0, msgspec.Raw(b"\x80"))], run="", attempt=0, rank=0, writer="", family=""
+    )
     later = data.replace(b"\xa6format\x01", b"\xa6format\x02")
 
     with pytest.raises(FrameError, match="upgrade morphogen"):
@@ -98,7 +101,12 @@ def test_records_that_are_no_triples_are_refused() -> None:
 def test_a_flipped_bit_inside_a_frame_is_found_by_verify() -> None:
     data = bytearray(
         encode_frame(
-            [Record(1, "a", 1, None, 0, msgspec.Raw(encode({"x": 1.0})))], run="", attempt=0, rank=0, writer="", family=""
+            [Record(1, "a", 1, None, 0, msgspec.Raw(encode({"x": 1.0})))],
+            run="",
+            attempt=0,
+            rank=0,
+            writer="",
+            family="",
         )
     )
     at = bytes(data).index(b"\xcb?\xf0") + 2  # inside the float 1.0

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from morphogen.schemas import (
     ArtifactSaved,
     CommandAccepted,
@@ -39,11 +38,15 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 BODIES, LOCK = GOLDEN / "bodies.json", GOLDEN / "fingerprints.json"
 
 SAMPLES: list[Event] = [
-    ArtifactSaved(name="weights", uri="file:///tmp/w.safetensors", kind="model", sha256="ab" * 32, size=12, metadata={"a": 1}),
+    ArtifactSaved(
+        name="weights", uri="file:///tmp/w.safetensors", kind="model", sha256="ab" * 32, size=12, metadata={"a": 1}
+    ),
     CommandAccepted(command_id="c1", worker="w", delivery=1),
     CommandFinished(command_id="c1", worker="w", delivery=1, ok=True, result={"x": [1]}, duration=0.5),
     CommandIssued(command_id="c1", target="trainer", name="stop", args={"now": True}, issuer="me", expires=1),
-    DeadLetter(command_id="c1", target="trainer", name="stop", reason="unknown", deliveries=5, args={"now": True}, issued=1),
+    DeadLetter(
+        command_id="c1", target="trainer", name="stop", reason="unknown", deliveries=5, args={"now": True}, issued=1
+    ),
     DeadResolved(command_id="c1", action="retried", retried_as="c2", by="me"),
     LayerHealth(
         layers=Names(["fc1", "fc2"]),
@@ -58,7 +61,9 @@ SAMPLES: list[Event] = [
     ProducerDropped(lane="metrics", first=1, last=9, count=9, bytes=100, reason="spool full"),
     RunFailed(error="ValueError", message="no", traceback="...", duration=1.5),
     RunFinished(duration=1.5),
-    RunStarted(config={"lr": 0.1}, host="h", hosts=["h"], pid=1, argv=["a"], git_commit="c", git_dirty=False, world_size=2),
+    RunStarted(
+        config={"lr": 0.1}, host="h", hosts=["h"], pid=1, argv=["a"], git_commit="c", git_dirty=False, world_size=2
+    ),
 ]
 
 
@@ -103,7 +108,9 @@ def test_a_changed_field_changes_the_fingerprint() -> None:
 def test_a_golden_body_decodes_to_the_values_it_was_made_from() -> None:
     bodies = _read(BODIES)
     for sample in SAMPLES:
-        assert repr(sample) == repr(decode_event(sample.type, sample.version, bytes.fromhex(bodies[f"{sample.type}@{sample.version}"])))
+        assert repr(sample) == repr(
+            decode_event(sample.type, sample.version, bytes.fromhex(bodies[f"{sample.type}@{sample.version}"]))
+        )
 
 
 def add_new() -> None:

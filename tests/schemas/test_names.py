@@ -4,7 +4,6 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from morphogen.schemas import token, untoken
 
 

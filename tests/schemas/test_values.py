@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from morphogen.schemas import EncodeError, LayerHealth, Metrics, Names, decode, decode_event, encode, plain, vector
 
 numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**63), 2**64 - 1))
@@ -67,7 +66,8 @@ def test_equal_names_decode_to_one_object() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [np.float32(0.1), np.float64("nan"), np.int64(2**63 - 1), np.uint64(2**64 - 1), np.bool_(True), np.array(3.5)]
+    "value",
+    [np.float32(0.1), np.float64("nan"), np.int64(2**63 - 1), np.uint64(2**64 - 1), np.bool_(True), np.array(3.5)],
 )
 def test_numpy_scalars_become_their_python_value(value: Any) -> None:
     assert same(value.item(), decode(encode({"v": value}))["v"])

@@ -1,0 +1,5 @@
+"""`python -m morphogen.cli` is `morphogen`."""
+
+from . import main
+
+main()

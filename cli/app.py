@@ -1,0 +1,140 @@
+"""The command tree, and the one place where errors become a line and an exit code."""
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import click
+import structlog
+import typer
+from morphogen.bus.settings import Settings
+from morphogen.schemas import MorphogenError
+
+FAILED, WRONG_USE, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="morphogen",
+    help="An event-sourced nervous system for training jobs: record, query in SQL, replay.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The options that go before the verb."""
+
+    url: str | None = None
+    creds: Path | None = None
+    home: Path | None = None
+
+    def settings(self) -> Settings:
+        """Return the settings that these options and the environment make."""
+        return Settings.from_environ(url=self.url, creds=self.creds, home=self.home)
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """Return the settings for the verb that runs."""
+    chosen = context.find_root().obj
+    return (chosen if isinstance(chosen, Chosen) else Chosen()).settings()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"morphogen {metadata.version('morphogen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Broker, nats://host:port, several with commas. Default: MORPHOGEN_URL, else embedded."),
+    ] = None,
+    creds: Annotated[Path | None, typer.Option(help="Credentials file of a cluster. Default: MORPHOGEN_CREDS.")] = None,
+    home: Annotated[Path | None, typer.Option(help="Data folder. Default: MORPHOGEN_HOME, else the user's.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Record training runs, query them in SQL, replay them: an event-sourced nervous system for training jobs."""
+    context.obj = Chosen(url, creds, home)
+    level = logging.DEBUG if verbose else logging.WARNING
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    from . import verbs  # noqa: F401  registers every verb on `app`
+
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="morphogen", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return WRONG_USE
+    except click.ClickException as error:
+        error.show()
+        return WRONG_USE
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush does not fail
+        return 0
+    except MorphogenError as error:
+        _debug()
+        _say(str(error))
+        return FAILED
+    except OSError as error:
+        _debug()
+        _say(_os_line(error))
+        return FAILED
+    except Exception as error:  # noqa: BLE001  the last line of defence: a person gets a line, never a traceback
+        _debug()
+        _say(
+            f"unexpected {type(error).__name__}: {_first_line(error)} (set MORPHOGEN_DEBUG=1 for the details, and report it)"
+        )
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _debug() -> None:
+    if os.environ.get("MORPHOGEN_DEBUG"):
+        raise  # noqa: PLE0704  called from an except block, on purpose
+
+
+def _say(line: str) -> None:
+    click.echo(f"morphogen: {line}", err=True)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else "no details"
+
+
+def _os_line(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    advice = {
+        errno.ENOSPC: "; free some space and try again",
+        errno.EACCES: "; check the permissions",
+        errno.EROFS: "; choose another folder",
+    }
+    return f"{error.strerror or _first_line(error)}{where}{advice.get(error.errno or 0, '')}"

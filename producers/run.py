@@ -1,0 +1,269 @@
+"""A run as its program sees it: log numbers, watch a model, say what happened.
+
+Nothing here raises into the training loop. What cannot be recorded is said once in the program's log and counted.
+"""
+
+import hashlib
+import logging
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from morphogen.bus.lane import Kind
+from morphogen.bus.spool import Counts, Spool
+from morphogen.schemas import (
+    ArtifactSaved,
+    EncodeError,
+    Event,
+    LayerHealth,
+    LogLine,
+    Metrics,
+    Names,
+    ProducerClosed,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    encode,
+    plain,
+)
+
+from .deferred import DeviceScalars
+from .scalars import PLAIN, on_device, scalars
+from .stepclock import StepClock
+
+if TYPE_CHECKING:
+    from morphogen.bus.publisher import Publisher
+    from morphogen.producers.watch import LayerSample, Watch
+
+_METRICS = Kind(Metrics.type, Metrics.version)
+_BODY = b"\x81\xa6values"  # a map of one: what stands before the encoded numbers in the body of Metrics
+_TEXT = frozenset({str})
+_HASH_UP_TO = 1 << 30  # bytes of a file that artifact() hashes; larger ones are recorded without a hash
+
+_log = logging.getLogger("morphogen")
+
+
+class Run:
+    """One attempt of a run. Made by `record`; a context manager; safe to use from several threads."""
+
+    def __init__(self, spool: Spool, publisher: "Publisher", *, started: RunStarted) -> None:
+        self._spool = spool
+        self._publisher = publisher
+        self._pid = os.getpid()
+        self._began = time.monotonic()
+        self._step = 0
+        self._kinds: dict[type[Event], Kind] = {}
+        self._said: set[str] = set()
+        self._watches: list[tuple[Watch, StepClock[LayerSample]]] = []
+        self._clocks: tuple[StepClock[LayerSample], ...] = ()
+        self._device = DeviceScalars(self._append_scalars)
+        self._over = False
+        self.rejected = 0
+        """Values that could not be recorded since the run began."""
+        self.event(started)
+        self._lane = spool.lane(Metrics.family, high_rate=True)
+        self._append = self._lane.append
+        self._encode = encode
+        spool.on_child = self._in_child
+
+    @property
+    def name(self) -> str:
+        """The name, which is also the id: the same name again is the next attempt."""
+        return self._spool.run
+
+    @property
+    def attempt(self) -> int:
+        """The attempt, from 1; it may rise once, when the broker is first met and knows of others."""
+        return self._spool.attempt
+
+    @property
+    def rank(self) -> int:
+        """The rank of this process."""
+        return self._spool.rank
+
+    def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **named: Any) -> None:
+        """Record named numbers of a step: `run.log({"loss": loss}, step=step)` or `run.log(loss=loss, step=step)`.
+
+        Numbers are Python's, numpy's and torch's; nested mappings become `outer/inner`; None is left out. Without
+        `step` the numbers belong to the step after the last one. Once this returns, a kill does not lose them;
+        numbers on an accelerator are copied in the background, without stalling the training stream.
+        """
+        values = named if metrics is None else {**metrics, **named} if named else metrics
+        if step is None:
+            step = self._step + 1
+        self._step = step
+        try:
+            if {*map(type, values.values())} <= PLAIN and {*map(type, values)} == _TEXT:
+                self._append(_METRICS, step, time.time_ns(), None, _BODY + self._encode(values))
+            else:
+                self._log_slowly(values, step)
+            for clock in self._clocks:
+                clock.named(step)
+        except Exception as error:  # noqa: BLE001  a training loop is not to die of its telemetry
+            self._reject("log", f"{type(error).__name__}: {error}")
+
+    def event(self, event: Event, *, step: int | None = None, cause: str | None = None) -> str | None:
+        """Record any event; return its id, which later events may name as their `cause`. None where it was refused."""
+        try:
+            kind = self._kinds.get(type(event))
+            if kind is None:
+                if not event.type:
+                    raise EncodeError(f"{type(event).__name__} has no type: declare it with type='family.name'")
+                kind = self._kinds[type(event)] = Kind(event.type, event.version)
+            lane = self._spool.lane(event.family, high_rate=event.high_rate)
+            n = lane.append(kind, step, time.time_ns(), cause, encode(event))
+        except Exception as error:  # noqa: BLE001
+            self._reject(f"event {getattr(event, 'type', type(event).__name__)}", str(error))
+            return None
+        return f"{self._spool.writer}.{event.family}.{n}" if n else None
+
+    def line(self, message: str, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
+        """Record a line of text."""
+        self.event(LogLine(message=str(message), level=level, fields=plain(fields)), step=step)
+
+    def artifact(
+        self, path: str | os.PathLike[str], name: str | None = None, kind: str = "file", **metadata: Any
+    ) -> None:
+        """Record that a file exists: where it is, its size, and its sha256 where it is a local file up to 1 GiB."""
+        uri, size, digest = str(path), None, None
+        if "://" not in uri:
+            local = Path(path).absolute()
+            uri = local.as_uri()
+            try:
+                size = local.stat().st_size if local.is_file() else None
+                if size is not None and size <= _HASH_UP_TO:
+                    with local.open("rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                self._reject(f"artifact {uri}", error.strerror or str(error))
+        self.event(
+            ArtifactSaved(
+                name=name or Path(str(path)).name,
+                uri=uri,
+                kind=kind,
+                size=size,
+                sha256=digest,
+                metadata=plain(metadata),
+            )
+        )
+
+    def watch(self, model: Any, optimizer: Any, *, every: int = 1) -> None:
+        """Measure the health of every parameterised layer at each `every`-th step of `optimizer`, until the run ends.
+
+        See the page on recording for what is measured and what it costs.
+        """
+        try:
+            from .watch import Watch
+
+            clock: StepClock[LayerSample] = StepClock(self._append_health)
+            watch = Watch(model, optimizer, every=every, emit=lambda sample: clock.sample(sample, sample.step))
+        except Exception as error:  # noqa: BLE001
+            self._reject("watch", str(error))
+            return
+        self._watches.append((watch, clock))
+        self._clocks = (*self._clocks, clock)
+
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""
+        self._device.flush(timeout)
+        return self._publisher.flush(timeout)
+
+    def stats(self) -> dict[str, Counts]:
+        """Return what became of the events of each family: produced, acknowledged, dropped, refused."""
+        return self._spool.stats()
+
+    def finish(self, *, timeout: float = 5.0) -> None:
+        """End the run well; idempotent. Waits up to `timeout` seconds; what is left is sent by the next start."""
+        self._end(RunFinished(duration=self._age()), timeout)
+
+    def fail(self, error: BaseException | str, *, timeout: float = 5.0) -> None:
+        """End the run as failed, with the exception or a reason; idempotent."""
+        if isinstance(error, BaseException):
+            trace = "".join(traceback.format_exception(error))[-20_000:]
+            event = RunFailed(
+                error=type(error).__name__, message=str(error)[:2000], traceback=trace, duration=self._age()
+            )
+        else:
+            event = RunFailed(error=str(error), message=str(error), duration=self._age())
+        self._end(event, timeout)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
+            self.finish()
+        else:
+            self.fail(error)
+
+    def __repr__(self) -> str:
+        return f"<run {self.name!r} attempt {self.attempt} rank {self.rank}>"
+
+    def _age(self) -> float:
+        return time.monotonic() - self._began
+
+    def _end(self, event: Event, timeout: float) -> None:
+        if self._over:
+            return
+        self._over = True
+        for watch, clock in self._watches:
+            watch.close()
+            clock.flush()
+        self._device.close(timeout)
+        if os.getpid() == self._pid:  # a forked child is not the run
+            self.event(event)
+            stats = self._spool.stats()
+            produced = {family: counts.produced for family, counts in stats.items()}
+            dropped = {family: counts.dropped for family, counts in stats.items() if counts.dropped}
+            self.event(ProducerClosed(produced=produced, dropped=dropped))
+        self._publisher.close(timeout)
+
+    def _in_child(self) -> None:
+        """Publish a forked child's own spool; called by its first append."""
+        from morphogen.bus.publisher import Publisher
+
+        self._publisher = Publisher(self._spool.settings)
+        self._publisher.add(self._spool)
+
+    def _log_slowly(self, values: Mapping[Any, Any], step: int) -> None:
+        near = {key: value for key, value in values.items() if not on_device(value)}
+        if len(near) < len(values):
+            far = {str(key): value for key, value in values.items() if key not in near}
+            self._device.take(far, step, time.time_ns())
+        numbers, refused = scalars(near)
+        for name, reason in refused.items():
+            self._reject(f"metric {name!r}", reason)
+        if numbers:
+            self._append_scalars(numbers, step, time.time_ns())
+
+    def _append_scalars(self, numbers: Mapping[str, int | float], step: int, time_ns: int) -> None:
+        self._append(_METRICS, step, time_ns, None, _BODY + encode(numbers))
+
+    def _append_health(self, sample: "LayerSample", step: int) -> None:
+        event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
+        lane = self._spool.lane(LayerHealth.family, high_rate=True)
+        lane.append(_HEALTH, step, sample.time_ns, None, encode(event))
+
+    def _reject(self, what: str, reason: str) -> None:
+        self.rejected += 1
+        if what not in self._said and len(self._said) < 100:
+            self._said.add(what)
+            line = reason.splitlines()[0] if reason else "no reason given"
+            _log.warning("run %s: %s was not recorded: %s (said once)", self.name, what, line)
+
+
+_HEALTH = Kind(LayerHealth.type, LayerHealth.version)
+_seen_names: dict[tuple[str, ...], Names] = {}
+
+
+def _names(layers: tuple[str, ...]) -> Names:
+    names = _seen_names.get(layers)
+    if names is None:
+        names = _seen_names[layers] = Names(layers)
+    return names

@@ -1,0 +1,71 @@
+"""What people pass to `log()`, as named plain numbers. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from morphogen.schemas.values import INT_MAX, INT_MIN
+
+PLAIN = frozenset({float, int})
+_DEPTH = 8
+
+
+def is_plain(values: Mapping[str, Any]) -> bool:
+    """Tell whether every value can be written as it is: the fast path of `log()`."""
+    return {*map(type, values.values())} <= PLAIN
+
+
+def on_device(value: Any) -> bool:
+    """Tell whether a value lies on a CUDA device, where reading it would stall the training stream."""
+    return getattr(getattr(value, "device", None), "type", "cpu") == "cuda" and hasattr(value, "detach")
+
+
+def scalars(values: Mapping[Any, Any]) -> tuple[dict[str, int | float], dict[str, str]]:
+    """Return (numbers by name, reason by name of what is no number).
+
+    Nested mappings become `outer/inner`. numpy and torch scalars, 0-d and one-element arrays, booleans and anything
+    with `__float__` are numbers; None is left out silently (not measured). An integer beyond 64 bits becomes a float.
+    """
+    numbers: dict[str, int | float] = {}
+    refused: dict[str, str] = {}
+    _collect(values, "", numbers, refused, _DEPTH)
+    return numbers, refused
+
+
+def _collect(
+    values: Mapping[Any, Any], prefix: str, numbers: dict[str, int | float], refused: dict[str, str], depth: int
+) -> None:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            if depth:
+                _collect(value, f"{name}/", numbers, refused, depth - 1)
+            else:
+                refused[name] = "nested too deeply"
+            continue
+        try:
+            numbers[name] = _number(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            refused[name] = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _number(value: Any) -> int | float:
+    if type(value) is float:
+        return value
+    if isinstance(value, str | bytes | complex):
+        raise TypeError(f"a {type(value).__name__} is no number; use run.line() for text")
+    item = getattr(value, "item", None)
+    if item is not None:
+        size = value.numel() if hasattr(value, "numel") else getattr(value, "size", 1)
+        if size != 1:
+            raise TypeError(f"{size} elements are no scalar; log one number, or an event with a vector")
+        value = item()
+        if isinstance(value, complex):
+            raise TypeError("a complex is no number; log its parts")
+    if isinstance(value, int):
+        number = int(value)
+        return number if INT_MIN <= number <= INT_MAX else float(number)
+    if isinstance(value, float) or hasattr(value, "__float__"):
+        return float(value)
+    raise TypeError(f"a {type(value).__name__} is no number")
