@@ -1,7 +1,7 @@
 """Commands, what became of them, and dead letters.
 
-A command is an event like any other: the broker copies family `command` into the work queue and family `dead` into
-the dead-letter stream, so that one write to the log is both the record and the act.
+A command is an event like any other, in family `command`, and an item in the work queue under the same id. What becomes
+of it is told in family `outcome`; what nobody could do lands in family `dead`.
 """
 
 from typing import Any

@@ -1,0 +1,37 @@
+"""Blocking calls beside an event loop."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def in_thread(call: Callable[[], _T]) -> _T:
+    """Run a blocking call in a daemon thread: unlike an executor's, it never holds up the end of the process."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_T] = loop.create_future()
+
+    def succeed(value: _T) -> None:
+        if not result.done():
+            result.set_result(value)
+
+    def fail(error: Exception) -> None:
+        if not result.done():
+            result.set_exception(error)
+
+    def work() -> None:
+        # The loop may have ended meanwhile; then nobody waits.
+        try:
+            value = call()
+        except Exception as error:  # noqa: BLE001  (handed to the one who waits)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(fail, error)
+        else:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(succeed, value)
+
+    threading.Thread(target=work, name="morphogen aside", daemon=True).start()
+    return await result

@@ -1,0 +1,194 @@
+"""One nats-py client, from its connect to its end, with the reply inbox that all requests share.
+
+nats-py's own reconnecting, request futures and close can each hang or flood the log; here a client lives once, every
+waiter has a timer of its own, and an end wakes them all.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+
+from .broker import Endpoint
+from .errors import BusError, Disconnected, MessageTooLarge, NoBroker, NoResponders, RequestTimeout
+
+_CLOSE_PATIENCE = 1.0
+_PENDING_BYTES = 32 << 20
+_NO_RESPONDERS = "503"
+
+
+class Link:
+    """Hold a connected client until it ends; a Link never reconnects."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.nc = Client()
+        self.ended = asyncio.Event()
+        self.on_end: Callable[[], None] = _nothing
+        self.last_error: Exception | None = None
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._tokens = itertools.count(1)
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
+
+    async def open(self, endpoint: Endpoint, *, name: str, timeout: float) -> None:
+        """Connect to the one address of this link; any failure comes out as an exception of nats-py or the system."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.nc.connect(
+                    servers=[self.url],
+                    name=name,
+                    token=endpoint.token,
+                    user_credentials=str(endpoint.creds) if endpoint.creds else None,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_end,
+                    closed_cb=self._on_end,
+                    # Together these three make it fail at the first refusal and end at the first loss.
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=timeout,
+                    ping_interval=120,
+                    pending_size=_PENDING_BYTES,
+                    flush_timeout=_CLOSE_PATIENCE,
+                )
+                await self.nc.subscribe(
+                    f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
+                )
+        except BaseException:
+            await self.close()
+            raise
+
+    async def request(
+        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout: float
+    ) -> Any:
+        """Return the first reply, a nats-py Msg. Raises Disconnected, RequestTimeout, NoResponders, MessageTooLarge."""
+        msg = await self._exchange(subject, data, dict(headers) if headers else None, timeout)
+        if msg.headers and msg.headers.get("Status") == _NO_RESPONDERS and not msg.data:
+            raise NoResponders(f"nobody answers on {subject} at {shown(self.url)}; is what serves it running?")
+        return msg
+
+    async def echo(self, timeout: float) -> float:
+        """Send a message to ourselves through broker and read loop; return the seconds it took."""
+        start = time.perf_counter()
+        await self._exchange(None, b"", None, timeout)
+        return time.perf_counter() - start
+
+    async def _exchange(
+        self, subject: str | None, data: bytes, headers: dict[str, str] | None, timeout: float
+    ) -> Any:
+        if self.ended.is_set():
+            raise Disconnected(f"no connection to the broker at {shown(self.url)}; it is being restored")
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
+        token = str(next(self._tokens))
+        inbox = f"{self._inbox}.{token}"
+        self._waiting[token] = reply
+        # A timer and not a cancellation: nats-py swallows cancellations while it flushes.
+        timer = loop.call_later(timeout, _expire, reply, subject or "ourselves", timeout)
+        try:
+            if subject is None:
+                await self.nc.publish(inbox, data)
+            else:
+                await self.nc.publish(subject, data, reply=inbox, headers=headers)
+            return await reply
+        except nats.errors.MaxPayloadError as error:
+            raise MessageTooLarge(
+                f"a message of {len(data)} bytes for {subject} is larger than the broker takes; raise its max_payload"
+            ) from error
+        except BusError:
+            raise
+        except (nats.errors.Error, OSError) as error:
+            raise Disconnected(f"the connection to {shown(self.url)} failed: {error}") from error
+        finally:
+            timer.cancel()
+            del self._waiting[token]
+            if reply.done() and not reply.cancelled():
+                reply.exception()  # marks it as seen where publish failed first
+
+    async def close(self) -> None:
+        """End the client within about a second, by force where it hangs, and wake every waiter."""
+        self._end()
+        closing = asyncio.ensure_future(self.nc.close())
+        await asyncio.wait((closing,), timeout=_CLOSE_PATIENCE)
+        if not closing.done():
+            closing.cancel()
+            self._abort()
+            await asyncio.wait((closing,), timeout=_CLOSE_PATIENCE)
+        if closing.done() and not closing.cancelled():
+            closing.exception()
+
+    def _abort(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.nc._transport._io_writer.transport.abort()
+
+    async def _on_error(self, error: Exception) -> None:
+        # nats-py's own handler logs a traceback for each attempt; a loss is told once, by the connection.
+        self.last_error = error
+
+    async def _on_end(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self.ended.is_set():
+            self.ended.set()
+            self.on_end()
+        for reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(Disconnected(f"the connection to {shown(self.url)} was lost"))
+
+    async def _on_reply(self, msg: Any) -> None:
+        reply = self._waiting.get(msg.subject.rpartition(".")[2])
+        if reply is not None and not reply.done():
+            reply.set_result(msg)
+
+
+async def open_link(endpoint: Endpoint, *, name: str, timeout: float) -> Link:
+    """Connect to the first address that accepts us. Raises NoBroker, with the reason of each, when none does."""
+    reasons = []
+    end = time.monotonic() + timeout
+    for position, url in enumerate(endpoint.urls):
+        share = max(0.2, (end - time.monotonic()) / (len(endpoint.urls) - position))
+        link = Link(url)
+        try:
+            await link.open(endpoint, name=name, timeout=share)
+        except ImportError as error:
+            raise NoBroker(
+                f"a credentials file needs the package {error.name}: run pip install 'nats-py[nkeys]'"
+            ) from error
+        except TimeoutError:
+            reasons.append(f"{shown(url)}: no answer within {share:.1f} s")
+        except (nats.errors.Error, OSError, ValueError) as error:
+            reasons.append(f"{shown(url)}: {_reason(error, link)}")
+        else:
+            return link
+    advice = "see `morphogen status`" if endpoint.embedded else "check MORPHOGEN_URL, or unset it for the embedded"
+    raise NoBroker(f"no broker answers ({'; '.join(reasons)}); {advice}")
+
+
+def shown(url: str) -> str:
+    """Return an address without the user and password that it may hold."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}:{parts.port}"
+
+
+def _reason(error: Exception, link: Link) -> str:
+    cause = link.last_error if isinstance(error, nats.errors.NoServersError) else error
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    return " ".join(str(cause or error).split()) or type(cause or error).__name__
+
+
+def _expire(reply: "asyncio.Future[Any]", subject: str, timeout: float) -> None:
+    if not reply.done():
+        reply.set_exception(RequestTimeout(f"no reply from {subject} within {timeout:g} s"))
+
+
+def _nothing() -> None:
+    """Tell nobody."""

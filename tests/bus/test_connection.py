@@ -1,0 +1,382 @@
+"""A connection fails fast when nobody answers, and afterwards comes back from whatever happens to the broker."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from morphogen.bus import broker as brokers
+from morphogen.bus import watch
+from morphogen.bus.broker import Endpoint
+from morphogen.bus.connection import Connection, connect
+from morphogen.bus.errors import (
+    BrokerFailed,
+    Disconnected,
+    JetStreamApiError,
+    MessageTooLarge,
+    NoBroker,
+    NoResponders,
+    PublishTimeout,
+    RequestTimeout,
+)
+from morphogen.bus.settings import Settings
+
+STREAM = {"name": "T", "subjects": ["t.>"], "storage": "file", "allow_direct": True}
+
+
+def with_connection(settings: Settings, story: Callable[[Connection], Awaitable[None]]) -> None:
+    """Connect, run a story, and close whatever happens."""
+
+    async def run() -> None:
+        conn = await connect(settings, name="test")
+        try:
+            await story(conn)
+        finally:
+            await conn.close()
+
+    asyncio.run(run())
+
+
+async def lost(conn: Connection) -> None:
+    """Wait until the connection has noticed that its broker is gone."""
+    while conn.connected:
+        await asyncio.sleep(0.001)
+
+
+def kill(conn: Connection, how: int = signal.SIGKILL) -> None:
+    assert conn.endpoint.pid is not None
+    os.kill(conn.endpoint.pid, how)
+
+
+def test_it_starts_the_broker_and_speaks_jetstream(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        assert conn.connected
+        assert conn.generation == 1
+        assert (await conn.js("INFO"))["streams"] == 0
+        await conn.js("STREAM.CREATE.T", STREAM)
+
+        first = await conn.publish_ack("t.a", b"one", {"Nats-Msg-Id": "1"})
+        assert (first.seq, first.duplicate, first.stream) == (1, False, "T")
+        again = await conn.publish_ack("t.a", b"one", {"Nats-Msg-Id": "1"})
+        assert (again.seq, again.duplicate) == (1, True)
+
+        before = time.time_ns()
+        await conn.publish_ack("t.a", b"two")
+        message = await conn.last_message("T", "t.a")
+        assert message is not None
+        assert (message.seq, message.subject, message.data) == (2, "t.a", b"two")
+        assert before - 10**9 < message.stored_ns < before + 10**10
+        assert await conn.last_message("T", "t.b") is None
+
+    with_connection(settings, story)
+
+
+def test_refusals_come_as_errors_with_their_code(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        with pytest.raises(JetStreamApiError) as missing:
+            await conn.js("STREAM.INFO.T")
+        assert (missing.value.code, missing.value.err_code) == (404, 10059)
+
+        await conn.js("STREAM.CREATE.T", STREAM)
+        await conn.publish_ack("t.a", b"")
+        with pytest.raises(JetStreamApiError) as fenced:
+            await conn.publish_ack("t.a", b"", {"Nats-Expected-Last-Subject-Sequence": "7"})
+        assert fenced.value.err_code == 10071
+        with pytest.raises(MessageTooLarge):
+            await conn.publish_ack("t.a", bytes(9 << 20))
+        with pytest.raises(NoResponders):
+            await conn.publish_ack("nobody.here", b"")
+        with pytest.raises(NoResponders):
+            await conn.last_message("NOWHERE", "t.a")
+
+    with_connection(settings, story)
+
+
+def test_requests_and_replies_carry_headers_and_end_at_their_deadline(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        async def answer(msg: object) -> None:
+            await msg.respond(msg.data.upper() + msg.headers["h"].encode())  # type: ignore[attr-defined]
+
+        await conn.nc.subscribe("loud", cb=answer)
+        await conn.nc.subscribe("deaf")
+        assert (await conn.request("loud", b"abc", headers={"h": "!"})).data == b"ABC!"
+        with pytest.raises(RequestTimeout):
+            await conn.request("deaf", timeout=0.05)
+        with pytest.raises(PublishTimeout):
+            await conn.publish_ack("deaf", b"", timeout=0.05)
+
+    with_connection(settings, story)
+
+
+def test_nobody_at_the_address_fails_at_once_in_one_line_without_the_password(
+    settings: Settings, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    away = Settings(home=settings.home, urls=("nats://127.0.0.1:1", "nats://me:hush@127.0.0.1:2"))
+    start = time.monotonic()
+    with pytest.raises(NoBroker, match=r"127\.0\.0\.1:1: connection refused") as caught:
+        asyncio.run(connect(away, name="test"))
+    assert time.monotonic() - start < 1
+    assert "hush" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_address_that_accepts_and_says_nothing_fails_at_the_deadline(settings: Settings) -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(5)
+        away = Settings(home=settings.home, urls=(f"nats://127.0.0.1:{mute.getsockname()[1]}",))
+        start = time.monotonic()
+        with pytest.raises(NoBroker):
+            asyncio.run(connect(away, name="test", deadline=0.3))
+        assert time.monotonic() - start < 3
+
+
+def test_the_next_address_is_tried_and_a_wrong_token_is_told(settings: Settings, broker: Endpoint) -> None:
+    urls = ("nats://127.0.0.1:1", *broker.urls)
+    with_connection(Settings(home=settings.home, urls=urls, token=broker.token), _ask)
+    with pytest.raises(NoBroker, match=r"(?i)authorization"):
+        asyncio.run(connect(Settings(home=settings.home, urls=urls, token="wrong"), name="test"))
+
+
+async def _ask(conn: Connection) -> None:
+    assert not conn.endpoint.embedded
+    await conn.js("INFO")
+
+
+def test_without_leave_to_start_a_broker_it_starts_none(settings: Settings) -> None:
+    with pytest.raises(NoBroker, match="morphogen up"):
+        asyncio.run(connect(settings, name="test", start_broker=False))
+
+
+def test_it_comes_back_after_a_kill_and_tells_its_subscribers(
+    settings: Settings, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def story(conn: Connection) -> None:
+        heard: list[bytes] = []
+
+        async def listen() -> None:
+            async def hear(msg: object) -> None:
+                heard.append(msg.data)  # type: ignore[attr-defined]
+
+            await conn.nc.subscribe("news", cb=hear)
+
+        async def broken() -> None:
+            raise ValueError("not today")
+
+        await listen()
+        conn.on_reconnect += [broken, listen]
+        for generation in (2, 3):
+            kill(conn)
+            await lost(conn)
+            with pytest.raises(Disconnected):
+                await conn.request("anybody")
+            await conn.wait_connected(5)
+            assert conn.generation == generation
+            await asyncio.sleep(0.05)
+            await conn.nc.publish("news", b"%d" % generation)
+            await conn.request("$JS.API.INFO")
+            await asyncio.sleep(0.01)
+        assert heard == [b"2", b"3"]
+
+    with caplog.at_level(logging.WARNING):
+        with_connection(settings, story)
+    assert caplog.text.count("lost the broker") == 2
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
+
+
+def test_a_request_under_way_learns_of_the_loss_at_once(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        await conn.nc.subscribe("deaf")
+        waiting = asyncio.create_task(conn.request("deaf", timeout=30))
+        await asyncio.sleep(0.05)
+        kill(conn)
+        with pytest.raises(Disconnected):
+            await asyncio.wait_for(waiting, 2)
+
+    with_connection(settings, story)
+
+
+def test_it_follows_a_broker_that_had_to_move_to_another_port(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        before = conn.endpoint
+        await conn.js("STREAM.CREATE.T", STREAM)
+        await conn.publish_ack("t.a", b"kept")
+        port = int(before.urls[0].rpartition(":")[2])
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # While the broker is down on purpose nobody restarts it, so the port can be taken.
+            await asyncio.to_thread(brokers.down, settings)
+            thief.bind(("127.0.0.1", port))
+            thief.listen(1)
+            await asyncio.to_thread(brokers.ensure, settings)
+            await conn.wait_connected(5)
+        assert conn.endpoint.urls != before.urls
+        assert conn.endpoint.token == before.token
+        message = await conn.last_message("T", "t.a")
+        assert message is not None
+        assert message.data == b"kept"
+
+    with_connection(settings, story)
+
+
+def test_it_does_not_undo_a_down_and_returns_after_an_up(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        assert await asyncio.to_thread(brokers.down, settings)
+        await lost(conn)
+        with pytest.raises(NoBroker, match="morphogen down"):
+            await conn.wait_connected(0.4)
+        assert not brokers.status(settings).running
+        await asyncio.to_thread(brokers.ensure, settings)
+        await conn.wait_connected(5)
+        await conn.js("INFO")
+
+    with_connection(settings, story)
+
+
+def test_a_broker_that_hangs_is_left_and_found_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "WATCH_EVERY", 0.1)
+    monkeypatch.setattr(watch, "ECHO_TIMEOUT", 0.1)
+
+    async def story(conn: Connection) -> None:
+        kill(conn, signal.SIGSTOP)
+        await asyncio.wait_for(lost(conn), 3)
+        kill(conn, signal.SIGCONT)
+        await conn.wait_connected(15)
+        await conn.js("INFO")
+        assert conn.generation == 2
+
+    with_connection(settings, story)
+
+
+def test_a_client_whose_read_loop_died_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "WATCH_EVERY", 0.1)
+    monkeypatch.setattr(watch, "ECHO_TIMEOUT", 0.1)
+
+    async def story(conn: Connection) -> None:
+        conn.nc._reading_task.cancel()  # nats-py ends so at an ack subject of version 2, and still says "connected"
+        await asyncio.wait_for(lost(conn), 3)
+        await conn.wait_connected(5)
+        await conn.js("INFO")
+
+    with_connection(settings, story)
+
+
+def test_a_cluster_connection_notices_a_hang_too(
+    settings: Settings, broker: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_EVERY", 0.1)
+    monkeypatch.setattr(watch, "ECHO_TIMEOUT", 0.1)
+
+    async def story(conn: Connection) -> None:
+        await asyncio.sleep(0.3)
+        assert conn.generation == 1
+        conn.nc._reading_task.cancel()
+        await asyncio.wait_for(lost(conn), 3)
+        await conn.wait_connected(5)
+
+    with_connection(Settings(home=settings.home, urls=broker.urls, token=broker.token), story)
+
+
+def test_close_is_quick_even_when_the_broker_hangs(settings: Settings) -> None:
+    async def story() -> float:
+        conn = await connect(settings, name="test")
+        await conn.nc.subscribe("deaf")
+        waiting = asyncio.create_task(conn.request("deaf", timeout=30))
+        await asyncio.sleep(0.02)
+        kill(conn, signal.SIGSTOP)
+        with contextlib.suppress(Exception):
+            await conn.nc.publish("deaf", bytes(4 << 20))
+        start = time.monotonic()
+        await conn.close()
+        took = time.monotonic() - start
+        with pytest.raises(Disconnected):
+            await waiting
+        with pytest.raises(Disconnected):
+            await conn.request("deaf")
+        with pytest.raises(Disconnected):
+            await conn.wait_connected(1)
+        await conn.close()
+        kill(conn, signal.SIGCONT)
+        return took
+
+    assert asyncio.run(story()) < 3
+
+
+def test_closing_while_the_broker_is_away_wakes_who_waits(settings: Settings) -> None:
+    async def story() -> None:
+        conn = await connect(settings, name="test")
+        await asyncio.to_thread(brokers.down, settings)
+        await lost(conn)
+        waiting = asyncio.create_task(conn.wait_connected(30))
+        await asyncio.sleep(0.02)
+        await conn.close()
+        with pytest.raises(Disconnected):
+            await asyncio.wait_for(waiting, 1)
+
+    asyncio.run(story())
+
+
+def test_a_missing_credentials_package_or_file_is_told_in_one_line(settings: Settings, tmp_path: Path) -> None:
+    creds = tmp_path / "user.creds"
+    creds.write_text("not credentials")
+    away = Settings(home=settings.home, urls=("nats://127.0.0.1:1",), creds=creds)
+    with pytest.raises(NoBroker) as caught:
+        asyncio.run(connect(away, name="test"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs a small disk of its own")
+def test_a_broker_whose_disk_was_full_stores_again_once_it_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=100m tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("may not mount a small disk")
+    monkeypatch.setattr(watch, "WATCH_EVERY", 0.2)
+    settings = Settings(home=disk / "home")
+    ballast = disk / "ballast"
+
+    async def story(conn: Connection) -> None:
+        await conn.js("STREAM.CREATE.T", STREAM)
+        await conn.publish_ack("t.a", b"before")
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises((PublishTimeout, JetStreamApiError)):
+            await conn.publish_ack("t.a", os.urandom(2_000_000), timeout=0.5)
+        ballast.unlink()
+
+        end = time.monotonic() + 10
+        while True:
+            try:
+                await conn.publish_ack("t.a", b"after", timeout=0.5)
+                break
+            except (PublishTimeout, Disconnected, JetStreamApiError):
+                assert time.monotonic() < end
+                await asyncio.sleep(0.05)
+        first = await conn.js("STREAM.MSG.GET.T", {"seq": 1})
+        assert first["message"]["subject"] == "t.a"
+
+    try:
+        with_connection(settings, story)
+        # And a disk without any room is told at the start.
+        brokers.down(settings)
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(BrokerFailed, match="No space left"):
+            brokers.ensure(settings)
+    finally:
+        ballast.unlink(missing_ok=True)
+        brokers.down(settings)
+        os.system(f"umount {disk}")
