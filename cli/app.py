@@ -13,6 +13,7 @@ from typing import Annotated
 import click
 import structlog
 import typer
+
 from morphogen.bus.settings import Settings
 from morphogen.schemas import MorphogenError
 

@@ -20,6 +20,7 @@ from .frames import (
 )
 from .health import SIGNALS, LayerHealth
 from .jsonschema import json_schema
+from .jsontext import json_text, jsonable
 from .lines import LogLine
 from .metrics import Metrics
 from .names import token, untoken
@@ -67,6 +68,8 @@ __all__ = [
     "fingerprint",
     "frame_head",
     "json_schema",
+    "json_text",
+    "jsonable",
     "plain",
     "token",
     "untoken",

@@ -23,7 +23,7 @@ _UINT32 = 0xCE
 _ARRAY32 = struct.Struct(">BI")
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """One event as it lies in the log; the body stays raw until somebody asks for it.
 
     `n` counts from 1 within (run, family, writer); `step` is the trainer's own; `time` is wall-clock nanoseconds;
@@ -191,7 +191,7 @@ def decode_frame(data: bytes, seq: int = 0, stored: int = 0) -> Frame:
             f"message {seq} has frame format {wire.format}, this version reads {FORMAT}: upgrade morphogen"
         )
     records = wire.records[2::3]
-    if len(wire.records) % 3 or not all(type(record) is Record for record in records):
+    if len(wire.records) % 3 or not {Record}.issuperset(map(type, records)):
         raise FrameError(f"message {seq} of the log is not a frame: its records are not (length, crc32, event) triples")
     return Frame(
         seq, stored, wire.run, wire.attempt, wire.rank, wire.writer, wire.family,

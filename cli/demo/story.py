@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
 from morphogen.bus import broker
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.query import Result, query
 from morphogen.replay import rebuild, verify
 from morphogen.schemas import MorphogenError
-from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
 
 from .questions import QUESTIONS
 

@@ -8,12 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import morphogen
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
+
+import morphogen
 
 RUN = "digits"
 EPOCHS, BATCH, CHECKPOINT_EVERY = 60, 64, 100

@@ -1,0 +1,143 @@
+"""`tail`, `sync`, `schema`, `send`: events as they come, as they wait, as they are declared, and as orders."""
+
+import asyncio
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, fingerprint, json_schema
+from morphogen.schemas.fingerprint import key
+
+from .app import FAILED, app, settings_of
+from .bars import bar
+from .sizes import size
+
+if TYPE_CHECKING:
+    from morphogen.bus.drain import DrainReport
+
+
+@app.command()
+def tail(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help="Only these families, such as metrics or health.")] = None,
+    last: Annotated[int, typer.Option("--last", "-n", help="Messages of the past to begin with.")] = 5,
+    follow: Annotated[bool, typer.Option(help="Stay and show what comes.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show events as they arrive in the log."""
+    from morphogen.bus.bus import Bus
+
+    from .shown import shown
+
+    with Bus.open(settings_of(context)) as bus:
+        after = max(0, bus.stream_info().last_seq - last)
+        for seen in bus.events(after=after, run=run, family=family or None, follow=follow):
+            typer.echo(shown(seen, as_json=as_json))
+            sys.stdout.flush()
+
+
+@app.command()
+def sync(context: typer.Context) -> None:
+    """Bring to the log what dead processes left in their spools on this machine."""
+    from morphogen.bus.drain import drain as drain_spools
+
+    with bar("sending") as tell:
+
+        def progress(report: "DrainReport") -> None:
+            tell(report.events, 0, "events")
+
+        report = asyncio.run(drain_spools(settings_of(context), progress))
+    typer.echo(
+        f"{report.events:,} events ({size(report.bytes)}) of {report.spools:,} spools and {len(report.runs):,} runs are in the log"
+    )
+    if report.busy:
+        typer.echo(f"{report.busy:,} spools belong to living processes, which send them by themselves")
+    if report.quarantined:
+        typer.echo(f"{report.quarantined:,} events were damaged on disk and set aside in the spool folder's quarantine")
+    if report.stuck:
+        typer.echo(f"morphogen: {report.stuck:,} spools hold what could not be read or set aside; they stay", err=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema(
+    types: Annotated[list[str] | None, typer.Argument(help="Only these types; all where none is given.")] = None,
+    imports: Annotated[
+        list[str] | None, typer.Option("--import", help="Modules that declare events, besides the entry points.")
+    ] = None,
+    lock: Annotated[Path | None, typer.Option(help="Write the fingerprint of every schema to this file.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Fail where a schema changed since --lock without a version bump.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of every event that is registered, yours included."""
+    load_declared(imports or [])
+    chosen = [cls for cls in event_classes() if not types or cls.type in types]
+    if types and (unknown := sorted(set(types) - {cls.type for cls in chosen})):
+        raise SchemaError(f"no event of type {', '.join(unknown)} is registered: name its module with --import")
+    if lock is not None:
+        lock.write_text(json.dumps({key(cls): fingerprint(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
+        typer.echo(f"locked {len(chosen)} schemas in {lock}")
+        return
+    if check is not None:
+        try:
+            locked = json.loads(check.read_text())
+        except ValueError as error:
+            raise SchemaError(f"{check} is no file of `morphogen schema --lock`: {error}") from error
+        for line in (lines := changed(chosen, locked)):
+            typer.echo(line)
+        raise typer.Exit(FAILED if lines else 0)
+    typer.echo(json.dumps(json_schema(chosen), indent=2))
+
+
+def load_declared(modules: list[str]) -> None:
+    """Import what declares events: the entry points of group `morphogen.events`, and the modules named."""
+    import importlib
+
+    for point in metadata.entry_points(group="morphogen.events"):
+        try:
+            point.load()
+        except Exception as error:
+            raise SchemaError(f"entry point {point.name} = {point.value} cannot be loaded: {error}") from error
+    sys.path.insert(0, "")
+    try:
+        for module in modules:
+            try:
+                importlib.import_module(module)
+            except Exception as error:
+                raise SchemaError(f"module {module} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove("")
+
+
+@app.command()
+def send(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="Who is to act.")],
+    name: Annotated[str, typer.Argument(help="What is to be done.")],
+    args: Annotated[
+        list[str] | None, typer.Option("--arg", "-a", help="key=value; the value is JSON where it can be read so.")
+    ] = None,
+    run: Annotated[str, typer.Option(help="The run that it concerns.")] = "",
+    expires: Annotated[float | None, typer.Option(help="Seconds after which nobody shall act on it.")] = None,
+) -> None:
+    """Issue a command; prints its id."""
+    from morphogen.bus.bus import Bus
+
+    with Bus.open(settings_of(context)) as bus:
+        typer.echo(bus.send(target, name, dict(map(_pair, args or [])), run=run, issuer="cli", expires_in=expires))
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise MorphogenError(f"--arg takes key=value, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,175 @@
+"""`rebuild`, `verify`, `archive`, `replay`: the log again."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from morphogen.bus.settings import Settings
+
+from .app import DIFFERENT, INTERRUPTED, app, settings_of
+from .bars import bar
+from .sizes import size
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.replay.replay import Replay
+    from morphogen.replay.sinks import Sink
+
+_T = TypeVar("_T")
+
+
+def _with_broker(settings: Settings, work: "Callable[[Connection], Awaitable[_T]]") -> _T:
+    """Run `work` over a connection; Ctrl-C cancels it, so that it ends where it can be resumed."""
+    from morphogen.bus.connection import connect
+    from morphogen.bus.streams import ensure_streams
+
+    async def main() -> _T:
+        conn = await connect(settings, name="cli")
+        try:
+            await ensure_streams(conn)
+            return await work(conn)
+        finally:
+            await conn.close()
+
+    return asyncio.run(main())
+
+
+@app.command()
+def rebuild(
+    context: typer.Context,
+    projections: Annotated[list[str] | None, typer.Argument(help="Names; all where none is given.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a rebuild that was interrupted.")] = False,
+) -> None:
+    """Make tables anew from the archive and the log, beside the live ones, and swap them in."""
+    from morphogen.replay.rebuild import rebuild as rebuild_tables
+
+    settings = settings_of(context)
+    with bar("rebuilding") as tell:
+        report = _with_broker(
+            settings, lambda conn: rebuild_tables(conn, settings, projections or None, resume=resume, progress=tell)
+        )
+    typer.echo(f"rebuilt {', '.join(report.projections)} up to {report.position:,} in {report.seconds:.1f} s")
+
+
+@app.command()
+def verify(context: typer.Context) -> None:
+    """Fold the whole past again beside the live tables and compare; check every byte. Exit 3 where anything differs."""
+    from morphogen.replay.verify import verify as verify_tables
+
+    settings = settings_of(context)
+    with bar("verifying") as tell:
+        report = _with_broker(settings, lambda conn: verify_tables(conn, settings, progress=tell))
+    for line in report.lines():
+        typer.echo(line)
+    if not report.ok:
+        raise typer.Exit(DIFFERENT)
+
+
+@app.command()
+def archive(
+    context: typer.Context,
+    trim: Annotated[bool, typer.Option(help="Let the log forget what is archived and verified.")] = False,
+    keep: Annotated[float, typer.Option(help="With --trim: hours of the log to keep all the same.")] = 24.0,
+    upto: Annotated[int | None, typer.Option(help="Archive up to this sequence only.")] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Write damaged files again, where the log still has what was in them.")
+    ] = False,
+    accept_gap: Annotated[bool, typer.Option(help="Go on where the log has lost messages, and note the gap.")] = False,
+) -> None:
+    """Write the log into Parquet files by day and run; an interrupted archive goes on where it was."""
+    from morphogen.replay.archive import archive as archive_log
+
+    settings = settings_of(context)
+    with bar("archiving") as tell:
+        report = _with_broker(
+            settings,
+            lambda conn: archive_log(
+                conn,
+                settings,
+                upto=upto,
+                trim_log=trim,
+                keep=keep * 3600,
+                repair=repair,
+                accept_gap=accept_gap,
+                progress=tell,
+            ),
+        )
+    new = f"{report.messages:,} new messages" if report.messages else "nothing new"
+    typer.echo(f"{new}; the archive holds {report.archived:,} in {report.files:,} files, {size(report.bytes)}")
+    if trim:
+        typer.echo(f"the log forgot {report.trimmed:,} archived messages")
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="A sequence, a time or an age: 812, 2026-11-20T14:05, -2h.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Where to end, included; the same forms.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Only these types; patterns such as 'health.*'.")
+    ] = None,
+    speed: Annotated[str, typer.Option(help="A factor on the pace of the past, 10x, or max.")] = "max",
+    into: Annotated[
+        str, typer.Option(help="stdout, bus, a file (.jsonl, .parquet, .frames), or a .duckdb file to fold into.")
+    ] = "stdout",
+    raw: Annotated[bool, typer.Option(help="With stdout: frames as they are, msgpack.")] = False,
+) -> None:
+    """Send the past somewhere: archive and log as one. Replayed events are marked, so that nobody acts on them again."""
+    from morphogen.replay.replay import Replay, into_projection
+    from morphogen.replay.span import parse_point, parse_speed
+
+    settings = settings_of(context)
+    begin, end = (parse_point(text) if text is not None else None for text in (from_, to))
+    pace = parse_speed(speed)
+    state: dict[str, Replay] = {}
+
+    async def work(conn: "Connection") -> str:
+        if into.endswith(".duckdb"):
+            report = await into_projection(
+                conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), progress=tell
+            )
+            return f"{report.events:,} events in {report.frames:,} frames folded into {into}"
+        sink = _sink(conn, into, raw)
+        state["replay"] = Replay(
+            conn, settings, sink, from_=begin, to=end, run=run, types=types or (), speed=pace, progress=tell
+        )
+        done = await state["replay"].run()
+        name = f" as replay {sink.replay}" if sink.replay else ""
+        return f"{done.events:,} events in {done.frames:,} frames, sequences {done.first:,} to {done.last:,}, into {into}{name}"
+
+    with bar("replaying") as tell, _resumable(state):
+        typer.echo(_with_broker(settings, work), err=True)
+
+
+def _sink(conn: "Connection", into: str, raw: bool) -> "Sink":
+    from morphogen.replay.sinks import BusSink, FileSink, StreamSink
+
+    if into == "stdout":
+        return StreamSink(sys.stdout.buffer if raw else sys.stdout, raw=raw)
+    if into == "bus":
+        import secrets
+
+        return BusSink(conn, secrets.token_hex(4))
+    return FileSink(Path(into.removeprefix("file:")))
+
+
+@contextlib.contextmanager
+def _resumable(state: "dict[str, Replay]") -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if "replay" in state:
+            typer.echo(f"morphogen: interrupted; go on with --from {state['replay'].position + 1}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,72 @@
+"""`dead`: commands that nobody could do."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from morphogen.schemas import json_text, jsonable
+
+from .app import app, settings_of
+
+dead = typer.Typer(help="Commands that nobody could do: look, try again, or drop.", no_args_is_help=True)
+app.add_typer(dead, name="dead")
+
+_Key = Annotated[str, typer.Argument(help="The letter's number, or its command's id.")]
+
+
+@dead.command("list")
+def list_letters(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Option(help="Only of this run.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the dead letters, oldest first."""
+    from morphogen.bus.bus import Bus
+
+    with Bus.open(settings_of(context)) as bus:
+        letters = bus.dead.list(run=run)
+    if as_json:
+        for letter in letters:
+            typer.echo(json_text({"number": letter.seq, "run": letter.run, **msgspec.structs.asdict(letter.body)}))
+        return
+    table = Table("number", "since", "run", "target", "name", "tries", "reason", show_edge=False, header_style="bold")
+    for letter in letters:
+        since = datetime.fromtimestamp(letter.stored / 1e9).strftime("%Y-%m-%d %H:%M:%S")
+        body = letter.body
+        table.add_row(str(letter.seq), since, letter.run, body.target, body.name, str(body.deliveries), body.reason)
+    Console().print(table if letters else "no dead letters", markup=False)
+
+
+@dead.command()
+def show(context: typer.Context, key: _Key) -> None:
+    """Show one letter with its payload."""
+    from morphogen.bus.bus import Bus
+
+    with Bus.open(settings_of(context)) as bus:
+        letter = bus.dead.show(key)
+    values: dict[str, Any] = {"number": letter.seq, "run": letter.run, "event": letter.event_id}
+    typer.echo(json.dumps(jsonable({**values, **msgspec.structs.asdict(letter.body)}), indent=2))
+
+
+@dead.command()
+def retry(context: typer.Context, key: _Key) -> None:
+    """Issue the command again with the same payload; prints the new id."""
+    from morphogen.bus.bus import Bus
+
+    with Bus.open(settings_of(context)) as bus:
+        typer.echo(bus.dead.retry(key, by="cli"))
+
+
+@dead.command()
+def drop(context: typer.Context, key: _Key) -> None:
+    """Drop a letter for good; the log remembers that it was."""
+    from morphogen.bus.bus import Bus
+
+    with Bus.open(settings_of(context)) as bus:
+        bus.dead.drop(key, by="cli")
+    typer.echo(f"dropped {key}")

@@ -1,0 +1,35 @@
+"""`projector`: follow the log, fill the tables, answer SQL, in the foreground."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+
+from .app import app, settings_of
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.consumers.projections.store import Store
+
+
+@app.command()
+def projector(context: typer.Context) -> None:
+    """Follow the log into tables and answer SQL for everyone on the bus, until interrupted."""
+    from morphogen.consumers.projections.projector import run_projector
+    from morphogen.consumers.projections.service import serve
+    from morphogen.replay.past_source import blobs_of
+    from morphogen.replay.rebuild import controls
+
+    settings = settings_of(context)
+
+    async def answer(store: "Store", conn: "Connection") -> None:
+        service = await serve(store, conn, settings, controls=controls(store))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await service.close()
+
+    async def work() -> None:
+        await run_projector(settings, stop=asyncio.Event(), serve=answer, resolve=blobs_of)
+
+    asyncio.run(work())

@@ -1,0 +1,161 @@
+"""`sql` and `snapshot`: ask the tables, and write them out for other tools."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from .app import app, settings_of
+from .bars import bar
+
+if TYPE_CHECKING:
+    from morphogen.consumers.projections.formats import Result
+
+_SHOWN = 1000  # rows of a table on a terminal
+_WIDE = 10_000  # columns where nobody's terminal wraps
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+
+
+class SnapshotFormat(StrEnum):
+    """What a snapshot is."""
+
+    DUCKDB = "duckdb"
+    PARQUET = "parquet"
+
+
+@app.command()
+def sql(
+    context: typer.Context,
+    statement: Annotated[str, typer.Argument(help="One SELECT; '-' reads it from standard input.")],
+    form: Annotated[
+        Format | None, typer.Option("--format", "-f", help="Default: by the output's ending, else a table.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of standard output.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="As it stood at a sequence or a time: 812, 2026-11-20T14:05, '5m ago'.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until all that the log holds now is in the tables.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds the answer may take.")] = 60.0,
+    max_rows: Annotated[int | None, typer.Option(help="Cut the answer after so many rows.")] = None,
+) -> None:
+    """Ask the tables in SQL. Without a running projector the tables are caught up first."""
+    from morphogen.consumers.projections.query import query
+
+    text = sys.stdin.read() if statement == "-" else statement
+    chosen = form or _by_ending(output)
+    moment = int(as_of) if as_of is not None and as_of.strip().isdecimal() else as_of
+    with bar("catching up") as tell:
+        result = query(
+            text,
+            as_of=moment,
+            wait=wait or None,
+            timeout=timeout,
+            max_rows=max_rows,
+            settings=settings_of(context),
+            progress=tell,
+        )
+    if chosen is Format.TABLE:
+        _print(result, output)
+        return
+    target = (
+        output
+        if output is not None
+        else (sys.stdout.buffer if chosen in {Format.PARQUET, Format.ARROW} else sys.stdout)
+    )
+    {
+        Format.CSV: result.to_csv,
+        Format.JSON: result.to_json,
+        Format.JSONL: result.to_jsonl,
+        Format.PARQUET: result.to_parquet,
+        Format.ARROW: result.to_arrow_file,
+    }[chosen](target)
+
+
+@app.command()
+def snapshot(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="A folder, or a file name; the position is put into the name.")],
+    form: Annotated[
+        SnapshotFormat, typer.Option("--format", "-f", help="A DuckDB file, or a folder of Parquet.")
+    ] = SnapshotFormat.DUCKDB,
+) -> None:
+    """Write all tables, at one position, for outside tools. Prints the path."""
+    from morphogen.consumers.projections.query import snapshot as write_snapshot
+
+    with bar("writing") as tell:
+        typer.echo(write_snapshot(target, form.value, settings=settings_of(context), progress=tell))
+
+
+def _by_ending(output: Path | None) -> Format:
+    endings = {
+        ".csv": Format.CSV,
+        ".json": Format.JSON,
+        ".jsonl": Format.JSONL,
+        ".parquet": Format.PARQUET,
+        ".arrow": Format.ARROW,
+    }
+    return Format.TABLE if output is None else endings.get(output.suffix.lower(), Format.TABLE)
+
+
+def _print(result: "Result", output: Path | None) -> None:
+    rows = result.rows()
+    if output is not None:
+        with output.open("w") as file:
+            Console(file=file, width=_WIDE).print(_table(result, rows))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    table = _table(result, rows[:_SHOWN])
+    if rows and Measurement.get(console, console.options.update(width=_WIDE), table).maximum > console.width:
+        for number, row in enumerate(rows[:_SHOWN]):
+            console.print(_record(result, row, number))
+    else:
+        console.print(table)
+    more = f", the first {_SHOWN:,} shown (--format csv shows all)" if len(rows) > _SHOWN else ""
+    typer.echo(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{more}", err=True)
+
+
+def _table(result: "Result", rows: list[tuple[object, ...]]) -> Table:
+    table = Table(show_edge=False, header_style="bold")
+    numeric = _numeric(result)
+    for name in result.columns:
+        table.add_column(escape(name), justify="right" if name in numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _record(result: "Result", row: tuple[object, ...], number: int) -> Table:
+    """Return a row as lines of name and value, for rows that are wider than the terminal."""
+    record = Table(show_header=False, show_edge=False, box=None, title=f"row {number + 1}", title_justify="left")
+    record.add_column(style="bold")
+    record.add_column(overflow="fold")
+    for name, value in zip(result.columns, row, strict=True):
+        record.add_row(escape(name), _cell(value))
+    return record
+
+
+def _cell(value: object) -> str:
+    return "[dim]NULL[/]" if value is None else escape(str(value))
+
+
+def _numeric(result: "Result") -> set[str]:
+    import pyarrow as pa
+
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return {field.name for field in result.arrow().schema if any(is_kind(field.type) for is_kind in kinds)}

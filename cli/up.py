@@ -1,0 +1,116 @@
+"""`up`, `down`, `status`: the broker of this machine, and how the log and the projector stand."""
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .app import FAILED, app, settings_of
+from .sizes import size
+
+if TYPE_CHECKING:
+    from morphogen.consumers.projections.protocol import Status
+
+_PATIENCE = 15.0  # seconds for a projector to answer
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    projector: Annotated[bool, typer.Option(help="Start a projector in the background as well.")] = False,
+) -> None:
+    """Start the embedded broker, if it is not running; it outlives this command."""
+    from morphogen.bus import broker
+
+    settings = settings_of(context)
+    endpoint = broker.ensure(settings)
+    typer.echo(f"broker at {', '.join(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
+    if projector:
+        from morphogen.consumers.projections.query import status as projector_status
+
+        found = projector_status(settings=settings)
+        if found is None:
+            settings.home.mkdir(parents=True, exist_ok=True)
+            command = [sys.executable, "-m", "morphogen.cli", *_again(context), "projector"]
+            with (settings.home / "projector.log").open("ab") as log:
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+                )
+            end = time.monotonic() + _PATIENCE
+            while found is None and time.monotonic() < end:
+                time.sleep(0.05)
+                found = projector_status(settings=settings)
+        if found is None:
+            typer.echo(f"morphogen: the projector did not answer; see {settings.home / 'projector.log'}", err=True)
+            raise typer.Exit(FAILED)
+        typer.echo(f"projector, pid {found.pid} on {found.host}")
+
+
+@app.command()
+def down(context: typer.Context) -> None:
+    """Stop the embedded broker. What was recorded stays; running jobs keep recording into their spools."""
+    from morphogen.bus import broker
+
+    typer.echo("broker stopped" if broker.down(settings_of(context)) else "no broker was running")
+
+
+@app.command()
+def status(context: typer.Context) -> None:
+    """Show the broker, the log, the projector, and what waits in spools; exit 1 where there is no broker."""
+    from morphogen.bus import broker
+    from morphogen.bus.bus import Bus
+    from morphogen.bus.errors import BusError
+    from morphogen.bus.leftover import leftovers
+    from morphogen.consumers.projections.query import status as projector_status
+
+    settings = settings_of(context)
+    lines: list[tuple[str, str]] = []
+    if settings.embedded:
+        found = broker.status(settings)
+        if not found.running:
+            lines.append(("broker", f"not running: {found.reason}"))
+        else:
+            lines.append(
+                ("broker", f"{found.url}, pid {found.pid}, version {found.version}, up {found.uptime_s or 0:.0f} s")
+            )
+        reachable = found.running
+    else:
+        lines.append(("broker", ", ".join(settings.urls)))
+        reachable = True
+    if reachable:
+        try:
+            with Bus.open(settings, start_broker=False) as bus:
+                info = bus.stream_info()
+            lines.append(
+                ("log", f"{info.messages:,} messages, {info.first_seq:,} to {info.last_seq:,}, {size(info.bytes)}")
+            )
+            lines.append(("projector", _projector(projector_status(settings=settings))))
+        except BusError as error:
+            lines.append(("log", str(error)))
+            reachable = False
+    waiting = len(list(leftovers(settings)))
+    lines.append(("spools", f"{waiting} with unsent events or in use" if waiting else "empty"))
+    lines.append(("data", str(settings.home)))
+    for name, text in lines:
+        typer.echo(f"{name:10} {text}")
+    if not reachable:
+        raise typer.Exit(FAILED)
+
+
+def _projector(found: "Status | None") -> str:
+    if found is None:
+        return "none running; queries catch up by themselves"
+    return f"pid {found.pid} on {found.host}, position {found.position:,}, {found.lag:,} behind, {found.answered:,} answered"
+
+
+def _again(context: typer.Context) -> list[str]:
+    """Return the options before the verb, for a process that is to see the same data."""
+    settings = settings_of(context)
+    options = ["--home", str(settings.home)]
+    if settings.urls:
+        options += ["--url", ",".join(settings.urls)]
+    if settings.creds:
+        options += ["--creds", str(settings.creds)]
+    return options
