@@ -1,16 +1,38 @@
-"""Fixtures that every test shares: a data folder of its own."""
+"""Fixtures that every test shares: a data folder of its own, and a broker that is gone when the test is."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from morphogen.bus import broker as brokers
+from morphogen.bus.broker import Endpoint
+from morphogen.bus.broker_state import BrokerFiles, holders
+from morphogen.bus.settings import Settings
+
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point MORPHOGEN_HOME at a fresh folder, so that no test sees the user's data."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("MORPHOGEN_HOME", str(folder))
-    for name in ("MORPHOGEN_URL", "MORPHOGEN_CREDS", "MORPHOGEN_TOKEN", "MORPHOGEN_RUN", "MORPHOGEN_ATTEMPT", "MORPHOGEN_RANK"):
+    names = ("URL", "CREDS", "TOKEN", "RUN", "ATTEMPT", "RANK", "SPOOL_LIMIT", "DEBUG")
+    for name in (*(f"MORPHOGEN_{name}" for name in names), "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
-    yield folder
+    return folder
+
+
+@pytest.fixture
+def settings(home: Path) -> Iterator[Settings]:
+    """Settings of an embedded broker that is stopped, if the test has started one, when the test ends."""
+    found = Settings.from_environ()
+    assert found.home == home
+    yield found
+    brokers.down(found)
+    assert holders(BrokerFiles(found.broker_dir).alive_lock) == []
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Endpoint:
+    """A running embedded broker."""
+    return brokers.ensure(settings)

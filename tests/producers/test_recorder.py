@@ -1,0 +1,289 @@
+"""record, log, watch: what a training loop sees, on a real broker, read back with SQL."""
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import morphogen
+from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.query import query
+from morphogen.schemas import Event
+
+
+class Checkpointed(Event, type="testing.checkpointed", version=1):
+    """An event of a user's own."""
+
+    uri: str
+    loss: float | None = None
+
+
+def rows(sql: str) -> list[tuple[Any, ...]]:
+    return query(sql, wait=True).rows()
+
+
+def run_script(text: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), *arguments],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def test_two_lines_record_a_run(settings: Settings) -> None:
+    run = morphogen.record("first", config={"lr": 0.1, "layers": [1, 2]})
+    run.log(loss=0.5, step=1)
+    run.log({"loss": 0.25, "acc": np.float32(0.5)}, step=2)
+    run.finish()
+
+    assert rows("SELECT step, name, value FROM metrics ORDER BY ALL") == [(1, "loss", 0.5), (2, "acc", 0.5), (2, "loss", 0.25)]
+    ((status, attempt, lr),) = rows("SELECT status, attempt, config.lr::DOUBLE FROM runs WHERE run = 'first'")
+    assert (status, attempt, lr) == ("finished", 1, 0.1)
+    assert rows("SELECT coalesce(sum(lost), 0) + coalesce(sum(dropped), 0) FROM producers") == [(0,)]
+
+
+def test_numbers_arrive_exactly(settings: Settings) -> None:
+    with morphogen.record("exact") as run:
+        run.log({"nan": math.nan, "inf": math.inf, "ninf": -math.inf, "big": 2**63 - 1, "small": -(2**63), "ü.*": 1}, step=1)
+
+    found = dict(rows("SELECT name, value FROM metrics"))
+    assert math.isnan(found["nan"])
+    assert (found["inf"], found["ninf"], found["ü.*"]) == (math.inf, -math.inf, 1.0)
+    ((big, small),) = rows("SELECT body.\"values\".big::BIGINT, body.\"values\".small::BIGINT FROM events WHERE type = 'metrics.scalars'")
+    assert (big, small) == (2**63 - 1, -(2**63))
+
+
+def test_without_a_step_numbers_belong_to_the_next_one(settings: Settings) -> None:
+    with morphogen.record("steps") as run:
+        run.log(a=1)
+        run.log(a=2)
+        run.log(a=3, step=10)
+        run.log(a=4)
+
+    assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [1, 2, 10, 11]
+
+
+def test_what_is_no_number_is_said_once_and_the_rest_is_kept(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), morphogen.record("odd") as run:
+        for step in range(5):
+            run.log({"loss": 0.5, "text": "abc", "none": None, "deep": {"a": 1}}, step=step)
+
+    assert run.rejected == 5
+    assert sum("metric 'text'" in record.message for record in caplog.records) == 1
+    assert rows("SELECT DISTINCT name FROM metrics ORDER BY 1") == [("deep/a",), ("loss",)]
+
+
+def test_users_events_lines_and_artifacts(settings: Settings, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"abc")
+    with morphogen.record("events") as run:
+        first = run.event(Checkpointed(uri="file:///a", loss=0.5), step=3)
+        run.event(Checkpointed(uri="file:///b"), step=4, cause=first)
+        run.line("hello", level="warning", lr=0.1)
+        run.artifact(weights, kind="model", epoch=1)
+        run.artifact("s3://bucket/x")
+
+    assert rows("SELECT body.uri::VARCHAR, cause FROM events WHERE type = 'testing.checkpointed' ORDER BY step") == [
+        ("file:///a", None),
+        ("file:///b", first),
+    ]
+    assert rows("SELECT id FROM events WHERE step = 3") == [(first,)]
+    assert rows("SELECT level, message FROM log_lines") == [("warning", "hello")]
+    found = rows("SELECT name, size, sha256 FROM artifacts ORDER BY name")
+    assert found == [("weights.bin", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), ("x", None, None)]
+
+
+def test_the_same_name_again_is_the_next_attempt_and_steps_may_rewind(settings: Settings) -> None:
+    for attempt in (1, 2, 3):
+        with morphogen.record("again") as run:
+            assert run.attempt == attempt
+            for step in range(3):
+                run.log(loss=attempt, step=step)
+
+    assert rows("SELECT count(*) FROM metrics") == [(9,)]
+    assert rows("SELECT DISTINCT value FROM run_metrics") == [(3.0,)]
+
+
+def test_an_exception_is_recorded_and_passes_through(settings: Settings) -> None:
+    with pytest.raises(ZeroDivisionError), morphogen.record("broken") as run:
+        run.log(loss=1, step=1)
+        _ = 1 / 0
+
+    assert rows("SELECT status, error, message FROM runs") == [("failed", "ZeroDivisionError", "division by zero")]
+
+
+def test_an_uncaught_exception_without_a_with_block_is_recorded(settings: Settings) -> None:
+    done = run_script("import morphogen; run = morphogen.record('hook'); run.log(a=1); raise ValueError('no')")
+
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1  # the program's own
+    assert rows("SELECT status, error, message FROM runs") == [("failed", "ValueError", "no")]
+
+
+def test_the_end_of_the_process_finishes_the_run(settings: Settings) -> None:
+    done = run_script("import morphogen; morphogen.record('exit').log(a=1)")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows("SELECT status FROM runs") == [("finished",)]
+
+
+def test_sigterm_is_recorded_and_the_programs_own_cleanup_runs(settings: Settings, tmp_path: Path) -> None:
+    mark = tmp_path / "cleaned"
+    script = f"""
+        import morphogen, time, pathlib
+        run = morphogen.record("term")
+        run.log(a=1)
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            pathlib.Path({str(mark)!r}).write_text("yes")
+    """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGTERM)
+
+    assert child.wait(20) == 143
+    child.stdout.close()
+    assert mark.exists()
+    assert rows("SELECT status, message FROM runs") == [("failed", "SIGTERM")]
+
+
+def test_ranks_record_side_by_side_and_rank_0_is_canonical(settings: Settings) -> None:
+    runs = [morphogen.record("ranks", rank=rank, attempt=1) for rank in (0, 1)]
+    for run in runs:
+        run.log(loss=run.rank, step=1)
+        run.finish()
+
+    assert rows("SELECT rank, value FROM metrics ORDER BY ALL") == [(0, 0.0), (1, 1.0)]
+    assert rows("SELECT value FROM run_metrics") == [(0.0,)]
+
+
+def test_threads_may_log_at_once(settings: Settings) -> None:
+    with morphogen.record("threads") as run:
+
+        def work(number: int) -> None:
+            for step in range(500):
+                run.log({f"t{number}": step}, step=step)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert rows("SELECT name, count(*), count(DISTINCT step) FROM metrics GROUP BY 1 ORDER BY 1") == [
+        (f"t{number}", 500, 500) for number in range(4)
+    ]
+
+
+def test_watch_and_log_meet_at_the_same_step_also_after_a_restart(settings: Settings) -> None:
+    torch = pytest.importorskip("torch")
+    for first in (1, 6):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with morphogen.record("watched") as run:
+            run.watch(model, optimizer)
+            for step in range(first, first + 5):
+                loss = model(torch.ones(2, 4)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss, step=step)
+
+    assert rows("SELECT attempt, min(step), max(step), count(*) FROM layer_health GROUP BY 1 ORDER BY 1") == [
+        (1, 1, 5, 10),
+        (2, 6, 10, 10),
+    ]
+    assert rows("SELECT DISTINCT layer FROM layer_health ORDER BY 1") == [("0",), ("2",)]
+    assert rows("SELECT count(*) FROM layer_health WHERE grad_norm IS NULL OR weight_norm IS NULL") == [(0,)]
+
+
+def test_without_any_broker_training_goes_on_and_sync_delivers(home: Path) -> None:
+    script = "import morphogen; run = morphogen.record('alone'); [run.log(a=i, step=i) for i in range(100)]; run.finish(timeout=0.2)"
+    done = run_script(script, MORPHOGEN_URL="nats://127.0.0.1:9")
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "no broker" in done.stderr
+    settings = Settings.from_environ()
+    synced = subprocess.run([sys.executable, "-m", "morphogen.cli", "sync"], capture_output=True, text=True, check=True)
+    assert "103 events" in synced.stdout
+    assert rows("SELECT count(*), count(DISTINCT step) FROM metrics") == [(100, 100)]
+    from morphogen.bus import broker
+
+    broker.down(settings)
+
+
+def test_nothing_raises_into_the_loop_whatever_is_logged(settings: Settings) -> None:
+    class Hostile:
+        def __float__(self) -> float:
+            raise RuntimeError("never")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("never")
+
+    with morphogen.record("hostile", config={"x": Hostile}) as run:
+        run.log({"x": Hostile()}, step=1)
+        run.log({1: 2.0, ("a",): 3.0}, step=2)
+        run.log({}, step=3)
+        run.log(a=1, step="not a step")  # type: ignore[arg-type]
+        run.log(a=1, step=2**70)
+        run.event(object())  # type: ignore[arg-type]
+        run.event(Event())
+        run.watch(object(), object())
+        run.line(Hostile)  # type: ignore[arg-type]
+
+    assert rows("SELECT status FROM runs") == [("finished",)]
+    assert rows("SELECT count(*) FROM metrics WHERE name IN ('1', '(''a'',)')") == [(2,)]
+
+
+def test_logging_after_the_end_is_refused_quietly(settings: Settings) -> None:
+    run = morphogen.record("over")
+    run.finish()
+    run.log(a=1)
+    run.finish()
+
+    assert rows("SELECT count(*) FROM metrics") == [(0,)]
+
+
+def test_a_fork_that_logs_loses_nothing(settings: Settings) -> None:
+    script = """
+        import morphogen, os
+        run = morphogen.record("forked")
+        run.log(a=0, step=0)
+        children = []
+        for child in range(3):
+            pid = os.fork()
+            if pid == 0:
+                for step in range(50):
+                    run.log(a=child, step=step)
+                run.flush(10)
+                os._exit(0)
+            children.append(pid)
+        for pid in children:
+            assert os.waitpid(pid, 0)[1] == 0
+        run.log(a=1, step=1)
+        run.finish()
+    """
+    done = run_script(script)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows("SELECT count(*) FROM metrics") == [(152,)]
+    assert rows("SELECT count(DISTINCT writer) FROM producers WHERE family = 'metrics'") == [(4,)]
+    assert rows("SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_importing_the_recorder_brings_neither_torch_nor_numpy() -> None:
+    script = "import sys, morphogen.producers.recorder; print(sorted({'torch', 'numpy', 'duckdb', 'pyarrow', 'nats'} & set(sys.modules)))"
+
+    assert run_script(script).stdout.strip() == "[]"
