@@ -58,6 +58,9 @@ class Link:
                     pending_size=_PENDING_BYTES,
                     flush_timeout=_CLOSE_PATIENCE,
                 )
+                # Its callbacks are not called where its own clean-up meets the broken socket.
+                for task in (self.nc._reading_task, self.nc._flusher_task):
+                    task.add_done_callback(self._on_task_end)
                 await self.nc.subscribe(
                     f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
                 )
@@ -123,6 +126,8 @@ class Link:
             await asyncio.wait((closing,), timeout=_CLOSE_PATIENCE)
         if closing.done() and not closing.cancelled():
             closing.exception()
+        for subscription in list(self.nc._subs.values()):
+            subscription._stop_processing()  # where the client's own close broke off half-way
 
     def _abort(self) -> None:
         with contextlib.suppress(AttributeError):
@@ -131,6 +136,11 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         # nats-py's own handler logs a traceback for each attempt; a loss is told once, by the connection.
         self.last_error = error
+
+    def _on_task_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            task.exception()  # marks it as seen
+        self._end()
 
     async def _on_end(self) -> None:
         self._end()

@@ -68,7 +68,6 @@ class Run:
         self._lane = spool.lane(Metrics.family, high_rate=True)
         self._append = self._lane.append
         self._encode = encode
-        spool.on_child = self._in_child
 
     @property
     def name(self) -> str:
@@ -223,13 +222,6 @@ class Run:
             dropped = {family: counts.dropped for family, counts in stats.items() if counts.dropped}
             self.event(ProducerClosed(produced=produced, dropped=dropped))
         self._publisher.close(timeout)
-
-    def _in_child(self) -> None:
-        """Publish a forked child's own spool; called by its first append."""
-        from morphogen.bus.publisher import Publisher
-
-        self._publisher = Publisher(self._spool.settings)
-        self._publisher.add(self._spool)
 
     def _log_slowly(self, values: Mapping[Any, Any], step: int) -> None:
         near = {key: value for key, value in values.items() if not on_device(value)}

@@ -1,0 +1,281 @@
+"""The archive of the log: Parquet files by day and run, read back in the order of the log.
+
+    <home>/archive/<epoch>/manifest.json
+    <home>/archive/<epoch>/day=2026-11-20/run=digits/1-8123.parquet
+
+Each message is one row (see `archive_rows`), its bytes whole. Any tool may read the files; only `Archive` may
+change them. Whatever it hands out was checked: sizes and page checksums on every read, SHA-256 in `verify`.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .archive_manifest import NAME, ArchivedFile, Manifest, Segment, load, locked, save
+from .archive_rows import NEEDED, matches, messages, tokens
+from .archive_writer import SegmentWriter
+from .errors import ArchiveDamaged
+from .pull import Message
+from .settings import Settings
+
+BATCH_BYTES = 8 << 20
+BATCH_MESSAGES = 4096
+_OURS = re.compile(r"day=\d{4}-\d\d-\d\d/run=[A-Za-z0-9_=~-]+/(\d+)(?:-\d+)?\.parquet(\.part)?")
+
+Progress = Callable[[int, int, str], None]
+
+
+def epochs(settings: Settings) -> list[str]:
+    """Return the identities of the logs that have an archive here."""
+    return sorted(path.parent.name for path in settings.archive_dir.glob(f"*/{NAME}"))
+
+
+class Archive:
+    """The archive of one log, as its manifest tells at this moment. An archive that has no file yet is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = load(folder) or Manifest(folder.name)
+
+    @classmethod
+    def of(cls, settings: Settings, epoch: str) -> "Archive":
+        """Open the archive of the log `epoch` in the data folder. Raises ArchiveDamaged where it cannot be."""
+        return cls(settings.archive_dir / epoch)
+
+    @property
+    def covered(self) -> int:
+        """Return the last archived sequence; everything from 1 to it is here, except `gaps`."""
+        return self.manifest.covered
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """Return the ranges, first and last, that the log did not have when they were archived."""
+        return [gap for segment in self.manifest.segments for gap in segment.gaps]
+
+    @property
+    def rows(self) -> int:
+        """Return how many messages it holds."""
+        return sum(segment.rows for segment in self.manifest.segments)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of its files."""
+        return sum(segment.bytes for segment in self.manifest.segments)
+
+    def read(
+        self,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        run: str | None = None,
+        family: str | Iterable[str] | None = None,
+    ) -> Iterator[list[Message]]:
+        """Yield the messages after `after`, up to `upto`, in order, in lists of about 8 MiB; filters as in `read`.
+
+        One window (32 MiB) is in memory at a time. Raises ArchiveDamaged, which names the file.
+        """
+        run_token, families = tokens(run, family)
+        end = self.covered if upto is None else upto
+        for segment in self.manifest.segments:
+            if segment.last <= after or segment.first > end:
+                continue
+            for window in self._windows(segment, after, end, run_token):
+                if run_token is not None or families is not None:
+                    window = [m for m in window if matches(m.subject, run_token, families)]  # noqa: PLW2901
+                yield from _batches(window)
+
+    def sequence_at(self, ns: int) -> int | None:
+        """Return the first sequence that was stored at `ns` (unix nanoseconds) or later; None where none was."""
+        for segment in self.manifest.segments:
+            if segment.stored[1] < ns:
+                continue
+            found = []
+            for file in segment.files:
+                with _File(self.folder, file) as opened:
+                    found += [seq for seq, stored in opened.times() if stored >= ns]
+            if found:
+                return min(found)
+        return None
+
+    def _windows(self, segment: Segment, after: int, end: int, run_token: str | None) -> Iterator[list[Message]]:
+        """Yield what each window of a segment has in (after, end], its files merged by sequence."""
+        chosen = [
+            file
+            for file in segment.files
+            if file.last > after and file.first <= end and (run_token is None or file.run == run_token)
+        ]
+        with contextlib.ExitStack() as stack:
+            opened: dict[str, _File] = {}
+            previous = segment.first - 1
+            for index, last in enumerate(segment.windows):
+                if last > after and previous < end:
+                    merged: list[Message] = []
+                    for file in chosen:
+                        if index in file.windows:
+                            if file.path not in opened:
+                                opened[file.path] = stack.enter_context(_File(self.folder, file))
+                            merged.extend(opened[file.path].window(index, previous, last))
+                    merged.sort()  # by sequence, which is unique
+                    if previous < after or last > end:
+                        merged = [message for message in merged if after < message.seq <= end]
+                    if merged:
+                        yield merged
+                previous = last
+
+    def verify(self, progress: Progress | None = None) -> list[str]:
+        """Read every byte against its SHA-256; return a line for each file that is not as it should be."""
+        return [line for _, lines in self.damages(progress) for line in lines]
+
+    def damages(self, progress: Progress | None = None, since: int = 0) -> list[tuple[Segment, list[str]]]:
+        """Return the segments that have damaged files, with a line for each such file.
+
+        Segments that end before sequence `since` are left out. Progress is in bytes.
+        """
+        found: list[tuple[Segment, list[str]]] = []
+        segments = [segment for segment in self.manifest.segments if segment.last >= since]
+        total = sum(segment.bytes for segment in segments)
+        done = 0
+        for segment in segments:
+            lines = []
+            for file in segment.files:
+                try:
+                    _check(self.folder, file, segment)
+                except ArchiveDamaged as error:
+                    lines.append(str(error))
+                done += file.bytes
+                if progress is not None:
+                    progress(done, total, "bytes")
+            if lines:
+                found.append((segment, lines))
+        return found
+
+    def strangers(self) -> list[str]:
+        """Return the Parquet files in the folder that no manifest knows of."""
+        known = {file.path for segment in self.manifest.segments for file in segment.files}
+        paths = (path.relative_to(self.folder).as_posix() for path in self.folder.glob("**/*.parquet*"))
+        return sorted(set(paths) - known)
+
+    @contextlib.contextmanager
+    def writing(self, log_first: int) -> Iterator["ArchiveWriter"]:
+        """Hold the archive for writing, alone, and sweep what a killed writer left. Raises ArchiveBusy.
+
+        `log_first` is the first sequence that the log still has: nothing is deleted that it could not give again.
+        """
+        with locked(self.folder):
+            self.manifest = load(self.folder) or Manifest(self.folder.name)
+            save(self.folder, self.manifest)  # from here on, files beside no manifest mean that it was lost
+            self._sweep(log_first)
+            yield ArchiveWriter(self)
+
+    def _sweep(self, log_first: int) -> None:
+        """Delete unfinished files, and finished ones that never entered the manifest."""
+        for name in self.strangers():
+            match = _OURS.fullmatch(name)
+            if match and (match[2] or int(match[1]) >= max(self.covered + 1, log_first)):
+                (self.folder / name).unlink(missing_ok=True)
+
+
+class ArchiveWriter:
+    """Adds segments to an archive; made by `Archive.writing`."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def segment(self, first: int | None = None) -> SegmentWriter:
+        """Begin the next segment, or write the one that begins at `first` again."""
+        archive = self._archive
+        return SegmentWriter(archive.folder, archive.folder.name, archive.covered + 1 if first is None else first)
+
+    def commit(self, segment: Segment) -> None:
+        """Enter a sealed segment into the manifest; when this returns, it is part of the archive for good."""
+        self._archive.manifest = self._archive.manifest.with_segment(segment)
+        save(self._archive.folder, self._archive.manifest)
+
+
+class _File:
+    """An open Parquet file of the archive."""
+
+    def __init__(self, folder: Path, file: ArchivedFile) -> None:
+        self._file = file
+        self._path = folder / file.path
+        with _told(self._path, file):
+            size = self._path.stat().st_size
+            if size != file.bytes:
+                raise _damaged(self._path, file, f"it has {size} bytes instead of {file.bytes}")
+            self._parquet = pq.ParquetFile(self._path, page_checksum_verification=True, pre_buffer=False)
+            groups = self._parquet.metadata.num_row_groups
+            if self._parquet.metadata.num_rows != file.rows or groups != len(file.windows):
+                self._parquet.close()
+                raise _damaged(self._path, file, "it holds other rows than the manifest says")
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parquet.close()
+
+    def times(self) -> Iterator[tuple[int, int]]:
+        """Yield sequence and broker's clock of every row."""
+        with _told(self._path, self._file):
+            part = self._parquet.read(columns=["seq", "stored"], use_threads=False)
+        return zip(part["seq"].to_pylist(), part["stored"].cast(pa.int64()).to_pylist(), strict=True)
+
+    def window(self, index: int, previous: int, last: int) -> list[Message]:
+        """Return the messages of window `index`, whose sequences lie in (previous, last]."""
+        with _told(self._path, self._file):
+            part = self._parquet.read_row_group(self._file.windows.index(index), columns=NEEDED, use_threads=False)
+            found = list(messages(part))
+        if not all(previous < message.seq <= last for message in found):
+            raise _damaged(self._path, self._file, f"a row lies outside of {previous + 1}-{last}")
+        return found
+
+
+def _batches(window: list[Message]) -> Iterator[list[Message]]:
+    batch: list[Message] = []
+    size = 0
+    for message in window:
+        batch.append(message)
+        size += len(message.data)
+        if size >= BATCH_BYTES or len(batch) >= BATCH_MESSAGES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _check(folder: Path, file: ArchivedFile, segment: Segment) -> None:
+    path = folder / file.path
+    digest = hashlib.sha256()
+    with _told(path, file), path.open("rb") as opened:
+        while piece := opened.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != file.sha256:
+        raise _damaged(path, file, "its SHA-256 is not the one in the manifest")
+    with _File(folder, file) as parquet:
+        seqs = [seq for seq, _ in parquet.times()]
+    if seqs != sorted(set(seqs)) or (seqs[0], seqs[-1]) != (file.first, file.last) or file.last > segment.last:
+        raise _damaged(path, file, "its rows are not in the order of the log")
+
+
+@contextlib.contextmanager
+def _told(path: Path, file: ArchivedFile) -> Iterator[None]:
+    """Turn whatever a file's reading raises into one line that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _damaged(path, file, "it is missing") from None
+    except (OSError, pa.ArrowException, KeyError, UnicodeError) as error:
+        raise _damaged(path, file, str(error).splitlines()[0][:200].rstrip(".")) from error
+
+
+def _damaged(path: Path, file: ArchivedFile, why: Any) -> ArchiveDamaged:
+    return ArchiveDamaged(
+        f"archived file {path} is damaged: {why}. Restore it from a backup, or run `morphogen archive --repair` "
+        f"while the log still has {file.first}-{file.last}"
+    )

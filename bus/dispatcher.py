@@ -1,0 +1,227 @@
+"""The inside of the background thread: who gets published when, and what else has to be done now and then.
+
+While events flow it looks every 2 to 8 ms and nobody has to wake it; after a tenth of a second without any it
+blocks, and the next append wakes it. Waiting for the disk and reserving segments is left to `Chores`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+from .alarm import Alarm
+from .chores import Chores
+from .connection import Connection, connect
+from .courier import Courier
+from .desk import Desk
+from .errors import BusError
+from .leftover import Leftover, leftovers
+from .streams import ensure_streams
+
+LINGER = 0.002
+_LONGEST_LINGER = 0.008
+_QUIET = 0.1  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
+_LONGEST_FUTILE = 0.25
+_SYNC_EVERY = 1.0
+_ADOPT_EVERY = 5.0
+_CONNECT_PAUSES = (0.1, 5.0)
+_ADOPTED_BUDGET = 64 << 10  # bytes a frame of a leftover: small ones, so that walking them never holds up the trainer
+_ADOPT_AT_ONCE = 4
+
+_log = logging.getLogger("morphogen.bus")
+
+
+class Dispatcher:
+    """Serve a desk until it says stop."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._conn: Connection | None = None
+        self._couriers: dict[int, Courier] = {}
+        self._news = Alarm()  # something to look at
+        self._pace = Alarm()  # somebody waits: no lingering
+        self._chores = Chores()
+        self._adopting: asyncio.Task[None] | None = None
+        self._next_sync = self._next_adoption = 0.0
+
+    async def run(self) -> None:
+        """Publish until the desk says stop, then let go of everything within a few seconds."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._desk.ear.fd, self._heard)
+        connecting = asyncio.create_task(self._connect())
+        try:
+            await self._serve()
+        finally:
+            loop.remove_reader(self._desk.ear.fd)
+            connecting.cancel()
+            for courier in self._couriers.values():
+                courier.stop()
+            if self._adopting is not None:
+                self._adopting.cancel()
+                await asyncio.wait((self._adopting,), timeout=1.0)
+            self._chores.close()
+            if self._conn is not None:
+                await self._conn.close()
+
+    # ------------------------------------------------------------------ when
+
+    async def _serve(self) -> None:
+        linger, last_start, futile = LINGER, 0.0, LINGER
+        while not await self._stopping():
+            now = time.monotonic()
+            started = self._kick()
+            self._keep_house(now)
+            self._settle()
+            if started:
+                linger = LINGER if now - last_start > _QUIET else min(linger * 2, _LONGEST_LINGER)
+                last_start, futile = now, LINGER
+            if now - last_start < _QUIET:
+                await self._pace.wait(linger)
+                continue
+            self._listen(True)
+            if self._startable():  # an append may have come before it could see that we listen
+                self._listen(False)
+                continue
+            await self._news.wait(_SYNC_EVERY if self._unacknowledged() else None)
+            self._listen(False)
+            if not self._startable() and not self._desk.hurry:
+                await self._pace.wait(futile)  # every lane waits for its answer: more events change nothing
+                futile = min(futile * 2, _LONGEST_FUTILE)
+
+    def _heard(self) -> None:
+        self._desk.ear.quiet()
+        self._news.set()
+        if self._desk.hurry:
+            self._pace.set()
+
+    def _on_progress(self) -> None:
+        self._settle()
+        self._news.set()
+        if self._desk.hurry:
+            self._pace.set()
+
+    def _settle(self) -> None:
+        for flush in list(self._desk.flushes):
+            flush.settle()
+
+    def _listen(self, on: bool) -> None:
+        for spool in self._desk.spools:
+            spool.room.bell.attention = on
+
+    async def _stopping(self) -> bool:
+        """Tell whether to end; what forked children left is published first, while there is time."""
+        if self._desk.stop_at is None:
+            return False
+        left = self._desk.stop_at - time.monotonic()
+        if self._conn is not None and left > 0 and self._desk.forked:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._adopt(self._runs())
+        return True
+
+    # ------------------------------------------------------------------ what
+
+    def _kick(self) -> bool:
+        """Start publishing what waits; tell whether there was anything to start."""
+        for spool in list(self._desk.removed):
+            self._desk.removed.remove(spool)
+            courier = self._couriers.pop(id(spool), None)
+            if courier is not None:
+                courier.stop()
+        if self._conn is None:
+            return False
+        started = False
+        for spool in self._desk.spools:
+            if spool.pending:
+                courier = self._couriers.get(id(spool))
+                if courier is None:
+                    courier = self._couriers[id(spool)] = Courier(self._conn, spool, on_progress=self._on_progress)
+                started = courier.kick(patient=not self._desk.flushes) or started
+        return started
+
+    def _startable(self) -> bool:
+        if self._conn is None:
+            return False
+        for spool in self._desk.spools:
+            courier = self._couriers.get(id(spool))
+            if spool.pending and (courier is None or courier.startable):
+                return True
+        return False
+
+    def _unacknowledged(self) -> bool:
+        return any(spool.pending for spool in self._desk.spools)
+
+    def _keep_house(self, now: float) -> None:
+        """Have the disk take what waits, have segments ready, look for what others left."""
+        sync = now >= self._next_sync
+        if sync:
+            self._next_sync = now + _SYNC_EVERY
+        for spool in self._desk.spools:
+            for lane in list(spool.lanes.values()):
+                if lane.wants_spare:
+                    self._chores.do(lane.prepare)
+                if sync and lane.pending:
+                    for segment in lane.unsynced():
+                        self._chores.do(segment.sync)
+        busy = self._adopting is not None and not self._adopting.done()
+        if self._conn is not None and not busy and now >= self._next_adoption:
+            everything = self._desk.adopt and not self._next_adoption
+            self._next_adoption = now + _ADOPT_EVERY
+            if everything or self._desk.forked:
+                self._adopting = asyncio.create_task(self._adopt(None if everything else self._runs()))
+
+    async def _connect(self) -> None:
+        pause, longest = _CONNECT_PAUSES
+        said = False
+        while True:
+            conn = None
+            try:
+                conn = await connect(self._desk.settings, name="publisher")
+                await ensure_streams(conn)
+                break
+            except Exception as error:  # noqa: BLE001  (nothing may end the way to the log)
+                reason = str(error) if isinstance(error, BusError) else f"{type(error).__name__}: {error}"
+                if not said:
+                    _log.warning("cannot reach the log, events stay in the spool until it is there: %s", reason)
+                    said = True
+            if conn is not None:
+                await conn.close()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+        if said:
+            _log.info("the log is there; what waited in the spool is being published")
+        self._conn = conn
+        self._news.set()
+        self._pace.set()
+
+    # ------------------------------------------------------------------ what others left
+
+    def _runs(self) -> set[str]:
+        return {spool.run for spool in self._desk.spools}
+
+    async def _adopt(self, runs: "set[str] | None") -> None:
+        """Publish the spools of dead writers, of some runs or of all, and delete them."""
+        own = {spool.folder for spool in self._desk.spools}
+        folders = [path for run in (runs or (None,)) for path in leftovers(self._desk.settings, run)]
+        limit = asyncio.Semaphore(_ADOPT_AT_ONCE)
+        await asyncio.gather(*(self._adopt_one(folder, limit) for folder in folders if folder not in own))
+
+    async def _adopt_one(self, folder: Path, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            left = Leftover.adopt(self._desk.settings, folder, _ADOPTED_BUDGET)
+            if left is None or self._conn is None:
+                return
+            courier = Courier(self._conn, left, budget=_ADOPTED_BUDGET)
+            try:
+                await courier.finish()
+                left.finish()
+            except Exception as error:  # noqa: BLE001  (one bad folder must not keep the others from the log)
+                _log.warning("%s: cannot be published now: %s: %s", folder, type(error).__name__, error)
+            finally:
+                courier.stop()
+                left.release()
+                for family, lane in left.lanes.items():
+                    if lane.quarantined:
+                        counts = self._desk.quarantined
+                        counts[family] = counts.get(family, 0) + lane.quarantined

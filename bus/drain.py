@@ -1,0 +1,75 @@
+"""Publish everything that dead writers left on this machine, and return when it is in the log: `morphogen sync`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .connection import connect
+from .courier import FRAME_RECORDS, Courier
+from .leftover import Leftover, leftovers
+from .settings import Settings
+from .streams import ensure_streams
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """Count what was brought to the log: spools and the runs they belong to, events, their bytes.
+
+    `quarantined` events were damaged on disk and set aside; `busy` spools belong to living processes, which publish
+    them; `stuck` ones hold something that could neither be read nor set aside, and stay.
+    """
+
+    runs: tuple[str, ...] = ()
+    spools: int = 0
+    events: int = 0
+    bytes: int = 0
+    quarantined: int = 0
+    busy: int = 0
+    stuck: int = 0
+
+
+async def drain(settings: Settings, progress: "Callable[[DrainReport], None] | None" = None) -> DrainReport:
+    """Bring all leftover spools to the log, one after another; `progress` hears of every frame.
+
+    Raises NoBroker or BrokerError where there is no broker to begin with. Once connected, it waits out any loss.
+    """
+    conn = await connect(settings, name="sync")
+    try:
+        await ensure_streams(conn)
+        report = DrainReport()
+        for folder in leftovers(settings):
+            left = Leftover.adopt(settings, folder, FRAME_RECORDS)
+            if left is None:
+                report = _plus(report, busy=1)
+                continue
+            before = report
+
+            def present(before: DrainReport = before, left: Leftover = left) -> DrainReport:
+                lanes = left.lanes.values()
+                return _plus(
+                    before,
+                    events=sum(lane.events for lane in lanes),
+                    bytes=sum(lane.bytes for lane in lanes),
+                    quarantined=sum(lane.quarantined for lane in lanes),
+                )
+
+            def tell(present: Callable[[], DrainReport] = present) -> None:
+                if progress is not None:
+                    progress(present())
+
+            courier = Courier(conn, left, on_progress=tell)
+            try:
+                await courier.finish()
+                done = left.finish()
+            finally:
+                courier.stop()
+                left.release()
+            report = _plus(present(), run=left.identity.run, spools=1, stuck=0 if done else 1)
+        return report
+    finally:
+        await conn.close()
+
+
+def _plus(report: DrainReport, run: str | None = None, **more: int) -> DrainReport:
+    runs = report.runs if run is None or run in report.runs else (*report.runs, run)
+    counts = {name: getattr(report, name) + more.get(name, 0) for name in DrainReport.__slots__ if name != "runs"}
+    return DrainReport(runs=runs, **counts)

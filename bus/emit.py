@@ -1,0 +1,80 @@
+"""Write one event straight into the log: for commands, outcomes and dead letters, which no spool carries."""
+
+import asyncio
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from morphogen.schemas import Event, Record, encode_frame, token
+
+from .errors import Disconnected, MessageTooLarge, RequestTimeout
+from .streams import publish_copied
+
+if TYPE_CHECKING:
+    from .connection import Connection, PubAck
+
+COPIED = ("command", "dead")  # families whose events also go into a stream of their own
+LARGEST = 480 * 1024  # bytes of a body; what is larger goes into a blob and by reference
+_PAUSE = 0.1
+
+
+async def emit(
+    conn: "Connection",
+    event: Event,
+    *,
+    run: str = "",
+    cause: str | None = None,
+    label: str,
+    msg_id: str,
+    step: int | None = None,
+    timeout: float = 10.0,
+) -> "PubAck":
+    """Store `event` as a frame of its own and return the log's acknowledgement.
+
+    `msg_id` names the event for ever: its writer and its id (`event_id(msg_id, family)`) derive from it, and the
+    log takes it once. Within `timeout` seconds a lost broker is waited for and the same bytes are sent again.
+    Raises MessageTooLarge, NoBroker, or PublishTimeout when it may or may not be stored: emit it again to be sure.
+    """
+    body = event.encode()
+    if len(body) > LARGEST:
+        raise MessageTooLarge(
+            f"a {event.type} event of {len(body)} bytes does not fit into the log ({LARGEST}): put its data into a blob"
+        )
+    record = Record(1, event.type, event.version, step, time.time_ns(), msgspec.Raw(body), cause)
+    data = encode_frame([record], run=run, attempt=0, rank=0, writer=writer_of(msg_id), family=event.family)
+    subject = f"morphogen.log.{token(run)}.{token(event.family)}.{label}"
+    return await publish_once(conn, subject, data, msg_id=msg_id, timeout=timeout)
+
+
+async def publish_once(
+    conn: "Connection", subject: str, data: bytes, *, msg_id: str, timeout: float = 10.0
+) -> "PubAck":
+    """Publish under a message id until it is acknowledged, over a lost broker too, for at most `timeout` seconds.
+
+    Commands and dead letters go into their own stream as well.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    copied = subject.split(".")[3] in COPIED
+    while True:
+        patience = max(0.1, min(deadline - loop.time(), 5.0))
+        try:
+            if copied:
+                return await publish_copied(conn, subject, data, message_id=msg_id, timeout=patience)
+            return await conn.publish_ack(subject, data, {"Nats-Msg-Id": msg_id}, patience)
+        except (Disconnected, RequestTimeout):
+            if deadline - loop.time() <= _PAUSE:
+                raise
+        await asyncio.sleep(_PAUSE)
+        await conn.wait_connected(max(_PAUSE, deadline - loop.time()))
+
+
+def writer_of(msg_id: str) -> str:
+    """Return the writer (16 hex digits) of the frame that `emit` makes under this message id."""
+    return hashlib.sha256(msg_id.encode()).hexdigest()[:16]
+
+
+def event_id(msg_id: str, family: str) -> str:
+    """Return the id of the event that `emit` writes under this message id, such as a cause for the next."""
+    return f"{writer_of(msg_id)}.{family}.1"

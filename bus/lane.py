@@ -1,0 +1,337 @@
+"""A lane: the records of one family of one writer, on disk before `append` returns.
+
+`append` runs in the training step, so it is written for speed: a record is built once, copied once into mapped
+memory, and committed by its first byte. A kill at any point leaves either the whole record or nothing of it.
+Everything that may take time (a new segment, a full disk) is off that path, in `Room`.
+"""
+
+import struct
+import sys
+from bisect import bisect_right
+from collections import deque
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from morphogen.schemas.frames import HEAD
+from morphogen.schemas.names import token
+
+from .cut import Cut
+from .mark import Mark
+from .room import Loss, Room
+from .segment import FULL, Segment
+
+HIGH_RATE_SEGMENT = 16 << 20
+SEGMENT = 1 << 20
+_FIRST_SEGMENT = 1 << 20
+_GROWTH = 4
+HEAD_SIZE = HEAD.size
+COMMITTED = 0xCE  # the first byte of a record, written last
+
+_N = b"\x87\xa1n\xcf"  # a map of seven, whose first key is n
+_TIME = b"\xa4time\xcf"
+_NO_CAUSE = b"\xa5cause\xc0\xa4body"
+_UINT64 = struct.Struct(">Q")
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_head = HEAD.pack
+_encode = msgspec.msgpack.encode
+
+
+class Kind:
+    """The constant bytes of all records of one event type and version; make it once, append with it for ever."""
+
+    __slots__ = ("middle", "pack", "type", "version")
+
+    def __init__(self, type: str, version: int) -> None:  # noqa: A002
+        self.type = type
+        self.version = version
+        self.middle = b"\xa4type" + _encode(type) + b"\xa7version" + _encode(version) + b"\xa4step\xd3"
+        self.pack = struct.Struct(f">4sQ{len(self.middle)}sq6sQ12s").pack
+
+    def envelope(self, n: int, step: object, time_ns: int, cause: str | None) -> bytes:
+        """Return the map up to its body, for any step and cause; a step that no log can hold becomes nil."""
+        return b"".join(
+            (
+                _N, _UINT64.pack(n), self.middle[:-1], _encode(_step(step)), _TIME,
+                _UINT64.pack(min(max(time_ns, 0), _INT_MAX)), b"\xa5cause", _encode(cause), b"\xa4body",
+            )
+        )  # fmt: skip
+
+
+def _step(step: object) -> int | None:
+    try:
+        whole = int(step)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return whole if _INT_MIN <= whole <= _INT_MAX else None
+
+
+class Lane:
+    """Append records of one family; let the publisher cut frames from them and acknowledge.
+
+    `n` is the counter of the newest record, `done` the counter up to which all are in the log or were dropped.
+    """
+
+    __slots__ = (
+        "_closed", "_cut", "_grown", "_ordinal", "_room", "_sealed", "_segment", "_skips", "_spare",
+        "acked", "done", "dropped", "family", "folder", "high_rate", "mark", "n", "refused", "segment_size",
+    )  # fmt: skip
+
+    def __init__(
+        self, folder: Path | None, family: str, room: Room, *, high_rate: bool, segment_size: int | None = None
+    ) -> None:
+        self.family = family
+        self.high_rate = high_rate
+        self.segment_size = segment_size or (HIGH_RATE_SEGMENT if high_rate else SEGMENT)
+        self._room = room
+        self._closed = False
+        self._segment: Segment = FULL
+        self._sealed: deque[Segment] = deque()
+        self.start(folder)
+        room.lanes.append(self)
+
+    def start(self, spool: Path | None) -> None:
+        """Begin with nothing in a folder below `spool`; a forked child does so a second time."""
+        self.folder = None if spool is None else spool / token(self.family)
+        self.n = self.done = self.acked = self.dropped = self.refused = 0
+        self.mark = Mark(None)
+        for segment in (*self._sealed, self._segment):
+            segment.release()
+        self._segment = FULL
+        self._sealed = deque()
+        self._spare: Segment | None = None
+        self._cut: tuple[Cut, Segment] | None = None
+        self._skips: list[Loss] = []
+        self._ordinal = 0
+        self._grown = _FIRST_SEGMENT
+
+    def append(self, kind: Kind, step: int | None, time_ns: int, cause: str | None, body: bytes) -> int:
+        """Write one event and return its counter; once this returns, a kill of the process does not lose it.
+
+        `body` is msgpack. Never blocks and never raises: returns 0 where the event had to be refused (the lane is
+        closed, or disk and memory are both full), which is counted in `refused` and said once.
+
+        Threads and signal handlers need no lock here: whoever comes second finds that the place is taken and
+        builds its record again. The commit is one line because the interpreter switches threads, runs signal
+        handlers and calls tracers only between lines, loops and calls, and none of them lies within it.
+        """
+        while True:
+            segment = self._segment
+            n = self.n + 1
+            start = segment.end
+            try:
+                if cause is None:
+                    event = kind.pack(_N, n, kind.middle, step, _TIME, time_ns, _NO_CAUSE) + body
+                else:
+                    event = kind.envelope(n, step, time_ns, cause) + body
+            except struct.error:
+                event = kind.envelope(n, step, time_ns, cause) + body
+            size = len(event)
+            end = start + HEAD_SIZE + size
+            if end > segment.size:
+                if not self._roll(HEAD_SIZE + size):
+                    return 0
+                continue
+            record = _head(0, size, COMMITTED, crc32(event)) + event
+            room, place, add = segment.map, slice(start, end), segment.add
+            if self._segment is segment and self.n + 1 == n:
+                room[place] = record; room[start] = COMMITTED; segment.end = end; self.n = n; add(end)  # noqa: E702  # fmt: skip
+                if self._room.bell.attention:
+                    self._room.bell.attend()
+                return n
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether something waits to be published or acknowledged."""
+        return self.n > self.done
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return about how many bytes wait."""
+        with self._room.lock:
+            segment = self._segment
+            known = self.done - segment.first
+            skipped = segment.ends[known] if 0 <= known < len(segment.ends) else 0
+            return sum(each.end for each in self._sealed) + segment.end - skipped
+
+    def cut(self, budget: int) -> Cut | None:
+        """Return the next records of at most `budget` bytes (or one larger), the same until they are acknowledged."""
+        with self._room.lock:
+            if self._cut is not None:
+                if self._cut[0].last > self.done:
+                    return self._cut[0]
+                self._cut = None
+            wanted = self.done + 1
+            for segment in (*self._sealed, self._segment):
+                if segment.last >= wanted and segment.ends:
+                    cut = _cut(segment, max(wanted - segment.first, 0), budget)
+                    self._cut = (cut, segment)
+                    return cut
+            return None
+
+    def ack(self, last: int) -> None:
+        """Note that the log has all records up to `last`; segments that hold nothing else are deleted."""
+        with self._room.lock:
+            if last > self.done:
+                cut = self._cut[0] if self._cut is not None else None
+                self.acked += cut.count if cut is not None and cut.last == last else last - self.done
+                self._advance(last)
+            if self._cut is not None and self._cut[0].first <= self.done:
+                self._cut = None  # whole, or in part: the rest is cut anew
+            while self._sealed and self._sealed[0].last <= self.done:
+                self._room.give_back(self._sealed.popleft())
+
+    def _advance(self, last: int) -> None:
+        self.done = last
+        while self._skips and self._skips[0].first <= self.done + 1:
+            self.done = max(self.done, self._skips.pop(0).last)
+        self.mark.set(self.done)
+
+    def next_size(self) -> int:
+        """Return the room of a new segment: small at first, so that a short run costs little, then larger."""
+        size = min(self._grown, self.segment_size)
+        self._grown = min(self._grown * _GROWTH, self.segment_size)
+        return size
+
+    def droppable(self) -> list[Segment]:
+        """Return the full segments of which nothing is on its way to the log."""
+        flying = self._cut[1] if self._cut is not None else None
+        return [segment for segment in list(self._sealed) if segment is not flying]
+
+    def drop(self, segment: Segment, reason: str) -> Loss | None:
+        """Give up what is unsent in a segment and delete it; None where all of it was in the log already."""
+        with self._room.lock:
+            try:
+                self._sealed.remove(segment)
+            except ValueError:  # a signal handler that logs was faster
+                return None
+            first = max(segment.first, self.done + 1)
+            skipped = segment.ends[first - segment.first - 1] if first > segment.first else 0
+            loss = None
+            if first <= segment.last:
+                count = segment.last - first + 1
+                loss = Loss(self.family, first, segment.last, count, segment.end - skipped, reason)
+                self.dropped += count
+                self._skips.append(loss)
+                self._skips.sort(key=lambda skip: skip.first)
+                if self._skips[0].first <= self.done + 1:
+                    self._advance(self.done)
+            self._room.give_back(segment)
+            return loss
+
+    def next_path(self) -> Path:
+        """Return the path of a new segment, in a folder that exists. Raises OSError."""
+        if self.folder is None:
+            raise FileNotFoundError(2, "the spool has no folder")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ordinal = ordinal = self._ordinal + 1
+        return self.folder / f"{ordinal:08d}.seg"
+
+    def prepare(self) -> None:
+        """Have the next segment ready before it is needed; the background thread calls this when `wants_spare`."""
+        spare = self._room.spare(self)
+        if spare is None:
+            return
+        with self._room.lock:
+            ordinal = int(spare.path.stem) if spare.path is not None else 0
+            if self._spare is None and not self._closed and ordinal == self._ordinal:
+                self._spare = spare
+                return
+        self._room.give_back(spare)
+
+    @property
+    def wants_spare(self) -> bool:
+        """Tell whether the segment in use is more than half full and no other is ready."""
+        segment = self._segment
+        return self._spare is None and segment.path is not None and segment.end * 2 > segment.size
+
+    def unsynced(self) -> list[Segment]:
+        """Return the segments with bytes that the disk may not have."""
+        with self._room.lock:
+            return [s for s in (*self._sealed, self._segment) if s.fd >= 0 and s.end > s.synced]
+
+    def close(self) -> None:
+        """Refuse further events, and let go of the files; what is unsent stays on disk."""
+        with self._room.lock:
+            self._closed = True
+            held = [*self._sealed, self._segment] if self._segment is not FULL else [*self._sealed]
+            if self._segment is not FULL and self._segment.ends:
+                self._sealed.append(self._segment)
+            self._segment = FULL
+            for segment in held:
+                segment.release()
+            if self._spare is not None:
+                self._room.give_back(self._spare)
+                self._spare = None
+
+    def _roll(self, needed: int) -> bool:
+        """Make room for `needed` bytes; False where the event has to be refused."""
+        try:
+            return self._next_segment(needed)
+        except Exception as error:  # noqa: BLE001  (a fault of ours must not end the training)
+            return self._refuse(f"{type(error).__name__}: {error}")
+
+    def _next_segment(self, needed: int) -> bool:
+        revive = self._room.revive
+        if revive is not None:
+            revive()
+        with self._room.lock:
+            segment = self._segment
+            if segment.end + needed <= segment.size:
+                return True  # another thread was here first
+            if self._closed:
+                return self._refuse("it is closed")
+            if needed > self._room.limit:
+                return self._refuse(f"an event of {needed} bytes exceeds the spool's limit of {self._room.limit}")
+            if segment.ends and not (self._sealed and self._sealed[-1] is segment):
+                self._sealed.append(segment)
+            # A signal handler that logs may run anywhere here, and leave a segment of its own in place.
+            if self._segment is segment: self._segment = FULL  # noqa: E701  # fmt: skip
+            if segment is not FULL and not segment.ends:
+                self._room.give_back(segment)
+            fresh = self._take_spare(needed) or self._room.obtain(self, needed)
+            if fresh is None:
+                return self._refuse("disk and memory are full")
+            if not self.n:
+                self.mark = Mark(None if fresh.path is None else fresh.path.with_name("acked"))
+            used = False
+            if self._segment is FULL: fresh.first = self.n + 1; self._segment = fresh; used = True  # noqa: E701, E702  # fmt: skip
+            if not used:
+                self._room.give_back(fresh)
+            return True
+
+    def _take_spare(self, needed: int) -> Segment | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.size < needed:
+            self._room.give_back(spare)
+            return None
+        return spare
+
+    def _refuse(self, reason: str) -> bool:
+        self.refused += 1
+        if self.refused == 1:
+            self._room.refuse(self.family, reason)
+        return False
+
+
+def _cut(segment: Segment, index: int, budget: int) -> Cut:
+    ends = segment.ends
+    start = ends[index - 1] if index else 0
+    stop = max(bisect_right(ends, start + budget, index), index + 1)
+    first = segment.first + index
+    return Cut(first, segment.first + stop - 1, stop - index, segment.map, start, ends[stop - 1])
+
+
+class _LockedLane(Lane):
+    """The same for an interpreter without a global lock, where a line can be interrupted anywhere."""
+
+    __slots__ = ()
+
+    def append(self, kind: Kind, step: int | None, time_ns: int, cause: str | None, body: bytes) -> int:
+        with self._room.lock:
+            return super().append(kind, step, time_ns, cause, body)
+
+
+if not getattr(sys, "_is_gil_enabled", lambda: True)():  # free-threaded CPython
+    Lane = _LockedLane  # type: ignore[misc]

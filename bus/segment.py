@@ -1,0 +1,107 @@
+"""One file of a lane: room that is allocated before it is mapped, filled by records from the front."""
+
+import contextlib
+import errno
+import mmap
+import os
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+PAGE = mmap.PAGESIZE
+_ZEROS = bytes(1 << 20)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Reserve `size` bytes on disk for `fd`. Raises OSError (ENOSPC) where there is no room.
+
+    A sparse file would map just as well, and kill the process with SIGBUS at the first write to a full disk.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+        return
+    for start in range(0, size, len(_ZEROS)):
+        os.pwrite(fd, _ZEROS[: min(len(_ZEROS), size - start)], start)
+
+
+class Segment:
+    """Hold the records `first`, `first + 1`, ... of a lane: `ends[i]` is where record `first + i` ends.
+
+    `path` is None for a segment that lives in memory only. `size` is its room, `serial` its age among the segments
+    of a spool, `synced` the bytes that are known to have reached the disk.
+    """
+
+    __slots__ = ("add", "end", "ends", "fd", "first", "map", "path", "serial", "size", "synced")
+
+    def __init__(self, path: Path | None, fd: int, room: mmap.mmap | bytearray, size: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.map = room
+        self.size = size
+        self.first = 0
+        self.serial = 0
+        self.end = 0
+        self.synced = 0
+        self.ends: array[int] = array("Q")
+        self.add: Callable[[int], None] = self.ends.append
+
+    @classmethod
+    def on_disk(cls, path: Path, size: int) -> "Segment":
+        """Create the file, reserve its room, and map it with its pages at hand. Raises OSError."""
+        size = round_up(size)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            allocate(fd, size)
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            return cls(path, fd, mmap.mmap(fd, size, flags=flags), size)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    @classmethod
+    def in_memory(cls, size: int) -> "Segment":
+        """Map memory that no file backs: what it holds dies with the process. Raises OSError, MemoryError."""
+        size = round_up(size)
+        return cls(None, -1, mmap.mmap(-1, size), size)
+
+    @property
+    def last(self) -> int:
+        """Return the counter of the last record, `first - 1` while it is empty."""
+        return self.first + len(self.ends) - 1
+
+    def sync(self) -> None:
+        """Have the disk take what was written since the last sync."""
+        end = self.end
+        if self.fd >= 0 and end > self.synced:
+            with contextlib.suppress(OSError):  # nothing better can be done; the memory still holds it
+                os.fdatasync(self.fd)
+                self.synced = end
+
+    def discard(self) -> None:
+        """Delete the file; the mapping goes with the last one that holds it."""
+        self.release()
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def release(self) -> None:
+        """Close the descriptor and keep the file; the mapping stays readable."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+FULL = Segment(None, -1, bytearray(), 0)  # has no room for anything: whoever meets it takes the slow path
+
+
+def round_up(size: int) -> int:
+    """Return `size` as whole pages."""
+    return -(-size // PAGE) * PAGE
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

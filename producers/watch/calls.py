@@ -1,0 +1,159 @@
+"""See what layers return, at the lowest price that torch allows, without leaving a trace in the model.
+
+A forward hook sends each call of a module down torch's slow path, and is pickled with the model. torch keeps a slot
+in each module for a replacement of its call (made for `Module.compile`), which costs one more function call and is
+left out of pickles and copies. We fill it only for the steps that are measured.
+"""
+
+import sys
+import weakref
+from _thread import get_ident
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+_SLOT = "_compiled_call_impl"
+
+
+class Outputs(Protocol):
+    """What takes the outputs of the layers of one device."""
+
+    def put(self, index: int, output: object) -> None:
+        """Take an output inside the forward pass of the model."""
+
+    def put_now(self, index: int, output: object, *, again: bool = False) -> None:
+        """Take an output outside of it."""
+
+    def flush(self) -> None:
+        """Finish with all outputs taken so far: the forward pass has returned."""
+
+    def drop(self) -> None:
+        """Forget outputs that wait: the forward pass has failed."""
+
+
+class Calls:
+    """Watches the calls of layers while armed. `failed` is told of an exception; nothing is ever raised."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Sequence[tuple[nn.Module, Outputs, int]],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Prepare the layers in `targets` (module, who takes its outputs, its number there)."""
+        self._failed = failed
+        self._model = weakref.ref(model)
+        self._thread = get_ident()
+        self._inside = False  # within a training forward pass of the model
+        self._muted = False  # within any other forward pass of the model
+        self._armed = False
+        self._outputs = list({id(outputs): outputs for _, outputs, _ in targets}.values())
+        self._calls: list[tuple[weakref.ref[nn.Module], Callable[..., Any]]] = []
+        # Inside a compiled or replicated module torch would trace or copy our slot: its layers are not seen.
+        closed = {id(inner) for module in model.modules() if _is_replaced(module) for inner in module.modules()}
+        own = next(((outputs, index) for module, outputs, index in targets if module is model), None)
+        if id(model) not in closed:
+            self._calls.append((weakref.ref(model), self._root_call(model, own)))
+        for module, outputs, index in targets:
+            if module is not model and id(module) not in closed:
+                self._calls.append((weakref.ref(module), self._layer_call(module, outputs, index)))
+
+    def arm(self) -> None:
+        """See the calls from now on."""
+        self._thread = get_ident()
+        if not self._armed:
+            self._armed = True
+            for ref, call in self._calls:
+                module = ref()
+                if module is not None:
+                    module.__dict__.setdefault(_SLOT, call)
+
+    def disarm(self) -> None:
+        """Leave the modules as they were."""
+        if self._armed:
+            self._armed = False
+            for ref, call in self._calls:
+                module = ref()
+                if module is not None and module.__dict__.get(_SLOT) is call:
+                    del module.__dict__[_SLOT]
+
+    def _layer_call(self, module: nn.Module, outputs: Outputs, index: int) -> Callable[..., Any]:
+        run: Callable[..., Any] = type(module)._call_impl
+        ref, put = weakref.ref(module), outputs.put
+        compiling, gradients, thread = torch.compiler.is_compiling, torch.is_grad_enabled, get_ident
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if compiling():
+                return run(ref(), *args, **kwargs)
+            if thread() != self._thread:
+                return run(_caller(), *args, **kwargs)
+            output = run(ref(), *args, **kwargs)
+            if gradients():
+                try:
+                    if self._inside:
+                        put(index, output)
+                    else:
+                        self._outside(outputs, index, output)
+                except Exception as error:  # noqa: BLE001 - never into training
+                    self._failed(error)
+            return output
+
+        return call
+
+    def _root_call(self, module: nn.Module, own: tuple[Outputs, int] | None) -> Callable[..., Any]:
+        run: Callable[..., Any] = type(module)._call_impl
+        ref = weakref.ref(module)
+        compiling, tracing = torch.compiler.is_compiling, torch._C._get_tracing_state
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if compiling():
+                return run(ref(), *args, **kwargs)
+            if get_ident() != self._thread or self._inside or self._muted:
+                return run(_caller(), *args, **kwargs)
+            model = ref()
+            training = model is not None and model.training and torch.is_grad_enabled() and not tracing()
+            self._inside, self._muted = training, not training
+            try:
+                output = run(model, *args, **kwargs)
+            except BaseException:
+                self._finish(None, None, returned=False)
+                raise
+            self._finish(own if training else None, output, returned=True)
+            return output
+
+        return call
+
+    def _finish(self, own: tuple[Outputs, int] | None, output: object, *, returned: bool) -> None:
+        self._inside = self._muted = False
+        try:
+            if own is not None:
+                own[0].put(own[1], output)
+            for outputs in self._outputs:
+                if returned:
+                    outputs.flush()
+                else:
+                    outputs.drop()
+        except Exception as error:  # noqa: BLE001 - never into training
+            self._failed(error)
+
+    def _outside(self, outputs: Outputs, index: int, output: object) -> None:
+        """Take the output of a layer that is called by itself: a part of the model used alone, or a recomputation."""
+        model = self._model()
+        if not self._muted and model is not None and model.training:
+            outputs.put_now(index, output, again=torch._C._current_graph_task_id() != -1)
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    return (
+        module.__dict__.get(_SLOT) is not None
+        or type(module).__name__ == "OptimizedModule"
+        or isinstance(module, nn.DataParallel | torch.jit.ScriptModule)
+    )
+
+
+def _caller() -> nn.Module:
+    """Return the module that torch is calling: a replica shares our slot but is another module."""
+    module: nn.Module = sys._getframe(2).f_locals["self"]
+    return module

@@ -1,0 +1,303 @@
+"""Measure the layers whose parameters are on an accelerator, without making the training stream wait.
+
+Everything is computed by the device in a handful of fused calls, joined into one vector, and copied into pinned
+memory behind the step. Nobody reads it before the event recorded after the copy has passed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .activations import Entry, merge
+from .dead import Units, units_of
+from .layers import Layer, first_tensor
+from .sample import Measures
+from .sums import tally
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Event(Protocol):
+    """A mark in a device's stream."""
+
+    def query(self) -> bool:
+        """Say whether the device has passed the mark."""
+
+
+class Link(Protocol):
+    """The way from the device to the host."""
+
+    def fetch(self, values: Tensor) -> tuple[Tensor, Event]:
+        """Begin to copy; the returned host tensor is valid once the event has passed."""
+
+
+class AcceleratorLink:
+    """Copies into pinned memory on the device's current stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._module: Any = torch.get_device_module(device)
+
+    def fetch(self, values: Tensor) -> tuple[Tensor, Event]:
+        """Begin to copy; never waits."""
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=self._device.type in ("cuda", "xpu"))
+        host.copy_(values, non_blocking=True)
+        event = self._module.Event()
+        event.record()
+        return host, event
+
+
+@dataclass(slots=True)
+class Pending:
+    """The measures of one step on their way to the host."""
+
+    meter: "DeviceMeter"
+    values: Tensor  # on the device: stays alive until the copy is done
+    host: Tensor
+    event: Event
+    step: "_Step"
+
+    def measures(self) -> Measures | None:
+        """Return the measures; None where the step was skipped for infinite gradients. Only after the event."""
+        return self.meter.decode(self.host.numpy(), self.step)
+
+
+class _Step:
+    """What was launched for one step: device scalars in three kinds, and what each of them is."""
+
+    def __init__(self) -> None:
+        self.norms: list[Tensor] = []
+        self.moments: list[Tensor] = []
+        self.counts: list[Tensor] = []
+        self.gradients: list[int] = []  # the layer of each gradient norm
+        self.weights: list[int] = []
+        self.changes: list[int] = []
+        self.outputs: list[tuple[int, int]] = []  # layer and number of elements
+        self.bad: list[int] = []
+        self.dead: list[int] = []
+        self.scaled = False
+        self.checked = False
+
+
+class DeviceActivations:
+    """Launches the moments of each output as soon as its layer returns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._forward: set[int] = set()
+        self.launched: list[tuple[int, int, Tensor, Tensor, Tensor]] = []
+
+    def put(self, index: int, output: object) -> None:
+        """Take an output of the forward pass."""
+        self._forward.add(index)
+        self._launch(index, output)
+
+    def put_now(self, index: int, output: object, *, again: bool = False) -> None:
+        """Take an output outside of the model's forward pass."""
+        if again and index in self._forward:
+            return
+        if not again:
+            self._forward.add(index)
+        self._launch(index, output)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def drop(self) -> None:
+        """Nothing waits."""
+
+    def _launch(self, index: int, output: object) -> None:
+        tensor = first_tensor(output)
+        if (
+            tensor is None
+            or tensor.device != self._device
+            or tensor.layout != torch.strided
+            or not tensor.is_floating_point()
+        ):
+            return
+        with torch.no_grad():
+            tensor = _local(tensor)
+            if tensor.numel() == 0:
+                return
+            if tensor.dtype not in (torch.float32, torch.float64):
+                tensor = tensor.float()
+            variance, mean = torch.var_mean(tensor, correction=0)
+            self.launched.append((index, tensor.numel(), mean, variance, _count_bad(tensor)))
+
+    def take(self) -> list[tuple[int, int, Tensor, Tensor, Tensor]]:
+        """Return what was launched in this step, and begin the next one."""
+        launched, self.launched, self._forward = self.launched, [], set()
+        return launched
+
+
+def _local(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.to_local()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor
+
+
+def _count_bad(tensor: Tensor) -> Tensor:
+    return torch.count_nonzero(tensor - tensor)  # 0 for a finite value, NaN (which counts) for any other
+
+
+class DeviceMeter:
+    """Turns one optimizer step over the layers of one device into pending measures."""
+
+    def __init__(self, layers: Sequence[Layer], trained: set[int], device: torch.device, link: Link) -> None:
+        self.count = len(layers)
+        self.activations = DeviceActivations(device)
+        self._link = link
+        self._wide = torch.float32 if device.type == "mps" else torch.float64
+        self._parameters: list[list[Tensor]] = [list(layer.parameters()) for layer in layers]
+        self._trained = [[p for p in own if id(p) in trained] for own in self._parameters]
+        self._units = [units_of(layer, own) for layer, own in zip(layers, self._trained, strict=True)]
+        self._step = _Step()
+        self._kept: list[tuple[int, Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def before(self, *, gradients: bool, scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """Launch what is read before the step."""
+        self._step = _Step()
+        if gradients:
+            self.read_gradients(scale, found_inf)
+        owned = [(i, _local(p)) for i, own in enumerate(self._parameters) for p in own]
+        self._step.weights = [i for i, _ in owned]
+        self._weight_norms = self._norms([p for _, p in owned])
+        self._kept = [(i, p, _local(p).clone()) for i, own in enumerate(self._trained) for p in own]
+
+    @torch.no_grad()
+    def read_gradients(self, scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """Launch norms, non-finite counts and dead units of the gradients."""
+        step = self._step
+        present = [
+            (i, g)
+            for i, own in enumerate(self._trained)
+            for p in own
+            if p.grad is not None and (g := _dense(p.grad)) is not None
+        ]
+        step.gradients = [i for i, _ in present]
+        step.norms += self._norms([g for _, g in present])
+        for index, gradient in present:
+            step.bad.append(index)
+            step.counts.append(_count_bad(gradient))
+        for index, units in enumerate(self._units):
+            flags = None if units is None else _zero_units(units)
+            if flags is not None:
+                step.dead.append(index)
+                step.counts.append(torch.count_nonzero(flags))
+        if found_inf is not None:
+            step.checked = True
+            step.norms.append(found_inf.detach().reshape(()).to(self._wide))
+        if scale is not None:
+            step.scaled = True
+            step.norms.append(scale.detach().reshape(()).to(self._wide))
+
+    def _norms(self, tensors: list[Tensor]) -> list[Tensor]:
+        if not tensors:
+            return []
+        return list(torch._foreach_norm(tensors, 2, self._wide))
+
+    @torch.no_grad()
+    def after(self) -> Pending | None:
+        """Launch what is read after the step, and the copy of everything. None where nothing was measured."""
+        step, self._step = self._step, _Step()
+        step.norms += self._weight_norms
+        step.changes = [i for i, _, _ in self._kept]
+        step.norms += self._norms(self._changes())
+        for index, size, mean, variance, bad in self.activations.take():
+            step.outputs.append((index, size))
+            step.moments += [mean.to(self._wide), variance.to(self._wide)]
+            step.counts.append(bad)
+        kinds = [torch.stack(values).to(self._wide) for values in (step.norms, step.moments, step.counts) if values]
+        if not kinds:
+            return None
+        values = torch.cat(kinds)
+        host, event = self._link.fetch(values)
+        return Pending(self, values, host, event, step)
+
+    def _changes(self) -> list[Tensor]:
+        kept, self._kept = self._kept, []
+        changes = []
+        for _, parameter, old in kept:
+            now = _local(parameter)
+            # Half precision would round the difference itself.
+            changes.append(now - old if now.dtype in (torch.float32, torch.float64) else now.float() - old.float())
+        return changes
+
+    def decode(self, values: npt.NDArray[Any], step: _Step) -> Measures | None:
+        """Turn the numbers that arrived into measures."""
+        numbers = values.astype(np.float64)
+        at = 0
+
+        def next_ones(owners: Sequence[int]) -> tuple[npt.NDArray[np.intp], Doubles]:
+            nonlocal at
+            at += len(owners)
+            return np.array(owners, dtype=np.intp), numbers[at - len(owners) : at]
+
+        def per_layer(owners: Sequence[int], *, squared: bool) -> Doubles:
+            where, found = next_ones(owners)
+            total = tally(where, found * found if squared else found, self.count)
+            return np.sqrt(total) if squared else total
+
+        with np.errstate(all="ignore"):
+            gradients = per_layer(step.gradients, squared=True)
+            if step.checked and next_ones([0])[1][0] != 0:
+                return None
+            if step.scaled:
+                gradients = gradients / next_ones([0])[1][0]
+            weights = per_layer(step.weights, squared=True)
+            ratio = per_layer(step.changes, squared=True) / weights
+            pairs = next_ones([0] * (2 * len(step.outputs)))[1].reshape(-1, 2)
+            bad = per_layer(step.bad, squared=False)
+            dead = per_layer(step.dead, squared=False)
+            entries: list[Entry] = [
+                (index, size, float(mean), float(variance) * size, int(count))
+                for (index, size), (mean, variance), count in zip(step.outputs, pairs, numbers[at:], strict=True)
+            ]
+            mean, variance, bad_outputs, seen = merge(entries, set(), self.count)
+        had, has_weights = self._mask(step.gradients), self._mask(step.weights)
+        units = np.array([u.count if u is not None else 1 for u in self._units])
+        share, called = dead / units, seen > 0
+        return {
+            "grad_norm": (gradients, had),
+            "weight_norm": (weights, has_weights),
+            "update_ratio": (ratio, had & (weights != 0)),
+            "activation_mean": (mean, called),
+            "activation_variance": (variance, called),
+            "dead_share": (share, self._mask(step.dead) & ((share < 1.0) | called)),
+            "nonfinite": (bad + bad_outputs, had | called),
+        }
+
+    def _mask(self, indices: Sequence[int]) -> npt.NDArray[np.bool_]:
+        mask = np.zeros(self.count, dtype=np.bool_)
+        mask[list(indices)] = True
+        return mask
+
+
+def _dense(gradient: Tensor) -> Tensor | None:
+    """Return the values of a gradient; None for a sparse one, which cannot be joined without waiting."""
+    gradient = _local(gradient)
+    if gradient.layout == torch.strided:
+        return gradient
+    return gradient.values().detach() if gradient.is_sparse and gradient.is_coalesced() else None
+
+
+def _zero_units(units: Units) -> Tensor | None:
+    """Flag the units whose gradients are exactly zero, None without any gradient."""
+    flags = None
+    bias = None if units.bias is None else units.bias.grad
+    weight = None if units.weight is None else units.weight.grad
+    if weight is not None:
+        flags = torch.linalg.vector_norm(units.rows(_local(weight)), float("inf"), dim=1) == 0
+    if bias is not None:
+        zero = _local(bias) == 0
+        flags = zero if flags is None else flags & zero
+    return flags

@@ -1,0 +1,249 @@
+"""Watch a model and its optimizer: hooks, counting, and what happens when something goes wrong."""
+
+import contextlib
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from .calls import Calls
+from .device import AcceleratorLink, DeviceMeter, Link, Pending
+from .host import HostMeter
+from .layers import Layer, find_layers
+from .resolver import Resolver
+from .sample import LayerSample, Measures, build_sample
+
+_LOOK_AGAIN = 100  # measured steps between two looks for layers that were added
+
+
+class Watch:
+    """Measures the layers of `model` at every `every`-th step of `optimizer`, and hands each sample to `emit`.
+
+    Everything is read around `optimizer.step()`: the gradients as the optimizer sees them (accumulated, unscaled,
+    clipped), the weights before and after, and the outputs that the layers gave in training since the step before.
+    Nothing is stored in the model. An error in here ends the watch with one warning, never the training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        every: int = 1,
+        emit: Callable[[LayerSample], object] = lambda sample: None,
+        *,
+        step_provider: Callable[[], int] | None = None,
+        link: Callable[[torch.device], Link | None] | None = None,
+    ) -> None:
+        """Begin to watch.
+
+        `step_provider` names the steps in the samples; without it the optimizer's steps are counted from 0.
+        `link` chooses how a device's values reach the host; None from it means that NumPy reads them in place.
+        """
+        if every < 1:
+            raise ValueError(f"watch: every must be 1 or more, not {every}")
+        self.every = every
+        self.step_provider = step_provider
+        self.steps = 0
+        self._emit = emit
+        self._link = link or _default_link
+        self._model = weakref.ref(model, self._model_gone())
+        self._resolver: Resolver | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._due = False
+        self._reading: tuple[int, bool] | None = None
+        self._optimizer = weakref.ref(_inner(optimizer))
+        self._find()
+        inner = _inner(optimizer)
+        self._handles = [
+            inner.register_step_pre_hook(self._guarded(self._before)),
+            inner.register_step_post_hook(self._guarded(self._after)),
+        ]
+        self._aim()
+
+    def close(self) -> None:
+        """Remove every hook; samples under way are finished first. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._calls.disarm()
+        for handle in self._handles:
+            handle.remove()
+        if self._resolver is not None and os.getpid() == self._pid:
+            self._resolver.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._layers: list[Layer] = []
+        self._parts: list[tuple[list[int], HostMeter | DeviceMeter]] = []
+        self._seen: list[int] = []
+
+    def _model_gone(self) -> Callable[[object], None]:
+        this = weakref.ref(self)
+
+        def gone(_: object) -> None:
+            watch = this()
+            if watch is not None:
+                watch.close()
+
+        return gone
+
+    def _guarded(self, act: Callable[..., None]) -> Callable[..., None]:
+        def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            try:
+                act(optimizer, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - never into training
+                self._failed(error)
+
+        return hook
+
+    def _failed(self, error: Exception) -> None:
+        """End the watch and say why, once."""
+        if self._closed:
+            return
+        with contextlib.suppress(Exception):
+            self.close()
+        reason = " ".join(str(error).split()) or "no message"
+        with contextlib.suppress(Warning):  # where warnings are errors, they are still not the training's
+            warnings.warn(
+                f"watch stopped, training goes on: {type(error).__name__}: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _find(self) -> None:
+        """Look for layers and plan how they are read."""
+        model, optimizer = self._model(), self._optimizer()
+        if model is None or optimizer is None:
+            return
+        self._layers = find_layers(model)
+        self._names = tuple(layer.name for layer in self._layers)
+        self._seen = self._identities()
+        self._size = _size(optimizer)
+        self._look_in = _LOOK_AGAIN
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        devices: dict[torch.device, list[int]] = {}
+        for index, layer in enumerate(self._layers):
+            kinds = {p.device for p in layer.parameters()}
+            if len(kinds) == 1 and not kinds & {torch.device("meta")}:  # a layer across devices stays missing
+                devices.setdefault(kinds.pop(), []).append(index)
+        self._parts = []
+        targets = []
+        for device, indices in devices.items():
+            layers = [self._layers[i] for i in indices]
+            link = self._link(device)
+            meter = HostMeter(layers, trained) if link is None else DeviceMeter(layers, trained, device, link)
+            self._parts.append((indices, meter))
+            for place, layer in enumerate(layers):
+                module = layer.module()
+                if module is not None:
+                    targets.append((module, meter.activations, place))
+        self._calls = Calls(model, targets, self._failed)
+
+    def _identities(self) -> list[int]:
+        return [id(p) for p in chain.from_iterable(layer.own.values() for layer in self._layers)]
+
+    def _aim(self) -> None:
+        """Arm for the next step if it is to be measured."""
+        self._due = self.steps % self.every == 0
+        if self._due:
+            self._calls.arm()
+        else:
+            self._calls.disarm()
+
+    def _look(self, optimizer: torch.optim.Optimizer) -> None:
+        """Find the layers again when the model was seen to have changed."""
+        self._look_in -= 1
+        if self._look_in <= 0 or _size(optimizer) != self._size or self._identities() != self._seen:
+            before = (self._seen, self._size)
+            layers = self._layers
+            model = self._model()
+            if model is not None and (
+                [m.name for m in find_layers(model)] != [m.name for m in layers]
+                or (self._identities(), _size(optimizer)) != before
+            ):
+                self._calls.disarm()
+                self._find()
+            self._look_in = _LOOK_AGAIN
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._reading = None
+        if not self._due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+            return
+        self._look(optimizer)
+        closure = (len(args) > 1 and callable(args[1])) or kwargs.get("closure") is not None
+        scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+        for _, meter in self._parts:
+            if isinstance(meter, HostMeter):
+                if found_inf is not None and found_inf.device.type == "cpu" and bool(found_inf):
+                    return  # the scaler found infinities: this step changes nothing
+                meter.before(gradients=not closure, scale=_number(scale))
+            else:
+                meter.before(gradients=not closure, scale=scale, found_inf=found_inf)
+        number = self.steps if self.step_provider is None else self.step_provider()
+        self._reading = (number, closure)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        reading, self._reading = self._reading, None
+        self.steps += 1
+        if reading is not None:
+            self._measure(*reading)
+        elif self._due:
+            for _, meter in self._parts:
+                meter.activations.take()
+        if not self._closed:
+            self._aim()
+
+    def _measure(self, number: int, closure: bool) -> None:
+        ready: list[tuple[Sequence[int], Measures]] = []
+        pending: list[tuple[Sequence[int], Pending]] = []
+        for indices, meter in self._parts:
+            if isinstance(meter, HostMeter):
+                if closure:
+                    meter.read_gradients(1.0)
+                ready.append((indices, meter.after()))
+            else:
+                if closure:
+                    meter.read_gradients(None, None)
+                launched = meter.after()
+                if launched is not None:
+                    pending.append((indices, launched))
+        now, names = time.time_ns(), self._names
+        if not pending:
+            self._emit(build_sample(number, now, names, ready))
+            return
+
+        def finish() -> None:
+            arrived = [(indices, item.measures()) for indices, item in pending]
+            if all(measures is not None for _, measures in arrived):
+                parts = [*ready, *((i, m) for i, m in arrived if m is not None)]
+                self._emit(build_sample(number, now, names, parts))
+
+        if self._resolver is None:
+            self._resolver = Resolver(self._failed)
+        self._resolver.submit([item for _, item in pending], finish)
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that steps, behind wrappers such as Accelerate's."""
+    while not hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def _size(optimizer: torch.optim.Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
+def _number(scale: Any) -> float:
+    return 1.0 if scale is None else float(scale)
+
+
+def _default_link(device: torch.device) -> Link | None:
+    return None if device.type == "cpu" else AcceleratorLink(device)
