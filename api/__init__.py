@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from morphogen.bus import Bus
     from morphogen.bus.settings import Settings
     from morphogen.consumers.projections import Projection
-    from morphogen.consumers.projections.query import Result, query
+    from morphogen.consumers.projections.formats import Result
+    from morphogen.consumers.projections.query import query
     from morphogen.producers import Run, record
     from morphogen.schemas import Event, MorphogenError, Names, Vector, upcaster
 
@@ -25,7 +26,7 @@ _HOMES = {
     "Run": "morphogen.producers",
     # Ask
     "query": "morphogen.consumers.projections.query",
-    "Result": "morphogen.consumers.projections.query",
+    "Result": "morphogen.consumers.projections.formats",
     "Projection": "morphogen.consumers.projections",
     # The log
     "Bus": "morphogen.bus",

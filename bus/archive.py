@@ -12,8 +12,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +24,9 @@ from .archive_writer import SegmentWriter
 from .errors import ArchiveDamaged
 from .pull import Message
 from .settings import Settings
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 BATCH_BYTES = 8 << 20
 BATCH_MESSAGES = 4096
@@ -98,7 +102,8 @@ class Archive:
             found = []
             for file in segment.files:
                 with _File(self.folder, file) as opened:
-                    found += [seq for seq, stored in opened.times() if stored >= ns]
+                    seqs, stored = opened.times()
+                    found += seqs[stored >= ns][:1].tolist()
             if found:
                 return min(found)
         return None
@@ -220,11 +225,11 @@ class _File:
     def __exit__(self, *_: object) -> None:
         self._parquet.close()
 
-    def times(self) -> Iterator[tuple[int, int]]:
-        """Yield sequence and broker's clock of every row."""
+    def times(self) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
+        """Return sequence and broker's clock of every row."""
         with _told(self._path, self._file):
             part = self._parquet.read(columns=["seq", "stored"], use_threads=False)
-        return zip(part["seq"].to_pylist(), part["stored"].cast(pa.int64()).to_pylist(), strict=True)
+        return part["seq"].to_numpy(), part["stored"].cast(pa.int64()).to_numpy()
 
     def window(self, index: int, previous: int, last: int) -> list[Message]:
         """Return the messages of window `index`, whose sequences lie in (previous, last]."""
@@ -258,8 +263,8 @@ def _check(folder: Path, file: ArchivedFile, segment: Segment) -> None:
     if digest.hexdigest() != file.sha256:
         raise _damaged(path, file, "its SHA-256 is not the one in the manifest")
     with _File(folder, file) as parquet:
-        seqs = [seq for seq, _ in parquet.times()]
-    if seqs != sorted(set(seqs)) or (seqs[0], seqs[-1]) != (file.first, file.last) or file.last > segment.last:
+        seqs, _ = parquet.times()
+    if not np.all(seqs[1:] > seqs[:-1]) or (seqs[0], seqs[-1]) != (file.first, file.last) or file.last > segment.last:
         raise _damaged(path, file, "its rows are not in the order of the log")
 
 

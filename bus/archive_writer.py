@@ -22,7 +22,7 @@ from .pull import Message
 WINDOW_BYTES = 32 << 20
 WINDOW_ROWS = 1 << 15
 SEGMENT_BYTES = 1 << 30
-SEGMENT_ROWS = 4_000_000
+SEGMENT_ROWS = 1_000_000
 SEGMENT_FILES = 256  # open at a time, while writing and while reading
 PART = ".part"
 

@@ -372,6 +372,8 @@ async def _following(source: AsyncGenerator[_T, None]) -> _T | object:
 
 
 async def _closed(source: AsyncGenerator[Any, None]) -> None:
+    while source.ag_running:  # an interrupt left its last step to be cancelled, which takes a turn of the loop
+        await asyncio.sleep(0.01)
     await source.aclose()
 
 

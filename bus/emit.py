@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+
 from morphogen.schemas import Event, Record, encode_frame, token
 
 from .errors import Disconnected, MessageTooLarge, RequestTimeout

@@ -202,7 +202,7 @@ async def respond(
     return responder
 
 
-class _Cancelled(Exception):  # noqa: N818
+class _Cancelled(Exception):
     """The caller wants no more, or is gone."""
 
 

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import click
 import structlog
 import typer
 
@@ -88,13 +87,7 @@ def run(arguments: Sequence[str]) -> int:
 
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="morphogen", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return WRONG_USE
-    except click.ClickException as error:
-        error.show()
-        return WRONG_USE
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
@@ -109,6 +102,9 @@ def run(arguments: Sequence[str]) -> int:
         _say(_os_line(error))
         return FAILED
     except Exception as error:  # noqa: BLE001  the last line of defence: a person gets a line, never a traceback
+        if hasattr(error, "format_message") and hasattr(error, "show"):  # a usage error, whichever click typer brings
+            error.show()
+            return WRONG_USE
         _debug()
         _say(
             f"unexpected {type(error).__name__}: {_first_line(error)} (set MORPHOGEN_DEBUG=1 for the details, and report it)"
@@ -123,7 +119,7 @@ def _debug() -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(f"morphogen: {line}", err=True)
+    typer.echo(f"morphogen: {line}", err=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -124,7 +124,8 @@ def replay(
     raw: Annotated[bool, typer.Option(help="With stdout: frames as they are, msgpack.")] = False,
 ) -> None:
     """Send the past somewhere: archive and log as one. Replayed events are marked, so that nobody acts on them again."""
-    from morphogen.replay.replay import Replay, into_projection
+    from morphogen.replay.projection import into_projection
+    from morphogen.replay.replay import Replay
     from morphogen.replay.span import parse_point, parse_speed
 
     settings = settings_of(context)

@@ -39,7 +39,7 @@ def copy_to_host(values: "list[Any]") -> tuple[Any, Arrival]:
     gathered = torch.stack([value.detach().reshape(()).to(torch.float64) for value in values])
     host = torch.empty(gathered.shape, dtype=gathered.dtype, pin_memory=True)
     host.copy_(gathered, non_blocking=True)
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(gathered.device))
     return host, event
 

@@ -30,8 +30,8 @@ QUESTIONS = (
     Question(
         "Which layers have dead units, at the start and now?",
         """
-        SELECT layer, round(arg_min(dead_share, (attempt, step)), 3) AS dead_first,
-               round(arg_max(dead_share, (attempt, step)), 3) AS dead_now
+        SELECT layer, round(arg_min(dead_share, (attempt, step))::DOUBLE, 3) AS dead_first,
+               round(arg_max(dead_share, (attempt, step))::DOUBLE, 3) AS dead_now
         FROM layer_health WHERE run = 'digits' AND dead_share IS NOT NULL
         GROUP BY layer ORDER BY dead_now DESC, layer
         """,
@@ -45,13 +45,18 @@ QUESTIONS = (
         """,
     ),
     Question(
-        "What did recording cost? (log() itself, as the trainer timed it)",
+        "What did recording cost? (every second step was watched; log() as the trainer timed it)",
         """
-        SELECT round(median(value) FILTER (name = 'log_us'), 1) AS log_us,
-               round(median(value) FILTER (name = 'step_ms') * 1000, 1) AS step_us,
-               printf('%.2f%%', 100 * median(value) FILTER (name = 'log_us')
-                                / (median(value) FILTER (name = 'step_ms') * 1000)) AS share
-        FROM metrics WHERE run = 'digits'
+        WITH steps AS (
+            SELECT m.value AS step_ms, h.step IS NOT NULL AS watched
+            FROM run_metrics m LEFT JOIN (SELECT DISTINCT run, attempt, step FROM layer_health) h
+                USING (run, attempt, step)
+            WHERE m.run = 'digits' AND m.name = 'step_ms'
+        )
+        SELECT round(median(step_ms) FILTER (NOT watched), 3) AS bare_step_ms,
+               round(median(step_ms) FILTER (watched), 3) AS watched_step_ms,
+               (SELECT round(median(value), 1) FROM metrics WHERE run = 'digits' AND name = 'log_us') AS log_us
+        FROM steps
         """,
     ),
 )

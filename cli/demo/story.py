@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from rich.table import Table
 
 from morphogen.bus import broker
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import Result, query
-from morphogen.replay import rebuild, verify
+from morphogen.consumers.projections.formats import Result
+from morphogen.consumers.projections.query import query
+from morphogen.replay.sync import rebuild, verify
 from morphogen.schemas import MorphogenError
 
 from .questions import QUESTIONS
@@ -38,6 +40,7 @@ def tell(folder: Path, console: Console) -> None:
     if missing:
         raise DemoFailed(f"the demo needs {' and '.join(missing)}: pip install 'morphogen[demo]'")
     settings = replace(Settings.from_environ(home=folder), urls=(), creds=None)
+    logging.getLogger("morphogen").setLevel(logging.ERROR)  # what this process would warn of is the story itself
     os.environ["MORPHOGEN_HOME"] = str(folder)
     os.environ.pop("MORPHOGEN_URL", None)
     began = time.monotonic()

@@ -27,7 +27,7 @@ def build() -> nn.Sequential:
         nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
     )
     with torch.no_grad():
-        model[4].bias[:24] = -4.0  # so that the question for dead units has an answer
+        model.get_parameter("4.bias")[:24] = -4.0  # so that the question for dead units has an answer
     return model
 
 
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
         step = saved["step"]
 
     run = morphogen.record(RUN, config={"epochs": EPOCHS, "batch": BATCH, "lr": 1e-3, "optimizer": "Adam"})
-    run.watch(model, optimizer)
+    run.watch(model, optimizer, every=2)
 
     steps_an_epoch = len(train_x) // BATCH
     order = torch.Generator()
@@ -63,7 +63,7 @@ def main(folder: Path) -> None:
         logits = model(train_x[chosen])
         loss = functional.cross_entropy(logits, train_y[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
         trained = time.perf_counter()

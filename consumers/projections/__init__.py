@@ -1,0 +1,47 @@
+"""From the log to tables, and SQL over them.
+
+A projection is a pure fold of events into rows; the store keeps rows and position in one DuckDB transaction; the
+projector follows the log. It does not know how events come into the log, and it never changes the log.
+"""
+
+from .batch import Batch, Entry, Message, Selection
+from .errors import (
+    DeclarationError,
+    FoldError,
+    PositionBeyondLog,
+    ProjectionError,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+)
+from .projection import Projection, Rows
+from .registry import discover, register, unregister
+from .rows import Columns, nullable, strings
+from .store import Generation, Status, Store
+
+__all__ = [
+    "Batch",
+    "Columns",
+    "DeclarationError",
+    "Entry",
+    "FoldError",
+    "Generation",
+    "Message",
+    "PositionBeyondLog",
+    "Projection",
+    "ProjectionError",
+    "Rows",
+    "Selection",
+    "Status",
+    "Store",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "discover",
+    "nullable",
+    "register",
+    "strings",
+    "unregister",
+]

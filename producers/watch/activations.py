@@ -5,20 +5,21 @@ together. An output that something changed in place in the meantime cannot be me
 missing from that step, and from then on measured as soon as it returns. Nothing is held beyond the forward pass.
 """
 
+from collections.abc import Iterable, Set
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .layers import first_tensor
-from .sums import moments, moments_of_rows, split, tally
+from .sample import Activation
+from .sums import Floats, moments, moments_of_rows, split
 
 _SMALL = 1 << 16  # elements of an output that may wait
 _ROOM = 1 << 22  # elements that may wait in all (16 MB)
 
-Entry = tuple[int, int, float, float, int]  # layer, elements, mean, sum of squared distances, non-finite values
+#: One measured output: layer, elements, mean, sum of squared distances from it, non-finite values.
+Output = tuple[int, int, float, float, int]
 
 
 class HostActivations:
@@ -31,8 +32,9 @@ class HostActivations:
         self._at_once: set[int] = set()
         self._spoiled: set[int] = set()
         self._forward: set[int] = set()
-        self._entries: list[Entry] = []
-        self._scratch = torch.zeros(0)
+        self._measured: list[Output] = []
+        self._rooms: dict[tuple[int, torch.Size], tuple[Tensor, Floats]] = {}
+        self._room_left = _ROOM
 
     def put(self, index: int, output: object) -> None:
         """Take an output that stays as it is until `flush`, unless it is changed in place."""
@@ -80,24 +82,31 @@ class HostActivations:
                 groups.setdefault(tensor.shape, []).append(item)
         for shape, items in groups.items():
             pieces = split(shape.numel())
-            if len(items) == 1 or pieces is None or not all(_plain(tensor) for _, tensor in items):
+            if pieces is None or not all(_plain(tensor) for _, tensor in items):
                 for index, tensor in items:
                     self._measure(index, tensor)
             else:
                 self._measure_together(shape, pieces, items)
 
     def _measure_together(self, shape: torch.Size, pieces: int, items: list[tuple[int, Tensor]]) -> None:
-        rows, size = len(items), shape.numel()
-        if self._scratch.numel() < rows * size:
-            self._scratch = torch.zeros(rows * size)
-        area = self._scratch[: rows * size]
+        rows = len(items)
+        room = self._rooms.get((rows, shape)) or self._make_room(rows, shape, pieces)
         with torch.no_grad():
-            torch.stack([tensor for _, tensor in items], out=area.view(rows, *shape))
-        means, spreads, bad = moments_of_rows(area.numpy().reshape(rows * pieces, -1), rows)
-        self._entries.extend(
-            (items[i][0], size, mean, spread, count)
-            for i, (mean, spread, count) in enumerate(zip(means.tolist(), spreads.tolist(), bad.tolist(), strict=True))
-        )
+            torch.stack([tensor for _, tensor in items], out=room[0])
+        size = shape.numel()
+        for (index, _), (mean, spread, bad) in zip(items, moments_of_rows(room[1], rows), strict=True):
+            self._measured.append((index, size, mean, spread, bad))
+
+    def _make_room(self, rows: int, shape: torch.Size, pieces: int) -> tuple[Tensor, Floats]:
+        """Keep a buffer for the next step's outputs of this shape: making views costs as much as copying."""
+        self._room_left -= rows * shape.numel()
+        if self._room_left < 0:  # shapes vary: begin again with what is needed now
+            self._rooms.clear()
+            self._room_left = _ROOM - rows * shape.numel()
+        buffer = torch.zeros(rows, *shape)
+        room = buffer, buffer.numpy().reshape(rows * pieces, -1)
+        self._rooms[rows, shape] = room
+        return room
 
     def _measure(self, index: int, tensor: Tensor) -> None:
         if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_floating_point():
@@ -110,38 +119,38 @@ class HostActivations:
         if tensor.dtype not in (torch.float32, torch.float64):
             tensor = tensor.float()
         mean, spread, bad = moments(tensor.numpy().ravel("K"))
-        self._entries.append((index, tensor.numel(), mean, spread, bad))
+        self._measured.append((index, tensor.numel(), mean, spread, bad))
 
-    def take(self) -> tuple[npt.NDArray[np.float64], ...]:
-        """Return mean, variance, non-finite count and "measured" (1 or 0) per layer, and begin the next step."""
+    def take(self) -> list[Activation | None]:
+        """Return what was measured of each layer, and begin the next step."""
         self.flush()
-        entries, self._entries = self._entries, []
+        measured, self._measured = self._measured, []
         spoiled, self._spoiled = self._spoiled, set()
         self._forward = set()
-        with np.errstate(all="ignore"):
-            return merge(entries, spoiled, self.count)
+        return merge(measured, spoiled, self.count)
 
 
 def _plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and type(tensor) is Tensor
 
 
-def merge(entries: list[Entry], spoiled: set[int], count: int) -> tuple[npt.NDArray[np.float64], ...]:
-    """Join the moments of all outputs of each layer: mean, variance, non-finite count, measured or not."""
-    table = np.array(entries, dtype=np.float64).reshape(-1, 5)
-    owners = table[:, 0].astype(np.intp)
-    sizes = table[:, 1]
-    totals = tally(owners, sizes, count)
-    known = (totals > 0).astype(np.float64)
-    safe = np.maximum(totals, 1.0)
-    if len(entries) == len(set(owners.tolist())):
-        mean = tally(owners, table[:, 2], count)
-        spread = tally(owners, table[:, 3], count)
-    else:
-        mean = tally(owners, table[:, 2] * (sizes / safe[owners]), count)
-        apart = table[:, 2] - mean[owners]
-        spread = tally(owners, table[:, 3] + sizes * apart * apart, count)
-    bad = tally(owners, table[:, 4], count)
+def merge(measured: Iterable[Output], spoiled: Set[int], count: int) -> list[Activation | None]:
+    """Join the moments of all outputs of each layer; None for a layer without any, or one of `spoiled`."""
+    sums: list[tuple[int, float, float, int] | None] = [None] * count
+    for index, size, mean, spread, bad in measured:
+        before = sums[index]
+        if before is None:
+            sums[index] = (size, mean, spread, bad)
+        else:
+            size_before, mean_before, spread_before, bad_before = before
+            both = size_before + size
+            apart = mean - mean_before
+            sums[index] = (
+                both,
+                mean_before + apart * (size / both),
+                spread_before + spread + apart * apart * (size_before * size / both),
+                bad_before + bad,
+            )
     for index in spoiled:
-        known[index] = 0.0
-    return mean, spread / safe, bad, known
+        sums[index] = None
+    return [None if x is None else (x[1], x[2] / x[0], x[3]) for x in sums]

@@ -5,14 +5,16 @@ its own row of weights is exactly zero. Behind a ReLU (a module or `F.relu`) tha
 input of the step. The bias gradient alone decides almost always; rows are read only for the units it leaves open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, nn
 
 from .layers import Layer, Rows, rows_by_unit
+from .sums import row_products
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -25,6 +27,7 @@ class Units:
     bias: Tensor | None
     weight: Tensor | None
     rows: Rows
+    plain: bool  # the rows of the weight are the units, as they stand in memory
 
     def dead(self, bias: Floats | None, weight: Floats | None) -> int | None:
         """Count the dead units, given the gradients; None without any gradient."""
@@ -41,7 +44,67 @@ class Units:
 
 
 def _count_zero_rows(rows: Floats, candidates: npt.NDArray[np.intp]) -> int:
-    return sum(1 for index in candidates.tolist() if not rows[index].any())
+    return int(candidates.size - np.count_nonzero(rows[candidates].any(axis=1)))
+
+
+class FrontUnits:
+    """The units of many layers at once: their bias gradients stand at the front of one buffer.
+
+    Layers whose weights have one shape and stand side by side in the buffer are looked at together.
+    """
+
+    def __init__(self, layers: Sequence[tuple[int, Units]], buffer: Floats, place: dict[int, slice]) -> None:
+        """Plan the look at `layers` (their numbers and units); `place` says where a parameter's gradient stands."""
+        spans = [place[id(units.bias)] for _, units in layers]
+        self._front = buffer[: sum(span.stop - span.start for span in spans)]
+        self._confirmed: dict[int, list[int]] = {}  # by run: counts that were last found row by row
+        self._runs: list[tuple[Floats, npt.NDArray[np.intp] | slice, npt.NDArray[np.intp], Floats]] = []
+        ordered = sorted(zip(layers, spans, strict=True), key=lambda item: place[id(item[0][1].weight)].start)
+        while ordered:
+            run = [ordered.pop(0)]
+            start, stop = _span(run[0], place)
+            while ordered and _span(ordered[0], place)[0] == stop and _shape(ordered[0]) == _shape(run[0]):
+                stop = _span(ordered[0], place)[1]
+                run.append(ordered.pop(0))
+            rows = buffer[start:stop].reshape(sum(units.count for (_, units), _ in run), -1)
+            front = np.concatenate([np.arange(span.start, span.stop) for _, span in run])
+            straight = bool((np.diff(front) == 1).all())
+            where = slice(int(front[0]), int(front[-1]) + 1) if straight else front
+            owners = np.repeat([index for (index, _), _ in run], [units.count for (_, units), _ in run])
+            self._runs.append((rows, where, owners.astype(np.intp), _probe(rows.shape[1])))
+
+    def dead(self) -> dict[int, int]:
+        """Count the dead units of the layers that have some."""
+        counts: dict[int, int] = {}
+        zero = self._front == 0
+        if not np.count_nonzero(zero):
+            return counts
+        for rows, front, owners, probe in self._runs:
+            # A row of zeros has the product zero. Another row may, once in millions: then it is read.
+            dead = np.logical_and(zero[front], row_products(rows, probe) == 0)
+            candidates = dead.nonzero()[0]
+            if not candidates.size:
+                continue
+            found = np.bincount(owners[candidates]).tolist()
+            if found != self._confirmed.get(id(rows)):
+                candidates = candidates[~rows[candidates].any(axis=1)]
+                found = np.bincount(owners[candidates]).tolist()
+                self._confirmed[id(rows)] = found
+            counts.update((owner, count) for owner, count in enumerate(found) if count)
+        return counts
+
+
+Placed = tuple[tuple[int, Units], slice]
+
+
+def _span(placed: Placed, place: dict[int, slice]) -> tuple[int, int]:
+    span = place[id(placed[0][1].weight)]
+    return span.start, span.stop
+
+
+def _shape(placed: Placed) -> object:
+    weight = placed[0][1].weight
+    return None if weight is None else weight.shape
 
 
 def _probe(size: int) -> npt.NDArray[np.float32]:
@@ -67,4 +130,5 @@ def units_of(layer: Layer, parameters: list[Tensor]) -> Units | None:
         bias if bias is not None and id(bias) in held and bias.shape == (layer.units,) else None,
         weight if weight is not None and id(weight) in held else None,
         rows_by_unit(module),
+        not isinstance(module, nn.modules.conv._ConvTransposeNd),
     )

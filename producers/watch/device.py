@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .activations import Entry, merge
+from .activations import merge
 from .dead import Units, units_of
 from .layers import Layer, first_tensor
-from .sample import Measures
-from .sums import tally
-
-Doubles = npt.NDArray[np.float64]
+from .sample import Measures, measures
 
 
 class Event(Protocol):
@@ -234,52 +230,39 @@ class DeviceMeter:
 
     def decode(self, values: npt.NDArray[Any], step: _Step) -> Measures | None:
         """Turn the numbers that arrived into measures."""
-        numbers = values.astype(np.float64)
-        at = 0
+        numbers = iter(values.tolist())
 
-        def next_ones(owners: Sequence[int]) -> tuple[npt.NDArray[np.intp], Doubles]:
-            nonlocal at
-            at += len(owners)
-            return np.array(owners, dtype=np.intp), numbers[at - len(owners) : at]
+        def add_up(owners: Sequence[int], *, squared: bool) -> list[float | None]:
+            sums: list[float | None] = [None] * self.count
+            for owner in owners:
+                number = next(numbers)
+                sums[owner] = (sums[owner] or 0.0) + (number * number if squared else number)
+            return sums
 
-        def per_layer(owners: Sequence[int], *, squared: bool) -> Doubles:
-            where, found = next_ones(owners)
-            total = tally(where, found * found if squared else found, self.count)
-            return np.sqrt(total) if squared else total
-
-        with np.errstate(all="ignore"):
-            gradients = per_layer(step.gradients, squared=True)
-            if step.checked and next_ones([0])[1][0] != 0:
-                return None
-            if step.scaled:
-                gradients = gradients / next_ones([0])[1][0]
-            weights = per_layer(step.weights, squared=True)
-            ratio = per_layer(step.changes, squared=True) / weights
-            pairs = next_ones([0] * (2 * len(step.outputs)))[1].reshape(-1, 2)
-            bad = per_layer(step.bad, squared=False)
-            dead = per_layer(step.dead, squared=False)
-            entries: list[Entry] = [
-                (index, size, float(mean), float(variance) * size, int(count))
-                for (index, size), (mean, variance), count in zip(step.outputs, pairs, numbers[at:], strict=True)
-            ]
-            mean, variance, bad_outputs, seen = merge(entries, set(), self.count)
-        had, has_weights = self._mask(step.gradients), self._mask(step.weights)
-        units = np.array([u.count if u is not None else 1 for u in self._units])
-        share, called = dead / units, seen > 0
-        return {
-            "grad_norm": (gradients, had),
-            "weight_norm": (weights, has_weights),
-            "update_ratio": (ratio, had & (weights != 0)),
-            "activation_mean": (mean, called),
-            "activation_variance": (variance, called),
-            "dead_share": (share, self._mask(step.dead) & ((share < 1.0) | called)),
-            "nonfinite": (bad + bad_outputs, had | called),
-        }
-
-    def _mask(self, indices: Sequence[int]) -> npt.NDArray[np.bool_]:
-        mask = np.zeros(self.count, dtype=np.bool_)
-        mask[list(indices)] = True
-        return mask
+        gradients = add_up(step.gradients, squared=True)
+        if step.checked and next(numbers) != 0:
+            return None
+        if step.scaled:
+            scale = next(numbers)
+            gradients = [None if g is None else g / (scale * scale) for g in gradients]
+        weights, changes = add_up(step.weights, squared=True), add_up(step.changes, squared=True)
+        pairs = [(next(numbers), next(numbers)) for _ in step.outputs]
+        bad, dead = add_up(step.bad, squared=False), add_up(step.dead, squared=False)
+        outputs = [
+            (index, size, mean, variance * size, int(next(numbers)))
+            for (index, size), (mean, variance) in zip(step.outputs, pairs, strict=True)
+        ]
+        return measures(
+            gradients,
+            [count or 0.0 for count in bad],
+            weights,
+            [change or 0.0 for change in changes],
+            merge(outputs, set(), self.count),
+            [
+                None if count is None or units is None else count / units.count
+                for count, units in zip(dead, self._units, strict=True)
+            ],
+        )
 
 
 def _dense(gradient: Tensor) -> Tensor | None:

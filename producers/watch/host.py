@@ -1,21 +1,16 @@
 """Measure the layers whose parameters are on the CPU, inside the training thread."""
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from .activations import HostActivations
-from .dead import Floats, Units, units_of
+from .dead import Floats, FrontUnits, Units, units_of
 from .flat import FlatParameters, is_ordinary
 from .layers import Layer
 from .loose import LooseParameters, flat_view
-from .sample import Measures
-
-Doubles = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from .sample import Measures, measures
 
 
 class HostMeter:
@@ -36,117 +31,102 @@ class HostMeter:
         self._plan()
 
     def _plan(self) -> None:
-        front = {id(units.bias) for i in self._flat_layers if (units := self._units[i]) and units.bias is not None}
-        self._flat = FlatParameters([self._parameters[i] for i in self._flat_layers], front)
-        self._in_flat = np.array(self._flat_layers, dtype=np.intp)
+        # Layers whose dead units can be found together: a bias and rows of weights, both with gradients.
+        together: dict[int, tuple[int, Units]] = {}  # by the bias: of layers that share one, the first
+        for i in self._flat_layers:
+            units = self._units[i]
+            if units is not None and units.bias is not None and units.weight is not None and units.plain:
+                together.setdefault(id(units.bias), (i, units))
+        self._flat = FlatParameters([self._parameters[i] for i in self._flat_layers], set(together))
+        self._front = FrontUnits(list(together.values()), self._flat.array, self._flat.place)
+        self._in_front = [i for i, _ in together.values()]
+        self._unit_counts = [0 if units is None else units.count for units in self._units]
         flat = set(self._flat_layers)
+        self._apart = [i for i in self._flat_layers if self._units[i] is not None and i not in self._in_front]
         self._loose = [(i, LooseParameters(own)) for i, own in enumerate(self._parameters) if own and i not in flat]
-        self._has_weights = np.array([bool(own) for own in self._parameters])
-        # Layers with a bias whose units are all alive need no look of their own.
-        self._bias_first = all((units := self._units[i]) is None or units.bias is not None for i in self._flat_layers)
 
     def before(self, *, gradients: bool, scale: float) -> None:
         """Read what the step starts from; `scale` divides the gradients."""
         if gradients:
             self.read_gradients(scale)
-        self._weights = np.zeros(self.count)
+        self._weights: list[float | None] = [None] * self.count
         if self._flat_layers:
             self._flat.gather_weights()
-            self._weights[self._in_flat] = self._flat.squares()
+            for index, square in zip(self._flat_layers, self._flat.squares(), strict=True):
+                self._weights[index] = square
         for index, loose in self._loose:
             self._weights[index] = loose.square_of_weights(keep=bool(self._trained[index]))
 
     def read_gradients(self, scale: float) -> None:
         """Read the gradients: norms, non-finite values, dead units."""
-        self._gradients, self._bad = np.zeros(self.count), np.zeros(self.count)
-        self._has_gradients: Mask | None = None
-        self._dead, self._has_dead = np.zeros(self.count), np.array([u is not None for u in self._units])
+        self._gradients: list[float | None] = [None] * self.count
+        self._bad = [0.0] * self.count
+        self._dead: list[float | None] = [None] * self.count
         if self._flat_layers:
             self._read_flat()
         for index, loose in self._loose:
-            present = [p.grad if any(p is t for t in self._trained[index]) else None for p in loose.parameters]
-            self._note_gradients(index, any(g is not None for g in present))
-            self._gradients[index], self._bad[index] = loose.square_of_gradients(present)
-            self._count_dead(index, None)
-        np.sqrt(self._gradients, out=self._gradients)
+            trained = {id(p) for p in self._trained[index]}
+            present = [p.grad if id(p) in trained else None for p in loose.parameters]
+            if any(g is not None for g in present):
+                self._gradients[index], self._bad[index] = loose.square_of_gradients(present)
+            self._look_at_units(index, None)
         if scale != 1.0:
-            self._gradients /= scale
+            self._gradients = [None if g is None else g / (scale * scale) for g in self._gradients]
 
     def _read_flat(self) -> None:
         flat = self._flat
         gradients = [p.grad for p in flat.parameters]
         try:
-            with torch.no_grad():
-                flat.gather_gradients(gradients)
+            complete = flat.gather_gradients(gradients)
         except (RuntimeError, NotImplementedError, TypeError):  # a sparse or otherwise odd gradient
             self._flat_layers = []
             self._plan()
             return
-        complete = True
-        for gradient in gradients:
-            if gradient is None:
-                complete = False
-                break
         squares = flat.squares()
-        self._gradients[self._in_flat] = squares
-        if not np.isfinite(squares).all():
-            self._bad[self._in_flat] = flat.nonfinite()
+        finite = True
+        for index, square in zip(self._flat_layers, squares, strict=True):
+            self._gradients[index] = square
+            finite = finite and square < math.inf  # false for NaN
+        if not finite:
+            for index, count in zip(self._flat_layers, flat.nonfinite(), strict=True):
+                self._bad[index] = count
         if not complete:
             for index in self._flat_layers:
-                self._note_gradients(index, any(p.grad is not None for p in self._parameters[index]))
-        front = flat.front
-        if not (complete and self._bias_first and np.count_nonzero(front) == front.size):
-            for index in self._flat_layers:
-                self._count_dead(index, flat.place)
-
-    def _note_gradients(self, index: int, there: bool) -> None:
-        if self._has_gradients is None:
-            self._has_gradients = self._has_weights.copy()
-        self._has_gradients[index] = there
-
-    def _count_dead(self, index: int, place: dict[int, npt.NDArray[np.float32]] | None) -> None:
-        units = self._units[index]
-        if units is None:
+                if all(p.grad is None for p in self._parameters[index]):
+                    self._gradients[index] = None
+                self._look_at_units(index, flat)
             return
-        dead = units.dead(self._gradient(units.bias, place), self._weight_gradient(units, place))
-        if dead is None:
-            self._has_dead[index] = False
-        else:
-            self._dead[index] = dead / units.count
+        for index in self._in_front:
+            self._dead[index] = 0.0
+        for index, count in self._front.dead().items():
+            self._dead[index] = count / self._unit_counts[index]
+        for index in self._apart:
+            self._look_at_units(index, flat)
 
-    def _weight_gradient(self, units: Units, place: dict[int, npt.NDArray[np.float32]] | None) -> Floats | None:
-        flat = self._gradient(units.weight, place)
-        return None if flat is None or units.weight is None else flat.reshape(units.weight.shape)
+    def _look_at_units(self, index: int, flat: FlatParameters | None) -> None:
+        units = self._units[index]
+        if units is not None:
+            dead = units.dead(self._gradient(units.bias, flat), self._weight_gradient(units, flat))
+            self._dead[index] = None if dead is None else dead / units.count
 
-    def _gradient(self, parameter: Tensor | None, place: dict[int, npt.NDArray[np.float32]] | None) -> Floats | None:
+    def _weight_gradient(self, units: Units, flat: FlatParameters | None) -> Floats | None:
+        values = self._gradient(units.weight, flat)
+        return None if values is None or units.weight is None else values.reshape(units.weight.shape)
+
+    def _gradient(self, parameter: Tensor | None, flat: FlatParameters | None) -> Floats | None:
         if parameter is None or parameter.grad is None:
             return None
-        if place is not None:
-            return place[id(parameter)]
+        if flat is not None:
+            return flat.array[flat.place[id(parameter)]]
         return flat_view(parameter.grad)
 
     def after(self) -> Measures:
         """Read what the step did, and return all measures of the step."""
-        changes = np.zeros(self.count)
+        changes = [0.0] * self.count
         if self._flat_layers:
             self._flat.subtract_weights()
-            changes[self._in_flat] = self._flat.squares()
+            for index, square in zip(self._flat_layers, self._flat.squares(), strict=True):
+                changes[index] = square
         for index, loose in self._loose:
             changes[index] = loose.square_of_change()
-        mean, variance, bad, seen = self.activations.take()
-        had = self._has_weights if self._has_gradients is None else self._has_gradients
-        with np.errstate(all="ignore"):
-            weights = np.sqrt(self._weights)
-            ratio = np.sqrt(changes) / weights
-        called = seen > 0
-        # All gradients zero in a layer that was not seen to run: unused or dead, nobody can tell.
-        dead = self._has_dead & ((self._dead < 1.0) | called)
-        return {
-            "grad_norm": (self._gradients, had),
-            "weight_norm": (weights, self._has_weights),
-            "update_ratio": (ratio, had & (self._weights != 0)),
-            "activation_mean": (mean, called),
-            "activation_variance": (variance, called),
-            "dead_share": (self._dead, dead),
-            "nonfinite": (self._bad + bad, had | called),
-        }
+        return measures(self._gradients, self._bad, self._weights, changes, self.activations.take(), self._dead)

@@ -1,17 +1,23 @@
-"""What one measured optimizer step says about every layer, and how it is put together."""
+"""What one measured optimizer step says about every layer, and how it is put together.
 
+The numbers of the layers are kept in plain lists: for tens of layers a loop in Python is cheaper than a chain of
+NumPy calls, and None says "not measured" where NaN cannot (a NaN may have been measured).
+"""
+
+import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+#: Of one signal: the value of each layer, None where it was not measured.
+Values = Sequence[float | None]
+Measures = dict[str, Values]
 
-#: One signal over some layers: its values, and which of them were measured (None: all of them).
-Measure = tuple[Doubles, Mask | None]
-Measures = dict[str, Measure]
+#: Of one layer's outputs: mean, variance, number of non-finite values.
+Activation = tuple[float, float, float]
 
 SIGNALS = (
     "grad_norm",
@@ -40,34 +46,72 @@ class LayerSample:
     missing: dict[str, list[int]]
 
 
+def measures(
+    gradients: Values,
+    bad: Sequence[float],
+    weights: Values,
+    changes: Sequence[float],
+    activations: Sequence[Activation | None],
+    dead: Values,
+) -> Measures:
+    """Derive the signals from what was read, all lists in the order of the layers.
+
+    `gradients`, `weights` and `changes` are squares of norms; `bad` counts the gradients' non-finite values.
+    """
+    sqrt = math.sqrt
+    ratios: list[float | None] = []
+    counts: list[float | None] = []
+    shares: list[float | None] = []
+    for gradient, spoiled, weight, change, seen, share in zip(
+        gradients, bad, weights, changes, activations, dead, strict=True
+    ):
+        # Nothing moved a layer without gradients, and a change of nothing has no ratio.
+        ratios.append(sqrt(change) / sqrt(weight) if gradient is not None and weight else None)
+        if seen is not None:
+            counts.append(spoiled + seen[2])
+            shares.append(share)
+        else:
+            counts.append(None if gradient is None else spoiled)
+            # All gradients zero in a layer that was not seen to run: unused or dead, nobody can tell.
+            shares.append(None if share == 1.0 else share)
+    return {
+        "grad_norm": [None if g is None else sqrt(g) for g in gradients],
+        "weight_norm": [None if w is None else sqrt(w) for w in weights],
+        "update_ratio": ratios,
+        "activation_mean": [None if a is None else a[0] for a in activations],
+        "activation_variance": [None if a is None else a[1] for a in activations],
+        "dead_share": shares,
+        "nonfinite": counts,
+    }
+
+
 def build_sample(
     step: int, time_ns: int, layers: tuple[str, ...], parts: Sequence[tuple[Sequence[int], Measures]]
 ) -> LayerSample:
     """Join the measures of disjoint sets of layers (their indices, their measures) into one sample."""
     signals: dict[str, npt.NDArray[np.float32] | None] = {}
     missing: dict[str, list[int]] = {}
-    with np.errstate(all="ignore"):
-        for name in SIGNALS:
-            values, mask = _whole(name, len(layers), parts)
-            if mask is not None:
-                absent = np.flatnonzero(~mask).tolist()
-                if len(absent) == len(layers):
-                    signals[name] = None
-                    continue
-                if absent:
-                    missing[name] = absent
-                    values = np.where(mask, values, 0.0)
-            signals[name] = values.astype(np.float32)
-    return LayerSample(step, time_ns, layers, signals, missing)
+    count = len(layers)
+    columns = array("f")
+    for name in SIGNALS:
+        values = _whole(name, count, parts)
+        absent = values.count(None)
+        if absent == count:
+            signals[name] = None
+        elif absent:
+            missing[name] = [i for i, value in enumerate(values) if value is None]
+        # An array rounds to float32 and, unlike NumPy, makes infinity of what is too large without a warning.
+        columns.extend([value or 0.0 for value in values])
+    for name, column in zip(SIGNALS, np.frombuffer(columns, dtype=np.float32).reshape(-1, count), strict=True):
+        signals.setdefault(name, column)
+    return LayerSample(step, time_ns, layers, {name: signals[name] for name in SIGNALS}, missing)
 
 
-def _whole(name: str, count: int, parts: Sequence[tuple[Sequence[int], Measures]]) -> Measure:
+def _whole(name: str, count: int, parts: Sequence[tuple[Sequence[int], Measures]]) -> Values:
     if len(parts) == 1 and len(parts[0][0]) == count:
         return parts[0][1][name]
-    values, mask = np.zeros(count), np.zeros(count, dtype=np.bool_)
-    for indices, measures in parts:
-        where = np.asarray(indices, dtype=np.intp)
-        part, known = measures[name]
-        values[where] = part
-        mask[where] = True if known is None else known
-    return values, mask
+    whole: list[float | None] = [None] * count
+    for indices, part in parts:
+        for index, value in zip(indices, part[name], strict=True):
+            whole[index] = value
+    return whole

@@ -5,6 +5,7 @@ they overflow from about 1e19 and lose small values. Each result is checked, and
 left the range in which it can be trusted. Long buffers are summed by chunks, so that rounding does not grow.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
-Doubles = npt.NDArray[np.float64]
 
 CHUNK = 8192  # below the length from which OpenBLAS starts threads for a dot product
 LOW, HIGH = 1e-24, 3e38  # a float32 sum of squares in between lost nothing to underflow or overflow
@@ -23,22 +23,26 @@ _BLOCK = 1 << 20  # elements turned to float64 at a time
 
 def row_dots(matrix: Floats) -> Floats:
     """Return the sum of squares of each row."""
-    if hasattr(np, "vecdot"):
-        dots: Floats = np.vecdot(matrix, matrix)
-        return dots
-    squares: Floats = np.matmul(matrix[:, None, :], matrix[:, :, None])
-    return squares.reshape(-1)
+    return _row_products(matrix, matrix)
+
+
+def row_products(matrix: Floats, vector: Floats) -> Floats:
+    """Return the product of each row with a vector."""
+    return _row_products(matrix, vector)
 
 
 def row_sums(matrix: Floats) -> Floats:
     """Return the sum of each row of at most CHUNK elements."""
-    sums: Floats = matrix.dot(_ONES[: matrix.shape[1]])
-    return sums
+    return _row_products(matrix, _ONES[: matrix.shape[1]])
 
 
-def tally(owners: npt.NDArray[np.intp], values: npt.NDArray[Any], count: int) -> Doubles:
-    """Return, for each of `count` owners, the float64 sum of its values."""
-    return np.bincount(owners, weights=values, minlength=count).astype(np.float64, copy=False)
+def _matmul_rows(left: Floats, right: Floats) -> Floats:
+    products: Floats = np.matmul(left[:, None, :], right[..., :, None])
+    return products.reshape(-1)
+
+
+# One routine for all products: what was just called is called again while its code is still in the cache.
+_row_products: Callable[[Floats, Floats], Floats] = getattr(np, "vecdot", _matmul_rows)
 
 
 @lru_cache(maxsize=4096)
@@ -104,21 +108,22 @@ def _moments_in_double(flat: Floats) -> tuple[float, float, int]:
     return mean, spread, 0 if np.isfinite(spread) else count_nonfinite(flat)
 
 
-def moments_of_rows(matrix: Floats, rows: int) -> tuple[Doubles, Doubles, npt.NDArray[np.intp]]:
-    """Return mean, sum of squared distances and non-finite count of each of `rows` equal parts of a buffer.
+def moments_of_rows(matrix: Floats, rows: int) -> list[tuple[float, float, int]]:
+    """Return what `moments` returns, of each of `rows` equal parts of a float32 buffer.
 
     `matrix` holds the parts one after the other, each cut into rows of at most CHUNK elements.
     """
     size = matrix.size // rows
-    totals = row_sums(matrix).astype(np.float64).reshape(rows, -1).sum(axis=1)
-    squares = row_dots(matrix).astype(np.float64).reshape(rows, -1).sum(axis=1)
-    bad = np.zeros(rows, dtype=np.intp)
-    with np.errstate(all="ignore"):
-        means = totals / size
-        spreads = squares - totals * means
-        trusted = (squares > LOW) & (squares < HIGH) & (spreads > _CANCELLED * squares)
-    if not trusted.all():
-        parts = matrix.reshape(rows, -1)
-        for row in np.flatnonzero(~trusted):
-            means[row], spreads[row], bad[row] = _moments_in_double(parts[row])
-    return means, spreads, bad
+    totals, squares = row_sums(matrix), row_dots(matrix)
+    if len(matrix) != rows:
+        totals = totals.reshape(rows, -1).sum(axis=1, dtype=np.float64)
+        squares = squares.reshape(rows, -1).sum(axis=1, dtype=np.float64)
+    found = []
+    for row, (total, square) in enumerate(zip(totals.tolist(), squares.tolist(), strict=True)):
+        mean = total / size
+        spread = square - total * mean
+        if spread > _CANCELLED * square and LOW < square < HIGH:
+            found.append((mean, spread, 0))
+        else:
+            found.append(_moments_in_double(matrix.reshape(rows, -1)[row]))
+    return found

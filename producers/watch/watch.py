@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from .calls import Calls
 from .device import AcceleratorLink, DeviceMeter, Link, Pending
@@ -123,8 +124,11 @@ class Watch:
         if model is None or optimizer is None:
             return
         self._layers = find_layers(model)
+        self._owned = [layer.own for layer in self._layers]
         self._names = tuple(layer.name for layer in self._layers)
         self._seen = self._identities()
+        self._planned = [_kinds(layer) for layer in self._layers]
+        self._unready = any(isinstance(p, UninitializedParameter) for x in self._layers for p in x.own.values())
         self._size = _size(optimizer)
         self._look_in = _LOOK_AGAIN
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -147,7 +151,7 @@ class Watch:
         self._calls = Calls(model, targets, self._failed)
 
     def _identities(self) -> list[int]:
-        return [id(p) for p in chain.from_iterable(layer.own.values() for layer in self._layers)]
+        return list(map(id, chain.from_iterable(map(dict.values, self._owned))))
 
     def _aim(self) -> None:
         """Arm for the next step if it is to be measured."""
@@ -158,36 +162,48 @@ class Watch:
             self._calls.disarm()
 
     def _look(self, optimizer: torch.optim.Optimizer) -> None:
-        """Find the layers again when the model was seen to have changed."""
+        """Find the layers again when the model or the optimizer's parameters have changed."""
         self._look_in -= 1
-        if self._look_in <= 0 or _size(optimizer) != self._size or self._identities() != self._seen:
-            before = (self._seen, self._size)
-            layers = self._layers
-            model = self._model()
-            if model is not None and (
-                [m.name for m in find_layers(model)] != [m.name for m in layers]
-                or (self._identities(), _size(optimizer)) != before
-            ):
-                self._calls.disarm()
-                self._find()
+        changed = self._unready or _size(optimizer) != self._size or self._identities() != self._seen
+        if not changed and self._look_in <= 0:
             self._look_in = _LOOK_AGAIN
+            model = self._model()
+            changed = model is not None and _modules(find_layers(model)) != _modules(self._layers)
+        if changed:
+            self._calls.disarm()
+            self._find()
+
+    def _moved(self) -> bool:
+        """Say whether a parameter has another device or type than when its reading was planned."""
+        return any(_kinds(layer) != kinds for layer, kinds in zip(self._layers, self._planned, strict=True))
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._reading = None
         if not self._due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             return
         self._look(optimizer)
-        closure = (len(args) > 1 and callable(args[1])) or kwargs.get("closure") is not None
         scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-        for _, meter in self._parts:
-            if isinstance(meter, HostMeter):
-                if found_inf is not None and found_inf.device.type == "cpu" and bool(found_inf):
-                    return  # the scaler found infinities: this step changes nothing
-                meter.before(gradients=not closure, scale=_number(scale))
-            else:
-                meter.before(gradients=not closure, scale=scale, found_inf=found_inf)
+        if found_inf is not None and found_inf.device.type == "cpu" and bool(found_inf):
+            return  # the scaler found infinities: this step changes nothing
+        closure = (len(args) > 1 and callable(args[1])) or kwargs.get("closure") is not None
+        try:
+            self._begin(not closure, scale, found_inf)
+        except Exception:
+            if not self._moved():
+                raise
+            self._calls.disarm()
+            self._find()
+            self._begin(not closure, scale, found_inf)
         number = self.steps if self.step_provider is None else self.step_provider()
         self._reading = (number, closure)
+
+    @torch.no_grad()
+    def _begin(self, gradients: bool, scale: torch.Tensor | None, found_inf: torch.Tensor | None) -> None:
+        for _, meter in self._parts:
+            if isinstance(meter, HostMeter):
+                meter.before(gradients=gradients, scale=1.0 if scale is None else float(scale))
+            else:
+                meter.before(gradients=gradients, scale=scale, found_inf=found_inf)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         reading, self._reading = self._reading, None
@@ -206,7 +222,8 @@ class Watch:
         for indices, meter in self._parts:
             if isinstance(meter, HostMeter):
                 if closure:
-                    meter.read_gradients(1.0)
+                    with torch.no_grad():
+                        meter.read_gradients(1.0)
                 ready.append((indices, meter.after()))
             else:
                 if closure:
@@ -241,8 +258,12 @@ def _size(optimizer: torch.optim.Optimizer) -> int:
     return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
-def _number(scale: Any) -> float:
-    return 1.0 if scale is None else float(scale)
+def _modules(layers: list[Layer]) -> list[tuple[str, int]]:
+    return [(layer.name, id(layer.module())) for layer in layers]
+
+
+def _kinds(layer: Layer) -> list[tuple[torch.device, torch.dtype]]:
+    return [(p.device, p.dtype) for p in layer.parameters()]
 
 
 def _default_link(device: torch.device) -> Link | None:

@@ -1,0 +1,148 @@
+"""Measure what watching costs: a 16-layer network whose step takes about 3 ms, bare and watched, in one run.
+
+The loops are interleaved step by step in random order: each round takes a block of steps of every kind, and the
+ratio of a kind is the median over the rounds of its block against the bare block of the same round. So a noisy
+neighbour hits all kinds alike.
+
+    python benchmarks/watch_overhead.py [--rounds 200] [--json FILE]
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from morphogen.producers.watch import LayerSample, Watch
+
+Attach = Callable[[nn.Module, torch.optim.Optimizer], Callable[[], None]]
+
+
+def network(width: int) -> nn.Sequential:
+    """Return 16 linear layers with a ReLU between them."""
+    inner = [part for _ in range(15) for part in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*inner, nn.Linear(width, 10))
+
+
+def bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Attach nothing."""
+    return lambda: None
+
+
+def watched(every: int) -> Attach:
+    """Attach our watch."""
+
+    def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        kept: list[LayerSample] = []
+        watch = Watch(model, optimizer, every, emit=kept.append)
+
+        def close() -> None:
+            watch.close()
+            assert kept and kept[-1].signals["grad_norm"] is not None
+            assert kept[-1].signals["activation_mean"] is not None
+
+        return close
+
+    return attach
+
+
+def wandb_watched() -> tuple[Attach, Callable[[], None]] | None:
+    """Attach wandb's watch, which logs at every step; None where wandb is not installed."""
+    try:
+        import wandb
+    except ImportError:
+        return None
+    folder = tempfile.mkdtemp()
+    run = wandb.init(mode="offline", dir=folder, project="overhead")
+
+    def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        run.watch(model, log="all", log_freq=1)
+        handle = optimizer.register_step_post_hook(lambda *_: run.log({"step": 1}))
+
+        def close() -> None:
+            handle.remove()
+            run.unwatch(model)
+
+        return close
+
+    return attach, run.finish
+
+
+def main() -> None:
+    """Run the comparison, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200, help="blocks of each kind")
+    parser.add_argument("--block", type=int, default=20, help="steps of a block")
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-wandb", dest="wandb", action="store_false", help="leave wandb out")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+
+    model = network(options.width)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    inputs = torch.randn(options.batch, options.width)
+    labels = torch.randint(0, 10, (options.batch,))
+    loss_of = nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss_of(model(inputs), labels).backward()
+        optimizer.step()
+
+    def block(attach: Attach) -> float:
+        close = attach(model, optimizer)
+        # A watch is warm after the first of its steps; attaching is not what is measured.
+        for _ in range(10):
+            step()
+        start = time.perf_counter()
+        for _ in range(options.block):
+            step()
+        took = (time.perf_counter() - start) / options.block
+        close()
+        return took
+
+    kinds: dict[str, Attach] = {
+        "bare loop": bare,
+        "watch(every=1)": watched(1),
+        "watch(every=10)": watched(10),
+        "bare loop again": bare,
+    }
+    theirs = wandb_watched() if options.wandb else None
+    if theirs is not None:
+        kinds["wandb.watch(log_freq=1)"] = theirs[0]
+    for _ in range(50):
+        step()
+    took: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(options.rounds):
+        for kind in random.sample(list(kinds), len(kinds)):
+            took[kind].append(block(kinds[kind]))
+    if theirs is not None:
+        theirs[1]()
+
+    table: dict[str, Any] = {}
+    print(f"16 linear layers of {options.width}, batch {options.batch}, SGD with momentum, {options.threads} threads")
+    print(f"{'':26}{'step':>9}{'overhead':>12}")
+    for kind, times in took.items():
+        ratio = statistics.median(t / b for t, b in zip(times, took["bare loop"], strict=True))
+        typical = statistics.median(times)
+        table[kind] = {"step_ms": typical * 1e3, "overhead_percent": (ratio - 1) * 100}
+        print(f"{kind:26}{typical * 1e3:6.2f} ms{(ratio - 1) * 100:+11.1f}%")
+    if theirs is None:
+        print("wandb is not installed: not compared")
+    if options.json:
+        options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "kinds": table}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

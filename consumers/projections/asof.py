@@ -1,0 +1,76 @@
+"""The moment at which a query looks: a sequence of the log, or a time that is looked up in `frames`."""
+
+import datetime as dt
+import re
+import time
+from typing import TYPE_CHECKING
+
+from .sql_errors import SqlError
+
+if TYPE_CHECKING:
+    from .store import Store
+
+AsOf = int | str | dt.datetime | None
+
+_AGO = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|d|w)[a-z]*\s+ago\s*", re.IGNORECASE)
+_UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_NANOS = re.compile(r"(\.\d{6})(\d{1,3})(?!\d)")
+
+
+def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
+    """Return `value` as (sequence, None) or (None, unix nanoseconds).
+
+    A time is a datetime, an ISO string ("2026-11-20 23:40", "2026-11-20T22:40:00Z"; without a zone it is local) or
+    "5m ago". Digits alone are a sequence. Raises SqlError for anything else.
+    """
+    if value is None:
+        return None, None
+    if isinstance(value, bool):
+        raise SqlError(f"as_of is {value}: give a sequence, a time, or a text such as '5m ago'")
+    if isinstance(value, int):
+        return _sequence(value), None
+    if isinstance(value, dt.datetime):
+        return None, _ns(value) + getattr(value, "nanosecond", 0) % 1000
+    text = str(value).strip()
+    if text.isdigit():
+        return _sequence(int(text)), None
+    if match := _AGO.fullmatch(text):
+        return None, time.time_ns() - int(float(match[1]) * _UNITS[match[2].lower()] * 1e9)
+    nanos = _NANOS.search(text)
+    try:
+        moment = dt.datetime.fromisoformat(_NANOS.sub(r"\1", text))
+    except ValueError:
+        raise SqlError(
+            f"as_of {text!r} is no sequence and no time: write 1234, '2026-11-20 23:40:00', "
+            "'2026-11-20T23:40:00Z' or '5m ago'"
+        ) from None
+    return None, _ns(moment) + (int(nanos[2].ljust(3, "0")) if nanos else 0)
+
+
+def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: int) -> int | None:
+    """Return the sequence to cut at: the given one, or the last that was stored by a time.
+
+    Raises SqlError where it lies beyond what the tables hold.
+    """
+    if as_of is not None:
+        if as_of > position:
+            raise SqlError(f"as_of {as_of} lies beyond position {position}, the last that the tables hold")
+        return as_of
+    if as_of_ns is None:
+        return None
+    ahead = as_of_ns - time.time_ns()
+    if ahead > 1_000_000_000:
+        raise SqlError(f"as_of lies {ahead / 1e9:.0f} s in the future: ask for a time that has passed")
+    return store.seq_at(as_of_ns)
+
+
+def _sequence(value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise SqlError(f"as_of {value} is no sequence of the log: they begin at 1")
+    return value
+
+
+def _ns(moment: dt.datetime) -> int:
+    aware = moment.astimezone(dt.UTC)  # one without a zone is taken as local
+    delta = aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000

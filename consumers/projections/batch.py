@@ -1,0 +1,429 @@
+"""Messages of the log as columns: what a fold is given.
+
+A batch is a run of consecutive messages, decoded. It offers places and envelopes as arrays over all of its events,
+and for each event type a `Selection` with the same arrays cut down to that type, and the decoded bodies. Everything
+is made on first use and kept, so that ten projections over one batch decode it once.
+"""
+
+import datetime
+import struct
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from morphogen.schemas import (
+    Frame,
+    FrameError,
+    Record,
+    Unknown,
+    decode,
+    decode_event,
+    decode_frame,
+    decoder_of,
+    event_class,
+)
+
+from .rows import Columns, Values, strings
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Positions = npt.NDArray[np.intp]
+    Mask = npt.NDArray[np.bool_]
+
+_T = TypeVar("_T")
+Lane = tuple[str, str, str]
+"""(run, family, writer): within a lane the counter `n` only rises."""
+Resolve = Callable[[str], bytes]
+"""Reads the blob of a sha256, for bodies that were too large for a record."""
+
+UNREADABLE = "$unreadable"
+"""The type under which `events` shows a message that is no frame."""
+
+_ARRAY32 = struct.Struct(">BI")
+_STUB = b"\xa5$blob"
+_TIME_MAX = 2**63 - 2  # of TIMESTAMP_NS, whose last value means infinity
+
+
+class Message(Protocol):
+    """A message of the log, as `morphogen.bus` reads it."""
+
+    @property
+    def seq(self) -> int: ...  # noqa: D102
+    @property
+    def stored(self) -> int: ...  # noqa: D102
+    @property
+    def subject(self) -> str: ...  # noqa: D102
+    @property
+    def data(self) -> bytes: ...  # noqa: D102
+
+
+class Part(NamedTuple):
+    """A frame, and how many of its first records were folded before (0 in a healthy log)."""
+
+    frame: Frame
+    start: int = 0
+
+
+class Unreadable(NamedTuple):
+    """A message that is no frame of ours; `raw` is its first kilobyte."""
+
+    seq: int
+    stored: int
+    subject: str
+    reason: str
+    size: int
+    raw: bytes
+
+
+class Entry(NamedTuple):
+    """One event with its place and envelope, for folds that go event by event; `time` is in unix nanoseconds.
+
+    `body` is the event as its newest class, or plain values where the type is not registered.
+    """
+
+    seq: int
+    idx: int
+    id: str
+    type: str
+    version: int
+    run: str
+    attempt: int
+    rank: int
+    step: int | None
+    time: int
+    cause: str | None
+    body: Any
+
+    @property
+    def when(self) -> datetime.datetime:
+        """The event's time as a UTC datetime, to the microsecond."""
+        return datetime.datetime.fromtimestamp(self.time // 1000 / 1e6, datetime.UTC)
+
+
+class Batch:
+    """Consecutive messages of the log, `first`..`last`, decoded.
+
+    Build it with `Batch.read`. Arrays have one element an event, in the order of the log.
+    """
+
+    def __init__(self, parts: Sequence[Part], unreadable: Sequence[Unreadable], first: int, last: int) -> None:
+        self.parts = parts
+        self.unreadable = unreadable
+        self.first = first
+        self.last = last
+        self._selections: dict[tuple[str, Any], Selection] = {}
+        self._notes: dict[Hashable, Any] = {}
+
+    @classmethod
+    def read(
+        cls,
+        messages: Sequence[Message],
+        *,
+        lanes: dict[Lane, int] | None = None,
+        resolve: Resolve | None = None,
+    ) -> "Batch":
+        """Decode messages, at least one, in the order of the log.
+
+        `lanes` holds the last counter folded in each lane and is brought up to date: records that are not above it
+        are left out. `resolve` fetches bodies that lie in a blob; one that cannot be had keeps its stub.
+        """
+        parts: list[Part] = []
+        unreadable: list[Unreadable] = []
+        for message in messages:
+            try:
+                frame = decode_frame(message.data, message.seq, message.stored)
+            except FrameError as error:
+                raw = bytes(message.data[:1024])
+                unreadable.append(
+                    Unreadable(message.seq, message.stored, message.subject, str(error), len(message.data), raw)
+                )
+                continue
+            if resolve is not None and _STUB in message.data:
+                _resolve(frame.records, resolve)
+            parts.append(Part(frame, 0 if lanes is None else _already(frame, lanes)))
+        return cls(parts, unreadable, messages[0].seq, messages[-1].seq)
+
+    def __len__(self) -> int:
+        return self._offsets[-1]
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """All records, in order."""
+        return list(chain.from_iterable([f.records[start:] if start else f.records for f, start in self.parts]))
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        offsets = [0]
+        for frame, start in self.parts:
+            offsets.append(offsets[-1] + len(frame.records) - start)
+        return offsets
+
+    @cached_property
+    def counts(self) -> "npt.NDArray[np.int64]":
+        """Events of each part."""
+        return np.array([len(frame.records) - start for frame, start in self.parts], np.int64)
+
+    @cached_property
+    def seq(self) -> "npt.NDArray[np.int64]":
+        """Stream sequence of each event."""
+        return self._spread([frame.seq for frame, _ in self.parts])
+
+    @cached_property
+    def idx(self) -> "npt.NDArray[np.int32]":
+        """Index of each event in its frame."""
+        if not self.parts:
+            return np.empty(0, np.int32)
+        return np.concatenate([np.arange(start, len(f.records), dtype=np.int32) for f, start in self.parts])
+
+    @cached_property
+    def attempt(self) -> "npt.NDArray[np.int64]":
+        """Attempt of each event."""
+        return self._spread([frame.attempt for frame, _ in self.parts])
+
+    @cached_property
+    def rank(self) -> "npt.NDArray[np.int64]":
+        """Rank of each event."""
+        return self._spread([frame.rank for frame, _ in self.parts])
+
+    @cached_property
+    def run(self) -> pa.DictionaryArray:
+        """Run of each event."""
+        return self._spread_strings([frame.run for frame, _ in self.parts])
+
+    @cached_property
+    def lane(self) -> pa.DictionaryArray:
+        """`writer.family` of each event: its id without the counter."""
+        return self._spread_strings([f"{frame.writer}.{frame.family}" for frame, _ in self.parts])
+
+    @cached_property
+    def n(self) -> "npt.NDArray[np.int64]":
+        """Counter of each event in its lane."""
+        return np.array([record.n for record in self.records], np.int64)
+
+    @cached_property
+    def step(self) -> pa.Array:
+        """Step of each event; null where the event has none."""
+        steps = [record.step for record in self.records]
+        try:
+            return pa.array(steps, pa.int64())
+        except (OverflowError, pa.ArrowInvalid):  # a step that no BIGINT holds is no step of a training job
+            return pa.array([s if s is None or -(2**63) <= s < 2**63 else None for s in steps], pa.int64())
+
+    @cached_property
+    def time(self) -> pa.Array:
+        """Wall-clock time of each event, as timestamp[ns]."""
+        times = [record.time for record in self.records]
+        try:
+            array = np.array(times, np.int64)
+        except OverflowError:
+            array = np.array([min(max(time, -_TIME_MAX), _TIME_MAX) for time in times], np.int64)
+        return pa.array(array).cast(pa.timestamp("ns"))
+
+    @cached_property
+    def kinds(self) -> pa.DictionaryArray:
+        """Type of each event."""
+        types = [record.type for record in self.records]
+        if types and types.count(types[0]) == len(types):
+            return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(types), np.int32)), pa.array(types[:1]))
+        return strings(types)
+
+    @cached_property
+    def version(self) -> "npt.NDArray[np.int64]":
+        """Version of each event's body, as it was written."""
+        return np.array([record.version for record in self.records], np.int64)
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The event types in this batch."""
+        return frozenset(self.kinds.dictionary.to_pylist())
+
+    def of(self, kind: str, shape: type[Any] | None = None) -> "Selection":
+        """Return the events of one type that can be read as its newest class.
+
+        `shape` is a struct to decode the bodies as, instead of the registered class: fewer fields, or raw ones.
+        What cannot be read is no part of it; the built-in `events` still hold it. With msgspec.Raw the bodies are
+        the bytes of the newest version, not yet read: the caller must find out whether they can be.
+        """
+        found = self._selections.get((kind, shape))
+        if found is None:
+            found = self._selections[kind, shape] = _select(self, kind, shape)
+        return found
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return what `make` returned for this key the first time: for work that a fold shares with `holds`."""
+        if key not in self._notes:
+            self._notes[key] = make()
+        return self._notes[key]  # type: ignore[no-any-return]
+
+    def release(self) -> None:
+        """Let go of everything made so far; a batch and its selections hold one another."""
+        self._selections.clear()
+        self._notes.clear()
+
+    def entries(self, kinds: Iterable[str]) -> Iterator[Entry]:
+        """Yield the readable events of these types (or of all, for "*") one by one, in the order of the log."""
+        wanted = sorted(self.types) if "*" in kinds else [kind for kind in kinds if kind in self.types]
+        found = [(int(at), self.of(kind), i) for kind in wanted for i, at in enumerate(self.of(kind).positions)]
+        if len(wanted) > 1:
+            found.sort(key=lambda item: item[0])
+        if not found:
+            return
+        seq, idx, lane, run = self.seq, self.idx, self.lane, self.run
+        lanes, runs = lane.dictionary.to_pylist(), run.dictionary.to_pylist()
+        lane_at, run_at = lane.indices.to_numpy(), run.indices.to_numpy()
+        for at, selection, i in found:
+            record = self.records[at]
+            yield Entry(
+                int(seq[at]), int(idx[at]), f"{lanes[lane_at[at]]}.{record.n}", record.type, record.version,
+                runs[run_at[at]], int(self.attempt[at]), int(self.rank[at]), record.step, record.time, record.cause,
+                selection.bodies[i],
+            )  # fmt: skip
+
+    def _spread(self, values: list[int]) -> "npt.NDArray[np.int64]":
+        return np.repeat(np.array(values, np.int64), self.counts)
+
+    def _spread_strings(self, values: list[str]) -> pa.DictionaryArray:
+        short = strings(values)
+        return pa.DictionaryArray.from_arrays(
+            pa.array(np.repeat(short.indices.to_numpy(), self.counts)), short.dictionary
+        )
+
+
+class Selection:
+    """The readable events of one type in a batch; `positions` says where they stand in it."""
+
+    def __init__(self, batch: Batch, kind: str, positions: "Positions", bodies: list[Any], newest: "Mask") -> None:
+        self.batch = batch
+        self.type = kind
+        self.positions = positions
+        self.bodies = bodies
+        """Decoded bodies, in order."""
+        self.newest = newest
+        """Which of them were written in the newest version, not lifted to it."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether every event of the batch is in here."""
+        return len(self.positions) == len(self.batch)
+
+    def take(self, array: Any) -> Any:
+        """Cut an array over the batch (numpy or arrow) down to this selection."""
+        if self.whole:
+            return array
+        return array[self.positions] if isinstance(array, np.ndarray) else array.take(pa.array(self.positions))
+
+    def repeat(self, lengths: "npt.NDArray[np.integer[Any]]", array: Any) -> Any:
+        """Repeat the elements of an array over this selection: `lengths[i]` rows come from event i."""
+        if isinstance(array, np.ndarray):
+            return np.repeat(array, lengths)
+        return array.take(pa.array(np.repeat(np.arange(len(array)), lengths)))
+
+    @cached_property
+    def front(self) -> dict[str, Values]:
+        """Place and envelope of each event, by the column names that every table begins with."""
+        batch = self.batch
+        every = (batch.seq, batch.idx, batch.run, batch.attempt, batch.rank, batch.step, batch.time)
+        names = ("seq", "idx", "run", "attempt", "rank", "step", "time")
+        return {name: self.take(array) for name, array in zip(names, every, strict=True)}
+
+    def columns(self, columns: dict[str, Values], lengths: "npt.NDArray[np.integer[Any]] | None" = None) -> Columns:
+        """Return rows for a table: `columns` with place and envelope in front.
+
+        With `lengths`, event i has `lengths[i]` consecutive rows; without, each has one.
+        """
+        if lengths is None:
+            return Columns({**self.front, **columns})
+        return Columns({**{name: self.repeat(lengths, array) for name, array in self.front.items()}, **columns})
+
+
+def _already(frame: Frame, lanes: dict[Lane, int]) -> int:
+    """Return how many leading records of a frame were folded before, and note the frame in `lanes`."""
+    lane = (frame.run, frame.family, frame.writer)
+    last = lanes.get(lane, 0)
+    if frame.records and frame.records[0].n > last:
+        lanes[lane] = frame.records[-1].n
+        return 0
+    doubled = sum(1 for record in frame.records if record.n <= last)
+    lanes[lane] = max(last, *(record.n for record in frame.records)) if frame.records else last
+    return doubled
+
+
+def _resolve(records: list[Record], resolve: Resolve) -> None:
+    for record in records:
+        if _STUB not in bytes(record.body)[:16]:
+            continue
+        try:
+            record.body = msgspec.Raw(resolve(decode(record.body)["$blob"]))
+        except Exception:  # noqa: BLE001, S112  the stub stays: it says what is missing, and the log goes on
+            continue
+
+
+def _select(batch: Batch, kind: str, shape: type[Any] | None) -> Selection:
+    kinds = batch.kinds
+    code = kinds.dictionary.to_pylist().index(kind) if kind in batch.types else -1
+    if code < 0:
+        none = np.empty(0, np.intp)
+        return Selection(batch, kind, none, [], np.empty(0, np.bool_))
+    only = len(kinds.dictionary) == 1
+    positions = np.arange(len(batch)) if only else np.flatnonzero(kinds.indices.to_numpy() == code)
+    records = batch.records if only else [batch.records[at] for at in positions]
+    cls = event_class(kind)
+    if cls is None:
+        return Selection(
+            batch, kind, positions, [decode(record.body) for record in records], np.ones(len(records), np.bool_)
+        )
+    newest = batch.version[positions] == cls.version
+    raws = [record.body for record in records]
+    if newest.all():
+        if shape is msgspec.Raw:
+            return Selection(batch, kind, positions, raws, newest)
+        bodies = _decode_all(raws, decoder_of(cls) if shape is None else _shape_decoder(shape), shape or cls)
+        if bodies is not None:
+            return Selection(batch, kind, positions, bodies, newest)
+    kept: list[int] = []
+    bodies = []
+    for i, record in enumerate(records):
+        event = decode_event(kind, record.version, record.body)
+        if isinstance(event, Unknown):
+            continue
+        if shape is not None:
+            try:
+                raw = record.body if newest[i] else event.encode()
+                event = msgspec.Raw(raw) if shape is msgspec.Raw else _shape_decoder(shape).decode(raw)
+            except msgspec.MsgspecError:
+                continue
+        kept.append(i)
+        bodies.append(event)
+    chosen = np.array(kept, np.intp)
+    return Selection(batch, kind, positions[chosen], bodies, newest[chosen])
+
+
+_list_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+_shape_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def _shape_decoder(shape: type[Any]) -> "msgspec.msgpack.Decoder[Any]":
+    if shape not in _shape_decoders:
+        _shape_decoders[shape] = msgspec.msgpack.Decoder(shape)
+    return _shape_decoders[shape]
+
+
+def _decode_all(raws: list[msgspec.Raw], one: "msgspec.msgpack.Decoder[Any]", kind: type[Any]) -> list[Any] | None:
+    """Decode many bodies in one call, as the array that their bytes are when laid end to end; None if any is bad."""
+    decoder = _list_decoders.get(kind)
+    if decoder is None:
+        decoder = _list_decoders[kind] = msgspec.msgpack.Decoder(list[kind], dec_hook=one.dec_hook)  # type: ignore[valid-type]
+    try:
+        bodies = decoder.decode(_ARRAY32.pack(0xDD, len(raws)) + b"".join(raws))
+    except Exception:  # noqa: BLE001  the caller goes through them one by one and leaves out the bad ones
+        return None
+    return bodies  # type: ignore[no-any-return]

@@ -1,0 +1,65 @@
+"""Bodies as JSON text, the form in which nested values enter DuckDB.
+
+DuckDB reads the literals NaN, Infinity and -Infinity, so that all floats survive; integers keep all their digits.
+"""
+
+import base64
+import json
+import re
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from morphogen.schemas import Names, decode
+
+# A float64 or float32 of msgpack whose exponent is all ones. It may also be found inside other values: that costs time,
+# not truth.
+_NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+
+
+def raw_to_json(raw: "msgspec.Raw | bytes") -> str:
+    """Return the JSON text of a msgpack body."""
+    value = decode(raw)
+    if _NONFINITE.search(bytes(raw)) is None:
+        try:
+            return _encoder.encode(value).decode()
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return to_json(value)
+
+
+def to_json(value: Any) -> str:
+    """Return the JSON text of a plain value; structs, vectors, bytes and keys that are no strings find a form."""
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _hook(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return msgspec.Raw(json.dumps(value.tolist()).encode())
+    if isinstance(value, Names):
+        return value.values
+    raise TypeError(type(value).__name__)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_hook)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Names):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, msgspec.msgpack.Ext):
+        return {"$ext": value.code, "data": base64.b64encode(bytes(value.data)).decode()}
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,28 @@
+"""The projections that are always there, one file each."""
+
+from ..projection import Projection
+from .artifacts import Artifacts
+from .commands import Commands
+from .dead_letters import DeadLetters
+from .events import Events
+from .frames import Frames
+from .layer_health import LayerHealthRows
+from .log_lines import LogLines
+from .metrics import MetricRows
+from .producers import Producers
+from .runs import Runs
+
+BUILTIN: tuple[type[Projection], ...] = (
+    Frames,
+    MetricRows,
+    LayerHealthRows,
+    LogLines,
+    Artifacts,
+    Runs,
+    Commands,
+    DeadLetters,
+    Producers,
+)
+"""All built-in projections but `events`, which is made last: it must know whose tables hold which bodies."""
+
+__all__ = ["BUILTIN", "Events"]

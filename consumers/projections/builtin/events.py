@@ -1,0 +1,131 @@
+"""`events`: everything in the log, one row an event, the body as VARIANT.
+
+Where another projection's tables give a body back exactly (numbers, layer health, log lines), it is not stored a
+second time: the view reads it from there, and only when `body` is asked for.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..batch import UNREADABLE, Batch
+from ..body_json import raw_to_json, to_json
+from ..projection import Projection, Rows
+from ..rows import Columns, strings
+
+_MOST = 2**63 - 1
+
+
+class Events(Projection, name="events", version=1, types=("*",)):
+    """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'."""
+
+    tables = {"_event_rows": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT"}
+
+    def __init__(self, others: tuple[Projection, ...]) -> None:
+        self.holders = tuple(other for other in others if other.bodies)
+        self.views = {
+            "events": self._view(),
+            "unknown_events": f"""
+                SELECT type, version, count(*) AS events, min(seq) AS first_seq, max(seq) AS last_seq
+                FROM _event_rows WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
+            """,
+        }
+
+    def depends(self) -> tuple[str, ...]:
+        """Return the types whose bodies are held elsewhere, and by whom."""
+        return tuple(sorted(f"{kind} in {holder.name}" for holder in self.holders for kind in holder.bodies))
+
+    def fold(self, batch: Batch) -> Rows:
+        """Return a row for each event, and for each message that is no frame."""
+        rows = []
+        if len(batch):
+            rows.append(self._readable(batch))
+        if batch.unreadable:
+            rows.append(_unreadable(batch))
+        return {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows)} if rows else {}
+
+    def _readable(self, batch: Batch) -> Columns:
+        held = np.zeros(len(batch), np.bool_)
+        for holder in self.holders:
+            held[holder.holds(batch)] = True
+        records = batch.records
+        if held.all():
+            bodies: Any = pa.nulls(len(batch), pa.string())
+        else:
+            texts: list[str | None] = [None] * len(batch)
+            for at in np.flatnonzero(~held).tolist():
+                texts[at] = raw_to_json(records[at].body)
+            bodies = pa.array(texts, pa.string())
+        causes = [record.cause for record in records]
+        return Columns(
+            {
+                "seq": batch.seq,
+                "idx": batch.idx,
+                "run": batch.run,
+                "attempt": batch.attempt,
+                "rank": batch.rank,
+                "step": batch.step,
+                "time": batch.time,
+                "lane": batch.lane,
+                "n": batch.n,
+                "type": batch.kinds,
+                "version": batch.version,
+                "cause": pa.nulls(len(batch), pa.string()) if not any(causes) else pa.array(causes, pa.string()),
+                "body": bodies,
+            }
+        )
+
+    def _view(self) -> str:
+        columns = "seq, idx, lane || '.' || n AS id, type, version, run, attempt, rank, step, time, cause"
+        queries = [query for holder in self.holders for query in holder.bodies.values()]
+        if not queries:
+            return f"SELECT {columns}, body FROM _event_rows"
+        held = " UNION ALL ".join(f"SELECT seq, idx, body FROM ({query})" for query in queries)
+        return f"""
+            SELECT {columns}, coalesce(e.body, held.body) AS body
+            FROM _event_rows e LEFT JOIN ({held}) held USING (seq, idx)
+        """
+
+
+def _known() -> str:
+    from morphogen.schemas import event_classes
+
+    pairs = {f"'{cls.type}@{version}'" for cls in event_classes() for version in range(1, cls.version + 1)}
+    return "[" + ", ".join(sorted(pairs)) + "]"
+
+
+def _unreadable(batch: Batch) -> Columns:
+    found = batch.unreadable
+    none = pa.nulls(len(found), pa.string())
+    bodies = [
+        to_json({"reason": one.reason, "subject": one.subject, "bytes": one.size, "start": one.raw}) for one in found
+    ]
+    return Columns(
+        {
+            "seq": np.array([one.seq for one in found], np.int64),
+            "idx": np.zeros(len(found), np.int32),
+            "run": strings([""] * len(found)),
+            "attempt": np.zeros(len(found), np.int64),
+            "rank": np.zeros(len(found), np.int64),
+            "step": pa.nulls(len(found), pa.int64()),
+            "time": pa.array([one.stored for one in found], pa.int64()).cast(pa.timestamp("ns")),
+            "lane": none,
+            "n": pa.nulls(len(found), pa.int64()),
+            "type": strings([UNREADABLE] * len(found)),
+            "version": np.zeros(len(found), np.int64),
+            "cause": none,
+            "body": pa.array(bodies, pa.string()),
+        }
+    )
+
+
+def _joined(rows: list[Columns]) -> Columns:
+    """Lay rows end to end; they are put in the order of the log, as a batch without cuts would have them."""
+    columns: dict[str, Any] = {}
+    for name in rows[0].columns:
+        pieces = [one[name] if isinstance(one[name], pa.Array) else pa.array(one[name]) for one in rows]
+        plain = [p.cast(pa.string()) if isinstance(p, pa.DictionaryArray) else p for p in pieces]
+        columns[name] = pa.concat_arrays(plain)
+    order = pa.array(np.lexsort((np.asarray(columns["idx"]), np.asarray(columns["seq"]))))
+    return Columns({name: column.take(order) for name, column in columns.items()})

@@ -1,0 +1,89 @@
+"""`frames`: one row a message of the log; the books of who wrote how much."""
+
+import numpy as np
+import pyarrow as pa
+
+from ..batch import Batch, Part
+from ..projection import Projection, Rows
+from ..rows import Columns, strings
+
+
+class Frames(Projection, name="frames", version=1, types=("*",)):
+    """Which records each message brought, and when the broker stored it.
+
+    `doubled` counts records that were folded before and therefore left out: 0 in a healthy log.
+    """
+
+    tables = {
+        "_frames": "stored TIMESTAMP_NS, writer VARCHAR, family VARCHAR, first BIGINT, last BIGINT, count INTEGER, "
+        "bytes BIGINT, min_time TIMESTAMP_NS, replay VARCHAR, doubled INTEGER"
+    }
+    views = {
+        "frames": """
+            SELECT seq, stored, run, attempt, rank, writer, family, first, last, count, bytes, step AS max_step,
+                   min_time, time AS max_time, replay, doubled
+            FROM _frames
+        """
+    }
+
+    def fold(self, batch: Batch) -> Rows:
+        """Return a row for each frame; unreadable messages are rows of `events`."""
+        parts = batch.parts
+        if not parts:
+            return {}
+        frames = [part.frame for part in parts]
+        low, high, step = _ranges(batch)
+        return {
+            "_frames": Columns(
+                {
+                    "seq": np.array([frame.seq for frame in frames], np.int64),
+                    "idx": np.zeros(len(frames), np.int32),
+                    "run": strings([frame.run for frame in frames]),
+                    "attempt": np.array([frame.attempt for frame in frames], np.int64),
+                    "rank": np.array([frame.rank for frame in frames], np.int64),
+                    "step": step,
+                    "time": high,
+                    "stored": pa.array([frame.stored for frame in frames], pa.int64()).cast(pa.timestamp("ns")),
+                    "writer": strings([frame.writer for frame in frames]),
+                    "family": strings([frame.family for frame in frames]),
+                    "first": np.array([frame.first for frame in frames], np.int64),
+                    "last": np.array([frame.last for frame in frames], np.int64),
+                    "count": np.array([len(frame.records) for frame in frames], np.int64),
+                    "bytes": np.array([frame.size for frame in frames], np.int64),
+                    "min_time": low,
+                    "replay": strings([frame.replay for frame in frames]),
+                    "doubled": np.array([_doubled(part) for part in parts], np.int64),
+                }
+            )
+        }
+
+
+def _doubled(part: Part) -> int:
+    return part.start
+
+
+def _ranges(batch: Batch) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Return earliest time, latest time and highest step of each frame; null where it brought nothing new."""
+    counts = batch.counts
+    full = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[full]
+    empty = counts == 0
+    if not len(full):
+        none = pa.nulls(len(counts), pa.timestamp("ns"))
+        return none, none, pa.nulls(len(counts), pa.int64())
+    times = np.asarray(batch.time.cast(pa.int64()))
+    steps = batch.step
+    lowest = -(2**63)
+    numbers = np.asarray(steps.fill_null(lowest)) if steps.null_count else np.asarray(steps)
+
+    def spread(values: "np.typing.NDArray[np.int64]", absent: "np.typing.NDArray[np.bool_]") -> pa.Array:
+        column = np.zeros(len(counts), np.int64)
+        column[full] = values
+        return pa.array(column, mask=absent)
+
+    low = spread(np.minimum.reduceat(times, starts), empty).cast(pa.timestamp("ns"))
+    high = spread(np.maximum.reduceat(times, starts), empty).cast(pa.timestamp("ns"))
+    top = np.maximum.reduceat(numbers, starts)
+    without = empty.copy()
+    without[full] |= top == lowest
+    return low, high, spread(top, without)

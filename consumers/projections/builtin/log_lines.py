@@ -1,0 +1,32 @@
+"""`log_lines`: what a job said."""
+
+from ..batch import Batch
+from ..projection import Projection, Rows
+from ..rows import strings
+
+
+class LogLines(Projection, name="log_lines", version=1, types=("log.line",)):
+    """Lines of text with their level, logger and fields."""
+
+    tables = {"log_lines": "level VARCHAR, logger VARCHAR, message VARCHAR, fields VARIANT"}
+    bodies = {
+        "log.line": """
+            SELECT seq, idx, {'message': message, 'level': level, 'logger': logger,
+                              'fields': coalesce(fields::JSON, '{}'::JSON)}::JSON::VARIANT AS body
+            FROM log_lines
+        """
+    }
+
+    def fold(self, batch: Batch) -> Rows:
+        """Return a row for each line."""
+        found = batch.of("log.line")
+        if not len(found):
+            return {}
+        lines = found.bodies
+        columns = {
+            "level": strings([line.level for line in lines]),
+            "logger": strings([line.logger for line in lines]),
+            "message": [line.message for line in lines],
+            "fields": [line.fields or None for line in lines],
+        }
+        return {"log_lines": found.columns(columns)}

@@ -1,0 +1,78 @@
+"""How projections lie in the DuckDB file: schemas, tables, views, and the SQL that makes them.
+
+morphogen.store                  what this file is: its format and the epoch of its log
+morphogen.views                  the public views as they were made
+morphogen.positions              one row a generation: how far it has folded, with its state
+p_<projection>_<generation>.*    the tables of one generation; they only grow
+main.<table>, main.<view>        what people read: the live generation, as of a position where one is set
+"""
+
+from collections.abc import Iterable, Mapping
+
+from .projection import Projection
+from .rows import DOCUMENTS
+
+FORMAT = 1
+AS_OF = "seq <= coalesce(getvariable('as_of')::BIGINT, 9223372036854775807)"
+"""Cuts every public table at the connection's variable `as_of`; without one it is folded away when a query is bound."""
+
+META = """
+    CREATE SCHEMA morphogen;
+    CREATE TABLE morphogen.store(format INTEGER, epoch VARCHAR);
+    CREATE TABLE morphogen.views(name VARCHAR, projection VARCHAR, sql VARCHAR);
+    CREATE TABLE morphogen.positions(
+        projection VARCHAR, version INTEGER, signature VARCHAR, generation INTEGER, epoch VARCHAR,
+        seq BIGINT, state BLOB, live BOOLEAN, error VARCHAR
+    );
+"""
+
+
+def schema_of(projection: str, generation: int) -> str:
+    """Return the schema that holds the tables of one generation."""
+    return f"p_{projection}_{generation}"
+
+
+def create_generation(projection: Projection, generation: int) -> str:
+    """Return the statements that make the empty tables of a generation."""
+    schema = schema_of(projection.name, generation)
+    statements = [f"CREATE SCHEMA {schema}"]
+    for table, columns in projection.columns.items():
+        declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        statements.append(f"CREATE TABLE {schema}.{table}({declared})")
+    return "; ".join(statements)
+
+
+def insert_from(schema: str, table: str, columns: Mapping[str, str], source: str) -> str:
+    """Return the statement that moves a registered Arrow table into a table."""
+    values = ", ".join(
+        f'"{name}"::JSON::VARIANT' if kind == "VARIANT" else f'"{name}"' for name, kind in columns.items()
+    )
+    return f"INSERT INTO {schema}.{table} SELECT {values} FROM {source}"
+
+
+def table_views(projection: Projection, generation: int) -> dict[str, str]:
+    """Return the views over a generation's tables, by name."""
+    schema = schema_of(projection.name, generation)
+    views: dict[str, str] = {}
+    for table, columns in projection.columns.items():
+        names = ", ".join(f'"{name}"' for name in columns)
+        every = f"SELECT {names} FROM {schema}.{table} WHERE {AS_OF}"
+        key = projection.keys.get(table)
+        if key is None:
+            views[table] = every
+            continue
+        parts = ", ".join(f'"{name}"' for name in key)
+        newest = f"row_number() OVER (PARTITION BY {parts} ORDER BY seq DESC, idx DESC, rowid DESC) = 1"
+        views[f"{table}_versions"] = every
+        views[table] = f"{every} QUALIFY {newest}"
+    return views
+
+
+def row_hash(columns: Iterable[tuple[str, str]]) -> str:
+    """Return an expression that hashes a row over all columns; nested documents by their text, NULL unlike NaN."""
+    return f"hash({', '.join(_hashable(name, kind) for name, kind in columns)})"
+
+
+def _hashable(name: str, kind: str) -> str:
+    nested = kind in DOCUMENTS or any(word in kind for word in ("VARIANT", "JSON", "MAP("))
+    return f'"{name}"::JSON::VARCHAR' if nested else f'"{name}"'

@@ -1,0 +1,300 @@
+"""Ask for rows in SQL, from any process and any machine on the bus.
+
+    result = query("SELECT name, avg(value) FROM metrics GROUP BY name", as_of="5m ago")
+    result.pandas()
+
+The projector answers where one runs. Where none does, this process opens the store itself, catches up with the log,
+answers, and lets it go, so that nothing need be started first.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from morphogen.bus.aside import in_thread
+from morphogen.bus.connection import Connection, connect
+from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout, ServiceError
+from morphogen.bus.requests import call, call_stream
+from morphogen.bus.settings import Settings
+
+from .answer import Answer
+from .asof import AsOf, parse_as_of
+from .errors import StoreLocked
+from .formats import Result
+from .local import answer_here, opened
+from .protocol import CONTROL, QUERY, Ask, Control, Status, decode_reply, encode, packed_params
+from .sandbox import Params
+from .snapshot import write_snapshot
+from .source import Progress
+from .sql_errors import KINDS, SqlError, SqlTooLong
+
+AT_ONCE = 0.1  # seconds in which most answers are there
+LOCK_PATIENCE = 10.0  # seconds in which a store that another process owns is tried again
+SNAPSHOT_PATIENCE = 3600.0
+
+_T = TypeVar("_T")
+
+
+def query(
+    sql: str,
+    *,
+    params: Params = None,
+    as_of: AsOf = None,
+    wait: int | bool | None = None,
+    timeout: float = 30.0,
+    max_rows: int | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Return the rows of one SELECT over the projections.
+
+    `params` fill `?` or `$name`. `as_of` answers as the tables stood at a sequence of the log or a time (a datetime,
+    an ISO string, "5m ago"; without a zone it is local). `wait` asks for an answer that holds at least that sequence,
+    or with True all that the log holds now. `max_rows` cuts the answer. `progress(done, total)` hears of the
+    catching up where no projector runs.
+
+    Raises SqlError and what stands below it (refused, too long, too large, busy, position not reached), each in one
+    line, and the errors of the bus. Interrupting it (Ctrl-C) stops the query where it runs.
+    """
+    client = SqlClient.shared(settings)
+    return client.query(
+        sql, params=params, as_of=as_of, wait=wait, timeout=timeout, max_rows=max_rows, progress=progress
+    )
+
+
+def snapshot(
+    target: Path | str, form: str = "duckdb", *, settings: Settings | None = None, progress: Progress | None = None
+) -> Path:
+    """Write all tables at one position into a DuckDB file or a folder of Parquet for outside tools; return its path.
+
+    See `snapshot.write_snapshot` for the names. The projector writes it where one runs on this machine.
+    """
+    return SqlClient.shared(settings).snapshot(target, form, progress=progress)
+
+
+def status(*, settings: Settings | None = None, timeout: float = 5.0) -> Status | None:
+    """Return how the projector stands, or None where none runs."""
+    return SqlClient.shared(settings).status(timeout=timeout)
+
+
+def wait_for(seq: int | None = None, *, timeout: float = 30.0, settings: Settings | None = None) -> int:
+    """Return the projector's position once it is at `seq`, or at the end that the log has now.
+
+    Raises PositionNotReached after `timeout` seconds, NoResponders where no projector runs.
+    """
+    return SqlClient.shared(settings).wait_for(seq, timeout=timeout)
+
+
+class SqlClient:
+    """Asks one bus, from any thread, many questions at once; its connection and loop live in a thread of their own."""
+
+    _all: "dict[tuple[int, Settings], SqlClient]" = {}  # noqa: RUF012  (one for each bus and process)
+    _guard = threading.Lock()
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._conn: Connection | None = None
+        self._connecting: asyncio.Lock | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="morphogen-sql-client", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def shared(cls, settings: Settings | None = None) -> "SqlClient":
+        """Return this process's client of a bus; it stays connected for the next question."""
+        settings = settings or Settings.from_environ()
+        key = (os.getpid(), settings)  # a forked child has no thread of its parent's
+        with cls._guard:
+            client = cls._all.get(key)
+            if client is None:
+                client = cls._all[key] = cls(settings)
+                atexit.register(client.close)
+            return client
+
+    def query(
+        self,
+        sql: str,
+        *,
+        params: Params = None,
+        as_of: AsOf = None,
+        wait: int | bool | None = None,
+        timeout: float = 30.0,
+        max_rows: int | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Return the rows of one SELECT; see the function of the same name."""
+        seq, ns = parse_as_of(as_of)
+        question = Ask(
+            sql=sql,
+            params=packed_params(params),
+            as_of=seq,
+            as_of_ns=ns,
+            wait=int(wait) if wait is not None and not isinstance(wait, bool) else None,
+            fresh=wait is True,
+            timeout=timeout,
+            max_rows=max_rows,
+        )
+        try:
+            encode(question)
+        except NotImplementedError as error:
+            raise SqlError(str(error)) from None
+        given = params if params is None or isinstance(params, dict) else list(params)
+        return self._run(self._ask(question, given, progress))
+
+    def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: Progress | None = None) -> Path:
+        """Write a snapshot; see the function of the same name."""
+        return self._run(self._snapshot(Path(target).expanduser().absolute(), form, progress))
+
+    def status(self, *, timeout: float = 5.0) -> Status | None:
+        """Return how the projector stands, or None where none runs."""
+        try:
+            values = self._run(self._status(timeout))
+        except (NoResponders, NoBroker):
+            return None
+        return Status(**values)
+
+    def wait_for(self, seq: int | None = None, *, timeout: float = 30.0) -> int:
+        """Return the projector's position once it is at `seq`, or at the end that the log has now."""
+        values = self._run(self._control("wait", {"seq": seq, "timeout": timeout}, timeout + 2.0))
+        return int(values["position"])
+
+    def control(self, op: str, args: dict[str, Any] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
+        """Ask the projector for one of its operations. Raises NoResponders where none runs."""
+        return self._run(self._control(op, args or {}, timeout))
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        if self._loop.is_closed() or not self._thread.is_alive():
+            return
+        with type(self)._guard:
+            for key in [key for key, client in self._all.items() if client is self]:
+                del self._all[key]
+        with contextlib.suppress(Exception):
+            if self._conn is not None:
+                asyncio.run_coroutine_threadsafe(self._conn.close(), self._loop).result(3.0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(3.0)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run on the loop's thread and wait; an interrupt cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                with contextlib.suppress(BaseException):
+                    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), self._loop).result(1.0)
+            raise
+
+    @classmethod
+    def _forget(cls) -> None:
+        """Begin anew in a forked child, which has neither the threads nor the lock's owner of its parent."""
+        cls._all = {}
+        cls._guard = threading.Lock()
+
+    async def _connection(self) -> Connection:
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._conn is None:
+                self._conn = await connect(self.settings, name="sql client")
+            return self._conn
+
+    async def _ask(self, question: Ask, params: Any, progress: Progress | None) -> Result:
+        payload = encode(question)
+        question.at_once = AT_ONCE
+        first = encode(question)
+        question.params = params  # here they need no packing
+
+        async def remote(conn: Connection) -> Result:
+            answer = Answer()
+            with contextlib.suppress(RequestTimeout):
+                answer.add(await call(conn, QUERY, first, timeout=AT_ONCE + 5.0))
+                if not answer.later:
+                    return answer.result()
+            stream = call_stream(conn, QUERY, payload, timeout=question.timeout + 2.0)
+            async with contextlib.aclosing(stream) as parts:
+                async for part in parts:
+                    answer.add(part)
+            return answer.result()
+
+        return await self._either(
+            remote, lambda conn: answer_here(conn, self.settings, question, progress), question.timeout
+        )
+
+    async def _snapshot(self, target: Path, form: str, progress: Progress | None) -> Path:
+        async def remote(conn: Connection) -> Path:
+            args = {"target": str(target), "format": form, "host": socket.gethostname()}
+            return Path((await self._asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
+
+        async def here(conn: Connection) -> Path:
+            async with opened(conn, self.settings, progress) as (store, _):
+                return await in_thread(lambda: write_snapshot(store, target, form))
+
+        return await self._either(remote, here, SNAPSHOT_PATIENCE)
+
+    async def _either(
+        self, remote: Callable[[Connection], Awaitable[_T]], here: Callable[[Connection], Awaitable[_T]], timeout: float
+    ) -> _T:
+        """Ask the projector, or do it here where there is none; both may change while we try."""
+        conn = await self._connection()
+        started = time.monotonic()
+        end = started + timeout
+        pause = 0.01
+        while True:
+            try:
+                return await remote(conn)
+            except NoResponders:
+                pass
+            except RequestTimeout as error:
+                raise SqlTooLong(f"the projector did not answer within {timeout:g} s: see `morphogen status`") from error
+            except (Disconnected, ServiceError) as error:
+                # The connection or the projector went away; a query changes nothing, so it is asked again.
+                gone = isinstance(error, Disconnected) or error.kind == "Disconnected"
+                if not gone or time.monotonic() >= end:
+                    raise
+                await asyncio.sleep(pause)
+                await conn.wait_connected(max(0.1, end - time.monotonic()))
+                pause = min(2 * pause, 0.5)
+                continue
+            try:
+                return await here(conn)
+            except StoreLocked as error:
+                if time.monotonic() >= min(end, started + LOCK_PATIENCE):
+                    raise SqlError(
+                        f"another process holds the store and does not answer queries: {error}; see `morphogen status`"
+                    ) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.25)
+
+    async def _status(self, timeout: float) -> dict[str, Any]:
+        if self._conn is not None:
+            return await self._control("status", {}, timeout)
+        conn = await connect(self.settings, name="sql status", start_broker=False)  # to look is not to start one
+        try:
+            return await self._asked(conn, "status", {}, timeout)
+        finally:
+            await conn.close()
+
+    async def _control(self, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:
+        return await self._asked(await self._connection(), op, args, timeout)
+
+    async def _asked(self, conn: Connection, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:
+        reply = decode_reply(await call(conn, CONTROL, encode(Control(op=op, args=args)), timeout=timeout))
+        if reply.failure is not None:
+            raise KINDS.get(reply.failure.kind, SqlError)(reply.failure.line, reply.failure.detail)
+        values: dict[str, Any] = reply.values
+        return values
+
+
+os.register_at_fork(after_in_child=SqlClient._forget)

@@ -1,0 +1,85 @@
+"""Which projections there are: the built-in ones, installed ones, and those that this process registered.
+
+A package brings its own through the entry-point group "morphogen.projections":
+
+    [project.entry-points."morphogen.projections"]
+    alarms = "my_package.alarms:GradientAlarms"
+"""
+
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+
+from .errors import DeclarationError
+from .projection import Projection
+
+GROUP = "morphogen.projections"
+
+_registered: dict[str, type[Projection]] = {}
+
+
+def register(cls: type[Projection]) -> type[Projection]:
+    """Make a projection known to this process; usable as a class decorator. The newest declaration of a name wins."""
+    if not cls.name:
+        raise DeclarationError(f"{cls.__qualname__} has no name: declare class {cls.__name__}(Projection, name=...)")
+    _registered[cls.name] = cls
+    return cls
+
+
+def unregister(name: str) -> None:
+    """Forget a projection that `register` made known."""
+    _registered.pop(name, None)
+
+
+def discover(extra: Iterable[type[Projection]] = (), *, installed: bool = True) -> list[Projection]:
+    """Return all projections in a stable order: built-in ones first, `events` at their head.
+
+    Raises DeclarationError where two share a name, a table or a view, or an entry point cannot be loaded.
+    """
+    from .builtin import BUILTIN, Events
+
+    classes: dict[str, type[Projection]] = {cls.name: cls for cls in BUILTIN}
+    found = [*(_installed() if installed else ()), *_registered.values(), *extra]
+    for cls in found:
+        known = classes.get(cls.name)
+        if known is not None and known is not cls and (cls.name == Events.name or known in BUILTIN):
+            raise DeclarationError(f"{cls.__module__}.{cls.__qualname__}: {cls.name!r} is built in, take another name")
+        classes[cls.name] = cls
+    if Events.name in classes:
+        raise DeclarationError(f"{Events.name!r} is built in, take another name")
+    others = [cls() for cls in classes.values()]
+    projections: list[Projection] = [Events(tuple(others)), *others]
+    _refuse_doubles(projections)
+    return projections
+
+
+def _installed() -> Iterable[type[Projection]]:
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            cls = point.load()
+        except Exception as error:
+            raise DeclarationError(
+                f"projection {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}; "
+                "mend or uninstall its package"
+            ) from error
+        if not (isinstance(cls, type) and issubclass(cls, Projection) and cls.name):
+            raise DeclarationError(f"entry point {point.name!r} ({point.value}) is no named Projection class")
+        yield cls
+
+
+def _refuse_doubles(projections: list[Projection]) -> None:
+    owners: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    for projection in projections:
+        names = [*projection.tables, *projection.views, *(f"{table}_versions" for table in projection.keys)]
+        for name in names:
+            if name in owners:
+                raise DeclarationError(
+                    f"{name!r} is declared by the projections {owners[name]!r} and {projection.name!r}: rename one"
+                )
+            owners[name] = projection.name
+        for kind in projection.bodies:
+            if kind in kinds:
+                raise DeclarationError(
+                    f"bodies of {kind!r} are declared by {kinds[kind]!r} and {projection.name!r}: keep one"
+                )
+            kinds[kind] = projection.name

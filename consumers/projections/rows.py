@@ -1,0 +1,106 @@
+"""What a fold returns: columns of a table, and how they become an Arrow table."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from .body_json import to_json
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .batch import Batch
+    from .projection import Projection
+
+Values = Any
+"""A column: a numpy array, an arrow array, or a list of plain values."""
+
+ARROW = {
+    "BIGINT": pa.int64(), "INT8": pa.int64(), "LONG": pa.int64(), "INTEGER": pa.int32(), "INT": pa.int32(),
+    "SMALLINT": pa.int16(), "TINYINT": pa.int8(), "UBIGINT": pa.uint64(), "UINTEGER": pa.uint32(),
+    "USMALLINT": pa.uint16(), "UTINYINT": pa.uint8(), "DOUBLE": pa.float64(), "FLOAT": pa.float32(),
+    "REAL": pa.float32(), "BOOLEAN": pa.bool_(), "BOOL": pa.bool_(), "VARCHAR": pa.string(), "TEXT": pa.string(),
+    "BLOB": pa.binary(), "TIMESTAMP_NS": pa.timestamp("ns"),
+}  # fmt: skip
+"""Arrow types of the DuckDB types that have one meaning; columns of other types are cast by DuckDB on insert."""
+
+DOCUMENTS = ("VARIANT", "JSON")
+"""DuckDB types of columns whose values are nested: they travel as JSON text."""
+
+
+class Columns:
+    """Rows of one table, column by column, all of the same length."""
+
+    def __init__(self, columns: Mapping[str, Values]) -> None:
+        self.columns = dict(columns)
+        lengths = {len(column) for column in self.columns.values()}
+        if len(lengths) > 1:
+            sizes = ", ".join(f"{name} {len(column)}" for name, column in self.columns.items())
+            raise ValueError(f"columns of one table differ in length: {sizes}")
+        self._length = lengths.pop() if lengths else 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, name: str) -> Values:
+        return self.columns[name]
+
+    def arrow(self, types: Mapping[str, str]) -> pa.Table:
+        """Return the rows as an Arrow table for a DuckDB table with these columns and types, which must be all here."""
+        if missing := [name for name in types if name not in self.columns]:
+            raise ValueError(f"the fold returned no column {', '.join(missing)}")
+        if extra := [name for name in self.columns if name not in types]:
+            raise ValueError(f"the fold returned {', '.join(extra)}, which the table does not declare")
+        return pa.table({name: _array(self.columns[name], kind) for name, kind in types.items()})
+
+
+def _array(values: Values, kind: str) -> pa.Array:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if kind in DOCUMENTS:
+        return pa.array([None if value is None else to_json(value) for value in values], pa.string())
+    wanted = ARROW.get(kind.split(" USING ", maxsplit=1)[0])
+    if isinstance(values, np.ndarray):
+        array = pa.array(values, from_pandas=False)
+        return array.cast(wanted) if wanted == pa.timestamp("ns") else array
+    return pa.array(values, wanted)
+
+
+def strings(values: Sequence[str | None]) -> pa.DictionaryArray:
+    """Return strings that repeat as a dictionary array, words in the order of their first use."""
+    return pa.array(values, pa.string()).dictionary_encode()
+
+
+def nullable(values: "npt.NDArray[Any]", missing: "npt.NDArray[np.bool_] | None") -> pa.Array:
+    """Return an array with nulls where `missing` is true; NaN stays NaN."""
+    return pa.array(values, mask=missing, from_pandas=False)
+
+
+def rows_by_event(projection: "Projection", batch: "Batch") -> dict[str, Columns]:
+    """Fold a batch by the projection's `rows`, event by event."""
+    wide = len(projection.tables) != 1
+    only = next(iter(projection.tables), "")
+    collected: dict[str, list[tuple[Any, ...]]] = {}
+    for entry in batch.entries(projection.types):
+        front = (entry.seq, entry.idx, entry.run, entry.attempt, entry.rank, _step(entry.step), entry.time)
+        for row in projection.rows(entry):
+            table, values = row if wide else (only, row)
+            collected.setdefault(table, []).append((*front, *values))
+    rows: dict[str, Columns] = {}
+    for table, tuples in collected.items():
+        if table not in projection.columns:
+            raise ValueError(f"a row for table {table!r}, which is not declared")
+        names = list(projection.columns[table])
+        wrong = next((row for row in tuples if len(row) != len(names)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"a row of {len(wrong) - 7} values for table {table!r}, which has {len(names) - 7} columns"
+            )
+        rows[table] = Columns(dict(zip(names, map(list, zip(*tuples, strict=True)), strict=True)))
+    return rows
+
+
+def _step(step: int | None) -> int | None:
+    return step if step is None or -(2**63) <= step < 2**63 else None

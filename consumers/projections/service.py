@@ -1,0 +1,395 @@
+"""The SQL service: answers everyone's queries from inside the one process that owns the store.
+
+    service = await serve(store, conn)
+    ...
+    await service.close()
+
+Queries run in a few threads, each on a cursor of its own, and leave as Arrow chunks with flow control. Nothing that
+an asker does holds the projector up: a query has limits of time, memory and bytes, one that nobody takes the answer
+of is ended, and past a bounded queue the reply is "busy".
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from morphogen.bus.aside import in_thread
+from morphogen.bus.requests import Responder, respond
+from morphogen.bus.streams import LOG, stream_info
+from morphogen.schemas.errors import MorphogenError
+
+from .answer import Chunks, answer_parts
+from .asof import cut_at
+from .protocol import (
+    CONTROL,
+    QUERY,
+    QUEUE,
+    Ask,
+    Control,
+    Failure,
+    Part,
+    Reply,
+    Status,
+    decode_ask,
+    decode_control,
+    encode,
+)
+from .sandbox import MEMORY, Limits, MemoryFence, Query, data_size, harden
+from .snapshot import write_snapshot
+from .sql_errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge, SqlTooLong
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.bus.settings import Settings
+
+    from .store import Store
+
+_log = logging.getLogger("morphogen.projections")
+_LATER = encode(Part(later=True))
+_HEADROOM = 1 << 30  # bytes beyond DuckDB's limit that all queries together may take
+_YOUNG = 0.5  # seconds within which a query is not held responsible for the memory that is taken
+_LOOK = 0.02  # seconds between two looks at the memory while queries run
+_PARTING = 3.0  # seconds that queries have to end when the service closes
+_GRACE = 0.25  # seconds after which a query that ignored DuckDB's own limit is interrupted
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceLimits:
+    """What all askers together may take: `threads` run at once, `waiting` wait, a query at most `longest` seconds.
+
+    `idle` is how long an answer waits for its asker to take the next chunk before its transaction is ended.
+    """
+
+    threads: int = 4
+    waiting: int = 64
+    longest: float = 3600.0
+    idle: float = 30.0
+    bytes: int = 1 << 30
+    memory: int = MEMORY
+    query_memory: int = 512 << 20
+
+
+async def serve(
+    store: "Store",
+    conn: "Connection",
+    settings: "Settings | None" = None,
+    *,
+    limits: ServiceLimits | None = None,
+    controls: "Mapping[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] | None" = None,
+) -> "Service":
+    """Harden the store and answer on the bus until the Service is closed.
+
+    `controls` adds operations to status, wait and snapshot, such as the projector's rebuild.
+    """
+    service = Service(store, conn, limits or ServiceLimits(), dict(controls or {}))
+    await service._open(settings)
+    return service
+
+
+async def serve_until_cancelled(store: "Store", conn: "Connection") -> None:
+    """Serve with the usual limits until this task is cancelled, as `run_projector` wants it."""
+    service = await serve(store, conn)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await service.close()
+
+
+class Service:
+    """Answers while it is open; make one with `serve`."""
+
+    def __init__(self, store: "Store", conn: "Connection", limits: ServiceLimits, controls: dict[str, Any]) -> None:
+        self._store = store
+        self._conn = conn
+        self._limits = limits
+        self._controls = {"status": self._status, "wait": self._wait, "snapshot": self._snapshot, **controls}
+        self._temporary: Path | None = None
+        self._hardened: object = None
+        self._workers = Workers(limits.threads)
+        self._one_snapshot = asyncio.Lock()
+        self._responders: list[Responder] = []
+        self._fence = MemoryFence()
+        self._most = data_size() + limits.memory + _HEADROOM
+        self._at_work: set[_Running] = set()  # also those that nobody waits for any more
+        self._watch: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._answered = 0
+
+    async def _open(self, settings: "Settings | None") -> None:
+        folder = self._store.path.parent if settings is None else settings.projections_dir
+        self._temporary = folder / "spill"
+        self._harden()
+        room = self._limits.threads + self._limits.waiting + 64  # past that it is the queue of the bus that waits
+        self._responders.append(await respond(self._conn, CONTROL, self._control, queue=QUEUE, concurrency=room))
+        self._responders.append(await respond(self._conn, QUERY, self._query, queue=QUEUE, concurrency=room))
+
+    async def close(self) -> None:
+        """Stop answering; queries that run are interrupted and their askers told."""
+        for responder in self._responders:
+            await responder.close()
+        self._responders = []
+        for running in list(self._at_work):
+            running.stop(SqlCancelled("the service was closed"))
+        end = time.monotonic() + _PARTING
+        while self._at_work and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        self._workers.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._fence.lift()
+
+    def _harden(self) -> None:
+        """Close the database off; again after the store had to open its file anew."""
+        con = self._store._con
+        if self._hardened is not con:
+            harden(self._store.cursor(), temporary=self._temporary, memory=self._limits.memory)
+            self._hardened = con
+
+    def _guard_memory(self) -> None:
+        """Put the fence up before a query begins, and see to it that it is moved along and taken down again."""
+        self._fence.renew()
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_memory(), name="morphogen sql memory")
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            if not self._at_work:
+                self._fence.lift()
+                return
+            if self._fence.renew() > self._most:
+                # Not those that have only begun: they are not the ones that hold it.
+                for running in [one for one in self._at_work if one.age > _YOUNG]:
+                    running.stop(SqlTooLarge("all queries together need more memory than they may: this one was stopped"))
+
+    # Queries
+
+    async def _query(self, payload: bytes) -> AsyncGenerator[bytes, None]:
+        try:
+            ask = decode_ask(payload)
+            if ask.at_once is not None:
+                yield await self._at_once(ask, ask.at_once)
+                return
+            async with contextlib.aclosing(self._parts(ask)) as parts:
+                async for part in parts:
+                    yield part
+        except SqlError as error:
+            yield encode(Part(failure=_failure(error)))
+        except (MorphogenError, ValueError) as error:  # a message that is no Ask is a ValueError too
+            yield encode(Part(failure=Failure(kind="SqlError", line=" ".join(str(error).split()))))
+
+    async def _at_once(self, ask: Ask, patience: float) -> bytes:
+        """Return the answer where it is one part and soon there, otherwise that it must be asked for as a stream."""
+        whole: bytes | None = None
+        try:
+            async with asyncio.timeout(patience), contextlib.aclosing(self._parts(ask)) as parts:
+                async for part in parts:
+                    if whole is not None:
+                        return _LATER
+                    whole = part
+        except SqlError:
+            raise
+        except TimeoutError:
+            return _LATER
+        return whole or _LATER
+
+    async def _parts(self, ask: Ask) -> AsyncGenerator[bytes, None]:
+        if self._waiting >= self._limits.threads + self._limits.waiting:
+            raise SqlBusy(f"{self._waiting} queries are being answered or wait; try again in a moment")
+        self._waiting += 1
+        try:
+            end = time.monotonic() + min(ask.timeout, self._limits.longest)
+            await self._reach(ask, end)
+            async with contextlib.aclosing(_Running(self, ask, end).parts()) as parts:
+                async for part in parts:
+                    yield part
+            self._answered += 1
+        finally:
+            self._waiting -= 1
+
+    async def _reach(self, ask: Ask, end: float) -> None:
+        """Wait until the tables are as far as the query wants them."""
+        goal = ask.wait or 0
+        if ask.as_of is not None:
+            goal = max(goal, ask.as_of)
+        if ask.fresh or (ask.as_of_ns is not None and self._beyond_tables(ask.as_of_ns)):
+            goal = max(goal, await self._log_end())
+        if goal > self._store.position():
+            await reach(self._store, goal, max(0.0, end - time.monotonic()))
+
+    def _beyond_tables(self, ns: int) -> bool:
+        """Tell whether messages stored by that time may still be on their way into the tables."""
+        row = self._store.cursor().execute("SELECT epoch_ns(max(stored)) FROM frames").fetchone()
+        return row is None or row[0] is None or ns >= row[0]
+
+    async def _log_end(self) -> int:
+        return (await stream_info(self._conn, LOG)).last_seq
+
+    # Control
+
+    async def _control(self, payload: bytes) -> bytes:
+        try:
+            request: Control = decode_control(payload)
+            operation = self._controls.get(request.op)
+            if operation is None:
+                raise SqlError(f"this projector knows no {request.op!r}; it knows {', '.join(sorted(self._controls))}")
+            return encode(Reply(values=await operation(request.args)))
+        except SqlError as error:
+            return encode(Reply(failure=_failure(error)))
+        except (MorphogenError, ValueError, OSError) as error:
+            return encode(Reply(failure=Failure(kind="SqlError", line=" ".join(str(error).split()))))
+
+    async def _status(self, _args: dict[str, Any]) -> dict[str, Any]:
+        position, head = self._store.position(), await self._log_end()
+        status = Status(
+            position=position,
+            head=head,
+            lag=max(0, head - position),
+            epoch=self._store.epoch,
+            tables=await asyncio.to_thread(self._store.views),
+            version=metadata.version("morphogen"),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            running=self._waiting,
+            answered=self._answered,
+        )
+        return {name: getattr(status, name) for name in status.__struct_fields__}
+
+    async def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
+        seq = args.get("seq")
+        goal = await self._log_end() if seq is None else int(seq)
+        await reach(self._store, goal, float(args.get("timeout", 30.0)))
+        return {"position": self._store.position()}
+
+    async def _snapshot(self, args: dict[str, Any]) -> dict[str, Any]:
+        host = socket.gethostname()
+        if args.get("host", host) != host:
+            raise SnapshotFailed(f"the projector runs on {host} and writes its snapshots there: ask for one on {host}")
+        target, form = Path(str(args["target"])), str(args.get("format", "duckdb"))
+        async with self._one_snapshot:
+            path = await in_thread(lambda: write_snapshot(self._store, target, form))
+        return {"path": str(path), "host": host}
+
+
+class _Running:
+    """One query between its thread, which makes chunks, and the loop, which sends them."""
+
+    def __init__(self, service: Service, ask: Ask, end: float) -> None:
+        self._service = service
+        self._ask = ask
+        self._end = end
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Queue[bytes | SqlError | None] = asyncio.Queue()
+        self._room = threading.Semaphore(8)
+        self._over = threading.Event()
+        self._reason: SqlError = SqlCancelled("the query was cancelled")
+        self._query: Query | None = None
+        self._began: float | None = None
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """Yield the parts of the answer; close it to interrupt the query."""
+        self._service._harden()
+        self._service._guard_memory()
+        self._service._at_work.add(self)
+        self._service._workers.do(self._work)
+        left = self._end - time.monotonic()
+        alarm = self._loop.call_later(max(0.0, left) + _GRACE, self._late)
+        try:
+            while (item := await self._ready.get()) is not None:
+                if isinstance(item, SqlError):
+                    raise item
+                self._room.release()
+                yield item
+        finally:
+            alarm.cancel()
+            self.stop()
+
+    @property
+    def age(self) -> float:
+        """Seconds since a thread took it up."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def stop(self, reason: SqlError | None = None) -> None:
+        """Interrupt the query, if it still runs."""
+        if not self._over.is_set():
+            self._reason = reason or self._reason
+            self._over.set()
+            query = self._query
+            if query is not None:
+                query.stop(reason)
+            self._room.release()  # wakes the thread where it waits to hand a part over
+
+    def _late(self) -> None:
+        error = SqlTooLong(f"no answer within {self._ask.timeout:g} s: narrow the query, or allow more with a timeout")
+        self._ready.put_nowait(error)  # the asker need not wait for a function that cannot be interrupted
+        self.stop(error)
+
+    def _work(self) -> None:
+        """Run the query in a thread of the pool."""
+        end: SqlError | None = None
+        try:
+            self._answer()
+        except SqlError as error:
+            end = error
+        except Exception as error:  # noqa: BLE001  whatever it is, it is that query's and not the service's end
+            _log.debug("a query failed", exc_info=True)
+            end = SqlError(f"the query failed: {' '.join(str(error).split())[:300] or type(error).__name__}")
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._ended, end)
+
+    def _ended(self, end: SqlError | None) -> None:
+        self._service._at_work.discard(self)
+        self._ready.put_nowait(end)
+
+    def _answer(self) -> None:
+        service, ask = self._service, self._ask
+        self._began = time.monotonic()
+        if self._over.is_set():
+            raise self._reason
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise SqlTooLong(f"no thread was free within {ask.timeout:g} s: try again, or allow more with a timeout")
+        store = service._store
+        position = store.position()
+        as_of = cut_at(store, ask.as_of, ask.as_of_ns, position)
+        limits = Limits(
+            seconds=left, rows=ask.max_rows, bytes=service._limits.bytes, memory=service._limits.query_memory
+        )
+        query = Query(store.cursor(), ask.sql, params=ask.params, as_of=as_of, limits=limits, timeout=ask.timeout)
+        self._query = query
+        if self._over.is_set():
+            raise self._reason
+        with query:
+            for part in answer_parts(query, Chunks(), position, as_of):
+                self._hand_over(part)
+
+    def _hand_over(self, part: bytes) -> None:
+        if not self._room.acquire(timeout=self._service._limits.idle):
+            raise SqlTooLong(f"the answer was given up: nobody took it for {self._service._limits.idle:g} s")
+        if self._over.is_set():
+            raise self._reason
+        self._loop.call_soon_threadsafe(self._ready.put_nowait, part)
+
+
+async def reach(store: "Store", goal: int, timeout: float) -> None:
+    """Return when the tables hold the log up to `goal`. Raises PositionNotReached after `timeout` seconds."""
+    if store.position() >= goal or await store.reached(goal, timeout):
+        return
+    raise PositionNotReached(
+        f"the tables hold the log up to {store.position()}, not up to {goal}, after {timeout:.1f} s: is the projector "
+        "behind, or the sequence beyond the end of the log?"
+    )
+
+
+def _failure(error: SqlError) -> Failure:
+    return Failure(kind=type(error).__name__, line=error.line, detail=error.detail)

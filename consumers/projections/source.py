@@ -1,0 +1,47 @@
+"""The log of a broker as a source to fold: the archive first, then the live log."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from morphogen.bus.past import extent, past
+
+from .batch import Message
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.bus.settings import Settings
+
+Progress = Callable[[int, int], None]
+"""Called with (sequences done, sequences to do) after each commit."""
+
+
+class Source(Protocol):
+    """The past and the present of one log."""
+
+    def read(
+        self, after: int, upto: int | None = None, *, follow: bool = False
+    ) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later."""
+        ...
+
+    async def end(self) -> int:
+        """Return the last sequence of the log, 0 where it is empty."""
+        ...
+
+
+class LogSource:
+    """Archive and log of the broker that `conn` is connected to."""
+
+    def __init__(self, conn: "Connection", settings: "Settings") -> None:
+        self._conn = conn
+        self._settings = settings
+
+    def read(
+        self, after: int, upto: int | None = None, *, follow: bool = False
+    ) -> AsyncGenerator[Sequence[Message], None]:
+        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later."""
+        return past(self._conn, self._settings, after=after, upto=upto, follow=follow)
+
+    async def end(self) -> int:
+        """Return the last sequence of archive and log."""
+        return (await extent(self._conn, self._settings)).last

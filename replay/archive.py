@@ -1,0 +1,191 @@
+"""Move the log into its Parquet archive, and let the log forget what is safely there.
+
+What was archived counts segment by segment: a kill or Ctrl-C at any moment costs at most the segment in work, which
+the next run writes anew. The log is trimmed only after the archived files were read back, hashed, and compared
+with the log message by message.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from morphogen.bus.archive import Archive, ArchiveWriter
+from morphogen.bus.archive_writer import SegmentWriter
+from morphogen.bus.connection import Connection
+from morphogen.bus.errors import ArchiveDamaged, LogGap
+from morphogen.bus.past import sequence_at
+from morphogen.bus.reader import Message, read
+from morphogen.bus.settings import Settings
+from morphogen.bus.streams import DUPLICATE_WINDOW_S, LOG, stream_info, trim
+
+from .span import Progress, silent
+
+KEEP = 7 * 86400.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What one run of the archive did: new sequences `first` to `last` (none where last < first), and its state now.
+
+    `trimmed` is how many messages the log forgot; `repaired` are the first sequences of segments written again.
+    """
+
+    epoch: str
+    first: int
+    last: int
+    messages: int
+    archived: int
+    files: int
+    bytes: int
+    trimmed: int = 0
+    repaired: tuple[int, ...] = ()
+
+
+async def archive(
+    conn: Connection,
+    settings: Settings,
+    *,
+    upto: int | None = None,
+    trim_log: bool = False,
+    keep: float = KEEP,
+    repair: bool = False,
+    accept_gap: bool = False,
+    progress: Progress = silent,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> ArchiveReport:
+    """Archive all that the log has (up to `upto`) and the archive has not, and return what was done.
+
+    `trim_log` then purges the archived part of the log, less what was stored within the last `keep` seconds (at
+    least the two minutes in which the broker refuses duplicates). `repair` writes damaged files again, as long as the
+    log has their messages. `accept_gap` goes on where the log begins after the archive's end.
+
+    Raises LogGap, ArchiveDamaged, ArchiveBusy, ArchiveError (the disk), and what the bus raises.
+    """
+    info = await stream_info(conn, LOG)
+    box = Archive.of(settings, info.epoch)
+    with box.writing(info.first_seq) as writer:
+        repaired = await _repair(conn, box, writer, info.first_seq, progress) if repair else ()
+        first = box.covered + 1
+        if info.first_seq > first and info.last_seq >= first and not accept_gap:
+            raise LogGap(first, info.first_seq - 1, f"restore {box.folder}, or accept the gap to go on without them")
+        end = info.last_seq if upto is None else min(upto, info.last_seq)
+        messages = 0
+        if end >= first:
+            messages = await _extend(conn, box, writer, end, accept_gap=accept_gap, progress=progress)
+        trimmed = 0
+        if trim_log:
+            seconds = max(keep, DUPLICATE_WINDOW_S)
+            upper = await sequence_at(conn, settings, now_ns() - int(seconds * 1e9)) - 1
+            trimmed = await _trim(conn, box, min(upper, box.covered), progress)
+    files = sum(len(segment.files) for segment in box.manifest.segments)
+    return ArchiveReport(info.epoch, first, box.covered, messages, box.covered, files, box.bytes, trimmed, repaired)
+
+
+async def _extend(
+    conn: Connection, box: Archive, writer: ArchiveWriter, end: int, *, accept_gap: bool, progress: Progress
+) -> int:
+    """Append (covered, end] to the archive; return how many messages that were."""
+    start = box.covered
+    count = 0
+    segment = writer.segment()
+    try:
+        async for batch in _whole(conn, start, end, accept_gap):
+            offset = 0
+            while offset < len(batch):
+                offset += await _finish(segment.add, batch[offset:] if offset else batch)
+                if segment.full:
+                    await _finish(_commit, writer, segment)
+                    segment = writer.segment()
+            count += len(batch)
+            progress(batch[-1].seq - start, end - start, "messages")
+        if box.covered < end:
+            await _finish(_commit, writer, segment, end)
+    except asyncio.CancelledError:
+        if segment.rows and box.covered < segment.position:
+            _commit(writer, segment)
+        raise
+    finally:
+        segment.abort()
+    return count
+
+
+async def _whole(conn: Connection, after: int, end: int, accept_gap: bool) -> AsyncGenerator[list[Message], None]:
+    """Read the log, and raise LogGap where it was trimmed meanwhile by somebody else."""
+    position = after
+    reader = read(conn, after=after, upto=end)
+    try:
+        async for batch in reader:
+            if len(batch) != batch[-1].seq - position and not (accept_gap and position == after):
+                first = (await stream_info(conn, LOG)).first_seq
+                if first > position + 1:
+                    raise LogGap(position + 1, first - 1, "the log was trimmed while it was archived")
+            position = batch[-1].seq
+            yield batch
+    finally:
+        await reader.aclose()
+
+
+def _commit(writer: ArchiveWriter, segment: SegmentWriter, last: int | None = None) -> None:
+    writer.commit(segment.seal(last))
+
+
+async def _finish(call: Callable[..., _T], *args: object) -> _T:
+    """Run a blocking call in a thread; when cancelled, wait for its end first, so that nothing is left half done."""
+    task = asyncio.ensure_future(asyncio.to_thread(call, *args))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _repair(
+    conn: Connection, box: Archive, writer: ArchiveWriter, log_first: int, progress: Progress
+) -> tuple[int, ...]:
+    """Write segments with damaged files again. Raises ArchiveDamaged where the log no longer has one."""
+    repaired = []
+    for old, lines in await asyncio.to_thread(box.damages, progress):
+        if old.first + sum(last - first + 1 for first, last in old.gaps if first == old.first) < log_first:
+            damage = lines[0].split(". Restore")[0]
+            raise ArchiveDamaged(f"{damage}; the log begins at {log_first}, so only a backup has it: restore it")
+        segment = writer.segment(old.first)
+        try:
+            async for batch in read(conn, after=old.first - 1, upto=old.last):
+                await _finish(segment.add_all, batch)
+            await _finish(_commit, writer, segment, old.last)
+        finally:
+            segment.abort()
+        repaired.append(old.first)
+    return tuple(repaired)
+
+
+async def _trim(conn: Connection, box: Archive, upto: int, progress: Progress) -> int:
+    """Compare what the log still has up to `upto` with the archive, then let the log forget it."""
+    first = (await stream_info(conn, LOG)).first_seq
+    if upto < first:
+        return 0
+    for segment, lines in await asyncio.to_thread(box.damages, progress, first):
+        if segment.first <= upto:
+            raise ArchiveDamaged(f"nothing was trimmed: {lines[0]}")
+    archived = _each(box.read(after=first - 1, upto=upto))
+    async for batch in read(conn, after=first - 1, upto=upto):
+        differing = await _finish(_first_difference, batch, archived)
+        if differing is not None:
+            raise ArchiveDamaged(
+                f"nothing was trimmed: message {differing} of the log is not the one in {box.folder}; "
+                "move that folder away and archive again"
+            )
+        progress(batch[-1].seq - first + 1, upto - first + 1, "messages compared")
+    return await trim(conn, upto + 1)
+
+
+def _each(batches: Iterator[list[Message]]) -> Iterator[Message]:
+    for batch in batches:
+        yield from batch
+
+
+def _first_difference(batch: list[Message], archived: Iterator[Message]) -> int | None:
+    return next((message.seq for message in batch if tuple(message) != tuple(next(archived, ()))), None)

@@ -1,0 +1,159 @@
+"""Make tables anew from the first event on, beside the live ones, and put them in their place when they are done.
+
+Where a projector runs it is asked to, for it alone owns the file; otherwise it is done here. Readers see the old
+tables until the new ones are whole. A rebuild that was interrupted can be resumed.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from morphogen.bus.connection import Connection
+from morphogen.bus.errors import NoResponders
+from morphogen.bus.past import extent
+from morphogen.bus.requests import call
+from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.duckfile import set_aside
+from morphogen.consumers.projections.errors import PositionBeyondLog, StoreDamaged
+from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.projection import Projection
+from morphogen.consumers.projections.projector import store_path
+from morphogen.consumers.projections.protocol import CONTROL, Control, decode_reply, encode
+from morphogen.consumers.projections.store import Generation, Store
+
+from .errors import RebuildFailed
+from .past_source import FOLD_BYTES, PastSource, blobs_of
+from .span import Progress, silent
+
+Operation = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+_POLL = 0.2  # seconds
+_PATIENCE = 15.0  # seconds that a projector may be away (it restarts, or the broker does)
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """Which projections were made anew, up to which sequence, and whether a running projector did it."""
+
+    projections: tuple[str, ...]
+    position: int
+    by_projector: bool
+    seconds: float
+
+
+async def rebuild(
+    conn: Connection | None,
+    settings: Settings,
+    names: Iterable[str] | None = None,
+    *,
+    resume: bool = False,
+    epoch: str | None = None,
+    projections: Sequence[Projection] | None = None,
+    progress: Progress = silent,
+) -> RebuildReport:
+    """Rebuild these projections, or all. Without a connection the archive alone is read (`epoch` may say whose).
+
+    `resume` goes on with what an interrupted rebuild has built. A store that is damaged, or has seen more than the
+    log holds, is kept aside and made anew when all are rebuilt. Raises RebuildFailed, StoreLocked, DeclarationError
+    for a name that is not known, LogGap, and what else the bus raises.
+    """
+    began = time.monotonic()
+    wanted = None if names is None else list(names)
+    if conn is not None:
+        with contextlib.suppress(NoResponders):
+            return await _ask_projector(conn, wanted, resume, progress, began)
+    reach = await extent(conn, settings, epoch)
+    path = store_path(settings, reach.epoch)
+    source = PastSource(conn, settings, epoch=reach.epoch)
+
+    async def fill(*, fresh: bool) -> RebuildReport:
+        with await asyncio.to_thread(Store.open, path, projections, epoch=reach.epoch) as store:
+            built = _begin(store, wanted, resume=resume) if not fresh and store.front() else list(store.generations)
+            follower = Follower(
+                store, source, resolve=blobs_of(conn) if conn is not None else None, batch_bytes=FOLD_BYTES
+            )
+            position = await follower.catch_up(progress=lambda done, total: progress(done, total, "messages"))
+            for one in built:
+                if one.error is not None:
+                    raise RebuildFailed(one.error)
+            made = tuple(sorted(one.projection.name for one in built))
+            return RebuildReport(made, position, by_projector=False, seconds=time.monotonic() - began)
+
+    try:
+        return await fill(fresh=False)
+    except (StoreDamaged, PositionBeyondLog):
+        if wanted is not None:
+            raise
+        await asyncio.to_thread(set_aside, path)
+        return await fill(fresh=True)
+
+
+def controls(store: Store) -> dict[str, Operation]:
+    """Return the operations that a projector's SQL service has to answer, so that `rebuild` and `verify` can ask."""
+
+    async def begin(args: dict[str, Any]) -> dict[str, Any]:
+        begun = await asyncio.to_thread(_begin, store, args.get("names"), resume=bool(args.get("resume")))
+        return {"begun": [[one.projection.name, one.number] for one in begun]}
+
+    async def generations(_args: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "head": max(store.head, store.front()),
+            "generations": [[one.projection, one.generation, one.seq, one.live, one.error] for one in store.status()],
+        }
+
+    return {"rebuild": begin, "generations": generations}
+
+
+async def ask(conn: Connection, operation: str, args: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the running projector answers. Raises NoResponders where none runs, RebuildFailed with its reason."""
+    request = encode(Control(op=operation, args=args or {}))
+    reply = decode_reply(await call(conn, CONTROL, request, timeout=60.0))
+    if reply.failure is not None:
+        raise RebuildFailed(reply.failure.line)
+    return dict(reply.values)
+
+
+def _begin(store: Store, names: list[str] | None, *, resume: bool) -> list[Generation]:
+    building = [one for one in store.generations if not one.live and one.seq > 0 and one.error is None]
+    kept = [one for one in building if resume and (names is None or one.projection.name in names)]
+    held = {one.projection.name for one in kept}
+    known = [projection.name for projection in store.projections]
+    wanted = [name for name in (known if names is None else names) if name not in held]
+    return kept + (store.rebuild(wanted) if wanted else [])
+
+
+async def _ask_projector(
+    conn: Connection, names: list[str] | None, resume: bool, progress: Progress, began: float
+) -> RebuildReport:
+    answer = await ask(conn, "rebuild", {"names": names, "resume": resume})
+    begun = {(name, number) for name, number in answer["begun"]}
+    goal = int((await ask(conn, "generations"))["head"])
+    heard = time.monotonic()
+    while True:
+        try:
+            state = await ask(conn, "generations")
+            heard = time.monotonic()
+        except NoResponders:
+            if time.monotonic() - heard > _PATIENCE:
+                raise RebuildFailed(
+                    "the projector stopped during the rebuild: start it again, it goes on where it was"
+                ) from None
+            await asyncio.sleep(_POLL)
+            continue
+        found = [
+            (seq, live, error) for name, number, seq, live, error in state["generations"] if (name, number) in begun
+        ]
+        if len(found) < len(begun):
+            raise RebuildFailed("another rebuild began meanwhile and took the place of this one")
+        for _, _, error in found:
+            if error is not None:
+                raise RebuildFailed(error)
+        done = min((seq for seq, _, _ in found), default=goal)
+        progress(min(done, goal), goal, "messages")
+        if all(live for _, live, _ in found):
+            made = tuple(sorted(name for name, _ in begun))
+            return RebuildReport(made, done, by_projector=True, seconds=time.monotonic() - began)
+        await asyncio.sleep(_POLL)

@@ -1,0 +1,68 @@
+"""Where a replay begins and ends, how fast it goes, and how far something is: what a person types, as values."""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from .errors import BadRange
+
+Progress = Callable[[int, int, str], None]
+"""Gets what is done, what there is in all, and the unit."""
+
+Point = int | datetime
+"""A place in the log: a stream sequence, or a moment of storing."""
+
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def silent(done: int, total: int, unit: str) -> None:
+    """Say nothing."""
+
+
+def parse_point(text: str, now: datetime | None = None) -> Point:
+    """Read a sequence (`8123`), a time (`2026-11-20`, `2026-11-20T14:05:00+01:00`; UTC if it names no zone) or `-2h`.
+
+    Raises BadRange for anything else.
+    """
+    text = text.strip()
+    if text.isdecimal():
+        return int(text)
+    if match := _AGO.fullmatch(text):
+        return (now or datetime.now(UTC)) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRange(
+            f"{text!r} is no place in the log: write a sequence (8123), a time (2026-11-20T14:05) or an age (-2h)"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_speed(text: str) -> float | None:
+    """Read `10x`, `0.5x`, `1` or `max`; None means as fast as it goes. Raises BadRange."""
+    text = text.strip().lower()
+    if text == "max":
+        return None
+    try:
+        speed = float(text.removesuffix("x"))
+    except ValueError:
+        speed = math.nan
+    if not 0 < speed < math.inf:
+        raise BadRange(f"{text!r} is no speed: write a factor above 0, such as 10x or 0.5x, or max")
+    return speed
+
+
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment as unix nanoseconds, exactly; without a zone it is UTC."""
+    whole = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def due(first: int, stored: int, speed: float | None) -> float:
+    """Return how many seconds after the start a message is due that was stored at `stored`, the first one at `first`.
+
+    Both are unix nanoseconds. A clock that stepped back makes no message due before the start.
+    """
+    return 0.0 if speed is None else max(0, stored - first) / 1e9 / speed

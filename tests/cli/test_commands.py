@@ -1,0 +1,244 @@
+"""Every verb, as a person types it, against a real broker."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import morphogen
+from morphogen.bus.settings import Settings
+
+
+def cli(*arguments: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "morphogen.cli", *arguments],
+        capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def ok(*arguments: str) -> str:
+    done = cli(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def recorded(settings: Settings) -> Settings:
+    """A log with one finished run in it."""
+    with morphogen.record("digits", config={"lr": 0.1}) as run:
+        for step in range(20):
+            run.log(loss=1 / (step + 1), step=step)
+    return settings
+
+
+def test_up_status_down(settings: Settings) -> None:
+    assert "not running" in cli("status").stdout
+    assert cli("status").returncode == 1
+    assert "broker at nats://127.0.0.1:" in ok("up")
+    assert "none running" in ok("status")
+    assert "broker stopped" in ok("down")
+    assert "no broker was running" in ok("down")
+
+
+def test_a_projector_in_the_background_answers_and_ends_with_sigterm(recorded: Settings) -> None:
+    started = ok("up", "--projector")
+    pid = int(started.split("projector, pid ")[1].split()[0])
+    try:
+        assert json.loads(ok("sql", "SELECT count(*) AS n FROM metrics", "-f", "json", "--wait")) == [{"n": 20}]
+        assert f"pid {pid}" in ok("status")
+        assert "rebuilt metrics" in ok("rebuild", "metrics")
+        assert "all is as the log says" in ok("verify")
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    for _ in range(100):
+        if "none running" in cli("status").stdout:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the projector did not end")
+
+
+def test_sql_in_every_format(recorded: Settings, tmp_path: Path) -> None:
+    question = "SELECT step, value FROM metrics WHERE step < 3 ORDER BY step"
+
+    table = ok("sql", question)
+    assert "step" in table
+    assert "0.333" in table
+    assert list(csv.DictReader(io.StringIO(ok("sql", question, "--format", "csv"))))[1] == {"step": "1", "value": "0.5"}
+    assert json.loads(ok("sql", question, "-f", "json"))[0] == {"step": 0, "value": 1.0}
+    assert len(ok("sql", question, "-f", "jsonl").splitlines()) == 3
+    ok("sql", question, "-o", str(tmp_path / "rows.parquet"))
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == 3
+    piped = subprocess.run(
+        [sys.executable, "-m", "morphogen.cli", "sql", "-", "-f", "arrow"], input=question.encode(), capture_output=True, check=True
+    )
+    assert piped.stdout
+
+
+def test_the_past_in_sql(recorded: Settings) -> None:
+    assert json.loads(ok("sql", "SELECT count(*) AS n FROM events", "--as-of", "1", "-f", "json")) == [{"n": 1}]
+    assert json.loads(ok("sql", "SELECT status FROM runs", "--as-of", "1", "-f", "json")) == [{"status": "running"}]
+    assert json.loads(ok("sql", "SELECT count(*) AS n FROM events", "--as-of", "1h ago", "-f", "json")) == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("sql", "selct 1"), "syntax error"),
+        (("sql", "DROP TABLE metrics"), "refused"),
+        (("sql", "WITH x AS (INSERT INTO metrics VALUES (1)) SELECT 1"), "refused"),
+        (("sql", "SELECT * FROM nothing"), "nothing"),
+        (("sql", "SELECT 1", "--as-of", "yesterday-ish"), "yesterday-ish"),
+        (("replay", "--from", "soon"), "soon"),
+        (("replay", "--speed", "fast"), "fast"),
+        (("dead", "show", "7"), "no dead letter"),
+        (("blob", "get", "00" * 32, "x"), "blob"),
+        (("schema", "no.such"), "no.such"),
+        (("schema", "--import", "no_such_module"), "no_such_module"),
+        (("send", "t", "n", "--arg", "novalue"), "key=value"),
+        (("--url", "ftp://x", "status"), "ftp://x"),
+        (("--url", "nats://127.0.0.1:9", "sql", "SELECT 1"), "no broker"),
+        (("--creds", "/no/such/file", "status"), "/no/such/file"),
+        (("rebuild", "no_such_projection"), "no_such_projection"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_a_code(settings: Settings, arguments: tuple[str, ...], says: str) -> None:
+    done = cli(*arguments)
+
+    assert done.returncode == 1, done
+    assert says in done.stderr
+    assert done.stderr.startswith("morphogen: ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_a_wrong_option_is_a_usage_error(settings: Settings) -> None:
+    assert cli("sql").returncode == 2
+    assert cli("nonsense").returncode == 2
+    assert cli("sql", "SELECT 1", "--format", "xml").returncode == 2
+
+
+def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in ok("replay", "--run", "digits", "--type", "run.*").splitlines()]
+    assert [line["type"] for line in lines] == ["run.started", "run.finished"]
+    assert "new messages" in ok("archive")
+    assert "nothing new" in ok("archive", "--trim", "--keep", "0")
+    assert len(ok("replay", "--type", "metrics.scalars").splitlines()) == 20
+    assert "into bus as replay" in cli("replay", "--into", "bus").stderr
+    cli("replay", "--into", str(tmp_path / "then.duckdb"))
+    assert (tmp_path / "then.duckdb").exists()
+    written = Path(ok("snapshot", str(tmp_path / "snap"), "--format", "parquet").strip())
+    assert pq.read_table(written / "metrics.parquet").num_rows == 20
+
+
+def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings) -> None:
+    import duckdb
+
+    ok("sql", "SELECT 1")
+    (path,) = recorded.projections_dir.glob("*.duckdb")
+    with duckdb.connect(str(path)) as con:
+        ((schema,),) = con.execute("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'p_metrics_%'").fetchall()
+        con.execute(f"UPDATE {schema}.metrics SET value = 99 WHERE step = 7")
+
+    done = cli("verify")
+
+    assert done.returncode == 3
+    assert "metrics" in done.stdout
+    assert "99" in done.stdout
+
+
+def test_commands_and_dead_letters(settings: Settings) -> None:
+    from morphogen.bus import Bus
+
+    command = ok("send", "trainer", "set_lr", "--arg", "lr=0.5", "--arg", "why=because", "--run", "digits").strip()
+    seen: list[object] = []
+    with Bus.open() as bus:
+        with bus.serve("trainer", {"set_lr": lambda command: seen.append(command.args)}, backoff=(0.05,)):
+            for _ in range(100):
+                if seen:
+                    break
+                time.sleep(0.05)
+        lost = bus.send("trainer", "unheard_of", {"a": 1}, run="digits")
+        with bus.serve("trainer", {"set_lr": print}):
+            for _ in range(100):
+                if bus.dead.list():
+                    break
+                time.sleep(0.05)
+    assert seen == [{"lr": 0.5, "why": "because"}]
+    assert "unheard_of" in ok("dead", "list")
+    (letter,) = [json.loads(line) for line in ok("dead", "list", "--json").splitlines()]
+    assert (letter["command_id"], letter["args"]) == (lost, {"a": 1})
+    assert json.loads(ok("dead", "show", lost))["name"] == "unheard_of"
+    again = ok("dead", "retry", lost).strip()
+    assert again not in {lost, command}
+    assert "no dead letters" in ok("dead", "list")
+    statuses = dict(json.loads(line).values() for line in ok("sql", "SELECT command_id, status FROM commands", "-f", "jsonl").splitlines())
+    assert statuses == {command: "done", lost: "retried", again: "issued"}
+
+
+def test_blobs_go_and_come(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 3_000_000)
+    digest = ok("blob", "put", str(tmp_path / "in")).strip()
+    ok("blob", "get", digest, str(tmp_path / "out"))
+
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
+
+
+def test_tail_shows_what_comes(recorded: Settings) -> None:
+    shown = ok("tail", "--no-follow", "-n", "100")
+    assert "run.started" in shown
+    assert "run.finished" in shown
+    rows = [json.loads(line) for line in ok("tail", "--no-follow", "-n", "100", "--json", "--family", "metrics").splitlines()]
+    assert len(rows) == 20
+
+    child = subprocess.Popen([sys.executable, "-m", "morphogen.cli", "tail", "-n", "0"], stdout=subprocess.PIPE, text=True)
+    time.sleep(2)
+    with morphogen.record("later") as run:
+        run.line("here I am")
+    assert child.stdout is not None
+    assert any("here I am" in child.stdout.readline() for _ in range(10))
+    child.send_signal(signal.SIGINT)
+    assert child.wait(10) == 130
+    child.stdout.close()
+
+
+def test_schema_of_ones_own_events(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: int\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path)}
+    document = json.loads(cli("schema", "--import", "mine", **env).stdout)
+    assert {"mine.thing@1", "metrics.scalars@1"} <= set(document["$defs"])
+
+    lock = str(tmp_path / "lock.json")
+    assert cli("schema", "--import", "mine", "--lock", lock, **env).returncode == 0
+    assert cli("schema", "--import", "mine", "--check", lock, **env).returncode == 0
+    (tmp_path / "mine.py").write_text(
+        "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: float\n"
+    )
+    changed = cli("schema", "--import", "mine", "--check", lock, **env)
+    assert changed.returncode == 1
+    assert "mine.thing version 1 changed" in changed.stdout
+
+
+def test_every_verb_has_help_and_stands_in_the_readme() -> None:
+    import typer
+
+    from morphogen.cli import verbs  # noqa: F401
+    from morphogen.cli.app import app
+
+    group = typer.main.get_command(app)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    docs = readme + "".join(path.read_text() for path in (Path(__file__).parents[2] / "docs").glob("*.md"))
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, f"{name} has no help"
+        assert f"morphogen {name}" in docs, f"{name} is not in the documents"

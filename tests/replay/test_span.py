@@ -1,0 +1,73 @@
+"""What people type as places and speeds, and when a message is due."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from morphogen.replay.errors import BadRange
+from morphogen.replay.span import due, nanoseconds, parse_point, parse_speed
+
+moments = st.integers(0, 2**62)
+speeds = st.floats(1e-3, 1e6)
+
+
+@given(moments, st.lists(moments, min_size=2, max_size=20), speeds)
+def test_messages_are_due_in_the_order_in_which_they_were_stored(first: int, stored: list[int], speed: float) -> None:
+    stored.sort()
+
+    schedule = [due(first, moment, speed) for moment in stored]
+
+    assert schedule == sorted(schedule)
+    assert all(moment >= 0 for moment in schedule)
+
+
+@given(moments, st.integers(0, 2**50), speeds)
+def test_a_replay_takes_the_time_that_it_took_divided_by_the_speed(first: int, span: int, speed: float) -> None:
+    assert due(first, first + span, speed) == pytest.approx(span / 1e9 / speed)
+    assert due(first, first + span, 2 * speed) == pytest.approx(due(first, first + span, speed) / 2)
+
+
+@given(moments, moments)
+def test_at_full_speed_everything_is_due_at_once(first: int, stored: int) -> None:
+    assert due(first, stored, None) == 0
+
+
+def test_a_clock_that_stepped_back_makes_nothing_due_before_the_start() -> None:
+    assert due(1_000, 10, 1.0) == 0
+
+
+@pytest.mark.parametrize(("text", "speed"), [("10x", 10.0), ("0.5X", 0.5), ("1", 1.0), ("max", None), (" MAX ", None)])
+def test_speeds_are_read(text: str, speed: float | None) -> None:
+    assert parse_speed(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x", "-1x", "nan", "inf", "fast"])
+def test_bad_speeds_are_told_with_what_to_write(text: str) -> None:
+    with pytest.raises(BadRange, match="such as 10x"):
+        parse_speed(text)
+
+
+def test_places_are_sequences_times_and_ages() -> None:
+    now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    assert parse_point("8123") == 8123
+    assert parse_point("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC)
+    assert parse_point("2026-11-20T14:05:00+01:00") == datetime(2026, 11, 20, 13, 5, tzinfo=UTC)
+    assert parse_point("-2h", now) == now - timedelta(hours=2)
+    assert parse_point("-1.5d", now) == now - timedelta(hours=36)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "-2", "2026-13-01", "-h", "1.5"])
+def test_bad_places_are_told_with_what_to_write(text: str) -> None:
+    with pytest.raises(BadRange, match="write a sequence"):
+        parse_point(text)
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))
+def test_a_moment_keeps_its_microseconds(moment: datetime) -> None:
+    ns = nanoseconds(moment)
+
+    assert datetime(1970, 1, 1) + timedelta(microseconds=ns // 1000) == moment
+    assert ns % 1000 == 0

@@ -1,0 +1,204 @@
+"""What the tables say is proven against the log, and what is wrong is named."""
+
+import duckdb
+import msgspec
+import pytest
+
+from morphogen.bus.connection import Connection
+from morphogen.bus.settings import Settings
+from morphogen.bus.streams import LOG, stream_info, trim
+from morphogen.consumers.projections.projector import store_path
+from morphogen.replay.archive import archive
+from morphogen.replay.rebuild import rebuild
+from morphogen.replay.verify import verify
+from morphogen.schemas import Metrics, Record, encode_frame
+
+from .conftest import Body, Callable, fill
+from .test_rebuild import projector
+
+
+async def damage(conn: Connection, settings: Settings, *statements: str) -> None:
+    """Change the live file behind everybody's back."""
+    path = store_path(settings, (await stream_info(conn, LOG)).epoch)
+    with duckdb.connect(str(path)) as con:
+        for statement in statements:
+            con.execute(statement)
+
+
+def test_sound_tables_are_equal_and_every_table_is_compared(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        last = await fill(conn, "a", range(10), per_frame=3)
+        await rebuild(conn, settings)
+        later = await fill(conn, "a", range(10, 12))
+        seen: list[tuple[int, int, str]] = []
+
+        report = await verify(conn, settings, progress=lambda *step: seen.append(step))
+
+        assert report.ok, list(report.lines())
+        assert (report.position, report.last, report.messages) == (last, later, later)
+        assert {"metrics", "layer_health"} <= {table.table for table in report.tables}
+        assert next(table.log[0] for table in report.tables if table.table == "metrics") == 30
+        assert {unit for _, _, unit in seen} >= {"messages folded", "tables compared", "messages read"}
+        assert list(settings.home.glob("verify-*")) == []
+        assert list(report.lines())[-1].endswith("all is as the log says")
+
+    bus(body)
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        (
+            "UPDATE p_metrics_1.metrics SET value = 0.25 WHERE seq = 4 AND name = 'loss'",
+            "table metrics, seq 4, idx 0: value is '0.25', the log says '0.5'",
+        ),
+        ("DELETE FROM p_layer_health_1.layer_health WHERE seq = 8 AND layer = 'b'", "only the log has the row"),
+        (
+            "INSERT INTO p_metrics_1.metrics SELECT * FROM p_metrics_1.metrics WHERE seq = 7 LIMIT 1",
+            "only the live table",
+        ),
+        (
+            "UPDATE p_metrics_1.metrics SET value = NULL WHERE isnan(value) AND seq = 7",
+            "value is None, the log says 'nan'",
+        ),
+    ],
+)
+def test_a_change_behind_the_tables_back_is_named_by_table_place_and_value(
+    bus: Callable[[Body], None], statement: str, text: str
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await rebuild(conn, settings)
+        await damage(conn, settings, statement)
+
+        report = await verify(conn, settings)
+
+        assert not report.ok
+        assert len(report.differences) == 1
+        assert text in str(report.differences[0])
+        assert str(report.differences[0]) == next(report.lines())
+        assert sum(not table.equal for table in report.tables) == 1
+
+        await rebuild(conn, settings, [report.differences[0].table])
+        assert (await verify(conn, settings)).ok
+
+    bus(body)
+
+
+def test_the_first_difference_is_the_first_in_the_log(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(20), per_frame=4)
+        await rebuild(conn, settings)
+        await damage(
+            conn, settings, "UPDATE p_metrics_1.metrics SET value = -1 WHERE seq >= 4 AND (seq > 4 OR idx >= 2)"
+        )
+
+        (difference,) = (await verify(conn, settings)).differences
+
+        assert (difference.table, difference.seq, difference.idx) == ("metrics", 4, 2)
+        assert difference.live is not None
+        assert difference.live["value"] == "-1.0"
+
+    bus(body)
+
+
+def test_a_running_projector_is_verified_too(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(6))
+        await rebuild(conn, settings)
+        await damage(conn, settings, "UPDATE p_metrics_1.metrics SET value = 0.25 WHERE seq = 4 AND name = 'loss'")
+        async with projector(conn, settings):
+            report = await verify(conn, settings)
+            assert str(report.differences[0]) == "table metrics, seq 4, idx 0: value is '0.25', the log says '0.5'"
+            await rebuild(conn, settings)
+            report = await verify(conn, settings)
+            assert report.ok, list(report.lines())
+            assert len(report.tables) >= 5
+
+    bus(body)
+
+
+def test_a_record_whose_crc_is_wrong_is_named(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(2))
+        event = Metrics(values={"x": 1.0})
+        record = Record(1, event.type, 1, 0, 5, msgspec.Raw(event.encode()))
+        data = bytearray(encode_frame([record], run="b", attempt=1, rank=0, writer="ef" * 8, family="metrics"))
+        data[-1] ^= 1
+        await conn.publish_ack("morphogen.log.b.metrics.1-0", bytes(data))
+        await conn.publish_ack("morphogen.log.b.metrics.1-0", b"no frame at all")
+        await rebuild(conn, settings)
+
+        report = await verify(conn, settings)
+
+        (fault,) = report.faults
+        assert fault.startswith("message 7 (morphogen.log.b.metrics.1-0): damaged record at byte 0")
+        assert report.unreadable == 1
+        assert all(table.equal for table in report.tables)
+        assert not report.ok
+
+    bus(body)
+
+
+def test_a_damaged_archive_is_named_even_while_the_log_has_it_all(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await archive(conn, settings)
+        await rebuild(conn, settings)
+        path = next(settings.archive_dir.glob("**/*.parquet"))
+        whole = path.read_bytes()
+        spot = whole.index(b"parquet-cpp-arrow") + 3  # what no reader of rows looks at
+        path.write_bytes(whole[:spot] + bytes([whole[spot] ^ 1]) + whole[spot + 1 :])
+
+        report = await verify(conn, settings)
+
+        (fault,) = report.faults
+        assert f"archived file {path} is damaged: its SHA-256" in fault
+        assert all(table.equal for table in report.tables)
+
+    bus(body)
+
+
+def test_a_past_that_cannot_be_read_to_its_end_is_a_fault(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await rebuild(conn, settings)
+        await archive(conn, settings)
+        path = next(settings.archive_dir.glob("**/*.parquet"))
+        path.write_bytes(path.read_bytes()[:-100])
+
+        report = await verify(conn, settings)
+
+        assert not report.ok
+        assert [str(path) in fault for fault in report.faults] == [True]
+
+    bus(body)
+
+
+def test_without_tables_the_past_alone_is_checked(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await archive(conn, settings, upto=9)
+        await trim(conn, 7)
+
+        report = await verify(conn, settings)
+
+        assert report.ok
+        assert (report.position, report.messages) == (0, 15)
+        assert (await verify(None, settings)).messages == 9
+
+    bus(body)
+
+
+def test_tables_that_know_more_than_the_log_are_a_fault(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await rebuild(conn, settings)
+        await damage(conn, settings, "UPDATE morphogen.positions SET seq = 999")
+
+        report = await verify(conn, settings)
+
+        assert not report.ok
+        assert "the tables have seen message 999, but the log ends at 15" in report.faults[0]
+
+    bus(body)

@@ -1,0 +1,284 @@
+"""A query is answered by the projector where one runs, and in this process where none does."""
+
+import datetime as dt
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.query import SqlClient, query, status, wait_for
+from morphogen.consumers.projections.sql_errors import PositionNotReached, SqlError, SqlTooLong
+
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+def test_without_a_projector_this_process_catches_up_and_answers(log: Any, settings: Settings) -> None:
+    log.metrics(3, 10)
+    heard: list[tuple[int, int]] = []
+
+    result = query("SELECT count(*) FROM metrics", progress=lambda done, total: heard.append((done, total)))
+
+    assert result.scalar() == 30
+    assert heard[-1] == (3, 3)
+    assert status() is None
+
+
+def test_an_empty_log_has_empty_tables(settings: Settings) -> None:
+    assert query("SELECT count(*) FROM events").scalar() == 0
+
+
+def test_the_store_is_let_go_after_an_answer(log: Any, settings: Settings) -> None:
+    log.metrics()
+    query("SELECT 1")
+    (path,) = settings.projections_dir.glob("*.duckdb")
+
+    code = "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT count(*) FROM metrics').fetchone()[0])"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "10"
+
+
+def test_a_running_projector_answers(log: Any, projector: "subprocess.Popen[str]") -> None:
+    seq = log.metrics(5, 10)
+
+    result = query("SELECT count(*) AS n, max(value) AS top FROM metrics", wait=seq)
+
+    assert result.rows() == [(50, 1.0)]
+    assert result.position >= seq
+    found = status()
+    assert found is not None
+    assert found.pid == projector.pid
+    assert found.lag == 0
+    assert "metrics" in found.tables
+
+
+def test_wait_true_reads_ones_own_writes(log: Any, projector: "subprocess.Popen[str]") -> None:
+    for written in range(1, 21):
+        log.metrics(1, 1)
+        assert query("SELECT count(*) FROM metrics", wait=True).scalar() == written
+    assert wait_for() == 20
+
+
+@pytest.mark.parametrize("with_projector", [True, False])
+def test_waiting_for_what_never_comes_names_position_and_goal(
+    log: Any, start_projector: Start, with_projector: bool
+) -> None:
+    log.metrics(2)
+    if with_projector:
+        start_projector()
+        wait_for()
+
+    with pytest.raises(PositionNotReached, match=r"2\b.*\b99") as caught:
+        query("SELECT 1", wait=99, timeout=0.3)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SqlError, match=r"\b99\b"):
+        query("SELECT 1", as_of=99, timeout=0.3)
+
+
+@pytest.mark.parametrize("with_projector", [True, False])
+def test_as_of_answers_as_the_tables_stood(log: Any, start_projector: Start, with_projector: bool) -> None:
+    log.metrics(2)
+    time.sleep(0.05)
+    between = dt.datetime.now()  # a time without a zone is local
+    aware = between.astimezone(dt.UTC)
+    time.sleep(0.05)
+    log.metrics(3)
+    if with_projector:
+        start_projector()
+    count = "SELECT count(*) FROM metrics"
+
+    assert query(count, wait=True).scalar() == 50
+    assert [query(count, as_of=seq).scalar() for seq in range(6)] == [0, 10, 20, 30, 40, 50]
+    for moment in (between, aware, between.isoformat(), aware.isoformat(), aware.isoformat().replace("+00:00", "Z")):
+        result = query(count, as_of=moment)
+        assert (result.scalar(), result.as_of) == (20, 2)
+    assert query(count, as_of="3").scalar() == 30
+    assert query(count, as_of="0s ago").scalar() == 50
+    assert query(count, as_of="1 day ago").scalar() == 0
+    assert query("SELECT count(*) FROM events", as_of=1).scalar() == 10
+    with pytest.raises(SqlError, match="future"):
+        query(count, as_of=between + dt.timedelta(hours=1))
+    with pytest.raises(SqlError, match="no sequence and no time"):
+        query(count, as_of="yesterday-ish")
+
+
+@pytest.mark.parametrize("with_projector", [True, False])
+def test_parameters_arrive_as_they_were_given(log: Any, start_projector: Start, with_projector: bool) -> None:
+    log.metrics()
+    if with_projector:
+        start_projector()
+    moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678901)
+
+    result = query(
+        "SELECT $i::HUGEINT, $f::DOUBLE, $s, $b, $n, $t::TIMESTAMP, $d::DATE, $l::BIGINT[]",
+        params={
+            "i": 2**100, "f": float("inf"), "s": "né'\"; --", "b": b"\x00\xff", "n": None,
+            "t": moment, "d": moment.date(), "l": [1, 2],
+        },
+    )  # fmt: skip
+
+    assert result.rows() == [(2**100, float("inf"), "né'\"; --", b"\x00\xff", None, moment, moment.date(), [1, 2])]
+    assert query("SELECT ?::INT + ?::INT", params=(1, 2)).scalar() == 3
+    with pytest.raises(SqlError, match="parameter"):
+        query("SELECT ?", params=[object()])
+
+
+def test_an_error_is_one_line_with_the_place_apart(log: Any, projector: "subprocess.Popen[str]") -> None:
+    with pytest.raises(SqlError) as caught:
+        query("SELECT nope\nFROM metricss")
+
+    assert "metricss does not exist" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.detail.startswith("LINE 2: FROM metricss")
+    assert "^" in caught.value.detail
+
+
+def test_a_large_answer_arrives_whole_and_max_rows_cuts_it(log: Any, projector: "subprocess.Popen[str]") -> None:
+    sql = "SELECT i, repeat('x', 50) AS s, i::DOUBLE / 3 AS v FROM range(300000) t(i)"
+
+    result = query(sql)
+
+    assert len(result) == 300_000
+    assert result.arrow().column("i").to_pylist() == list(range(300_000))
+    assert not result.truncated
+    few = query(sql, max_rows=1000)
+    assert (len(few), few.truncated) == (1000, True)
+
+
+def test_many_askers_are_answered_at_once(log: Any, projector: "subprocess.Popen[str]", settings: Settings) -> None:
+    seq = log.metrics(4, 25)
+    wait_for(seq)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.extend(query("SELECT count(*) FROM metrics").scalar() for _ in range(10))
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert answers == [100] * 120
+
+
+def test_processes_without_a_projector_take_turns(log: Any, settings: Settings) -> None:
+    log.metrics(2, 10)
+    code = "from morphogen.consumers.projections.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
+    askers = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+
+    results = [process.communicate(timeout=60) for process in askers]
+
+    assert [out.strip() for out, _ in results] == ["20"] * 4, results
+
+
+def test_a_store_that_someone_holds_and_does_not_serve_is_one_clear_line(log: Any, settings: Settings) -> None:
+    log.metrics()
+    query("SELECT 1")
+    (path,) = settings.projections_dir.glob("*.duckdb")
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "held"
+
+    try:
+        with pytest.raises(SqlError, match="another process holds the store") as caught:
+            query("SELECT 1", timeout=0.5)
+        assert "\n" not in str(caught.value)
+    finally:
+        holder.communicate("")
+    assert query("SELECT 1").scalar() == 1
+
+
+def test_a_projector_that_ends_and_comes_back_is_not_noticed(log: Any, start_projector: Start) -> None:
+    log.metrics()
+    first = start_projector()
+    assert query("SELECT count(*) FROM metrics", wait=True).scalar() == 10
+    first.kill()
+    first.wait()
+
+    assert query("SELECT count(*) FROM metrics").scalar() == 10  # answered here
+    start_projector()
+    assert query("SELECT count(*) FROM metrics").scalar() == 10
+
+
+def test_an_interrupted_asker_stops_its_query(log: Any, projector: "subprocess.Popen[str]", settings: Settings) -> None:
+    client = SqlClient.shared(settings)
+    endless = "SELECT count(*) FROM range(1000000000000)"
+    code = (
+        "import sys\nfrom morphogen.consumers.projections.query import query\nprint('asking', flush=True)\n"
+        f"try: query({endless!r}, timeout=60)\nexcept KeyboardInterrupt: print('stopped', flush=True)"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert asker.stdout is not None
+    assert asker.stdout.readline().strip() == "asking"
+    _until(lambda: _running(client) == 1)
+
+    asker.send_signal(2)
+
+    out, errors = asker.communicate(timeout=10)
+    assert out.strip() == "stopped", errors
+    _until(lambda: _running(client) == 0)
+
+
+def test_an_asker_that_is_killed_leaves_no_query_behind(
+    log: Any, projector: "subprocess.Popen[str]", settings: Settings
+) -> None:
+    code = "from morphogen.consumers.projections.query import query\nquery('SELECT * FROM range(1000000000000)', timeout=60)"
+    asker = subprocess.Popen([sys.executable, "-c", code])
+    client = SqlClient.shared(settings)
+    _until(lambda: _running(client) == 1)
+
+    asker.kill()
+    asker.wait()
+
+    _until(lambda: _running(client) == 0, seconds=20)
+
+
+def test_a_query_is_stopped_at_its_time_limit(log: Any, projector: "subprocess.Popen[str]") -> None:
+    started = time.monotonic()
+
+    with pytest.raises(SqlTooLong, match=r"0\.5 s"):
+        query("SELECT count(*) FROM range(1000000000000)", timeout=0.5)
+
+    assert time.monotonic() - started < 5
+    assert query("SELECT 1").scalar() == 1
+
+
+def test_the_store_file_stays_locked_while_answers_are_given(
+    log: Any, projector: "subprocess.Popen[str]", settings: Settings, tmp_path: Path
+) -> None:
+    log.metrics()
+    query("SELECT * FROM events", wait=True).to_parquet(tmp_path / "events.parquet")
+    (path,) = settings.projections_dir.glob("*.duckdb")
+    code = "import duckdb, sys; duckdb.connect(sys.argv[1])"
+
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+
+    assert "lock" in done.stderr
+    assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/events.parquet'").fetchall() == [(10,)]
+
+
+def _running(client: SqlClient) -> int:
+    found = client.status()
+    assert found is not None
+    return found.running
+
+
+def _until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -1,0 +1,223 @@
+"""Values come out of the store exactly, in every form that can hold them."""
+
+import csv
+import datetime as dt
+import io
+import json
+import math
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.cells import Moment
+from morphogen.consumers.projections.formats import Result
+from morphogen.consumers.projections.query import query
+
+MOMENT = "TIMESTAMP_NS '2026-01-02 03:04:05.123456789'"
+CASES: list[tuple[str, Any]] = [
+    ("'nan'::DOUBLE", math.nan),
+    ("'inf'::DOUBLE", math.inf),
+    ("'-inf'::FLOAT", -math.inf),
+    ("5e-324::DOUBLE", 5e-324),
+    ("'-9223372036854775808'::BIGINT", -(2**63)),
+    ("18446744073709551615::UBIGINT", 2**64 - 1),
+    ("'170141183460469231731687303715884105727'::HUGEINT", 2**127 - 1),
+    ("'-170141183460469231731687303715884105728'::HUGEINT", -(2**127)),
+    ("'340282366920938463463374607431768211455'::UHUGEINT", 2**128 - 1),
+    ("sum(9223372036854775807)", 2**63 - 1),
+    ("'123456789012345678901234567890.12345678'::DECIMAL(38, 8)", Decimal("123456789012345678901234567890.12345678")),
+    ("1.50::DECIMAL(10, 2)", Decimal("1.50")),
+    ("[1, NULL, 3]", [1, None, 3]),
+    ("[[1], [], NULL]", [[1], [], None]),
+    ("[1, 2]::INT[2]", [1, 2]),
+    ("{'a': 1, 'b': {'c': 'x'}}", {"a": 1, "b": {"c": "x"}}),
+    ("MAP {'k': 1.5, 'l': 'nan'::DOUBLE}", {"k": 1.5, "l": math.nan}),
+    ("MAP {[1]: 2}", [([1], 2)]),
+    ("{'a': 1, 'n': 'nan'::DOUBLE, 'i': 9223372036854775807}::VARIANT", '{"a":1,"i":9223372036854775807,"n":NaN}'),
+    ("[{'a': 1}::VARIANT]", ['{"a":1}']),
+    ("{'x': {'a': 1}::VARIANT}", {"x": '{"a":1}'}),
+    ("NULL::VARIANT", None),
+    ("union_value(k := 1)", '{"k":1}'),
+    ("'0101'::BIT", "0101"),
+    ("'x'::ENUM('x', 'y')", "x"),
+    ("TIMETZ '01:02:03.5+02'", "01:02:03.5+02"),
+    ("TIME '01:02:03.5'", dt.time(1, 2, 3, 500000)),
+    ("TIME_NS '01:02:03.123456789'", "01:02:03.123456789"),
+    ("DATE '2026-01-02'", dt.date(2026, 1, 2)),
+    ("TIMESTAMP '2026-01-02 03:04:05.123456'", dt.datetime(2026, 1, 2, 3, 4, 5, 123456)),
+    ("TIMESTAMPTZ '2026-01-02 03:04:05.123456+00'", dt.datetime(2026, 1, 2, 3, 4, 5, 123456, dt.UTC)),
+    ("'\\x00\\xFF'::BLOB", b"\x00\xff"),
+    ("''", ""),
+    ("'né\"\n,é'", 'né"\n,é'),
+    ("NULL", None),
+    ("'5b3e1a2c-0000-4000-8000-000000000001'::UUID", "5b3e1a2c-0000-4000-8000-000000000001"),
+]
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Compare with NaN equal to itself and types equal too."""
+    if isinstance(expected, float):
+        return isinstance(found, float) and (found == expected or (math.isnan(found) and math.isnan(expected)))
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
+    return bool(found == expected) and isinstance(found, type(expected))
+
+
+@pytest.mark.parametrize("with_projector", [True, False])
+def test_every_type_arrives_exactly(
+    log: Any, start_projector: Callable[[], Any], settings: Settings, with_projector: bool
+) -> None:
+    if with_projector:
+        start_projector()
+    result = query("SELECT " + ", ".join(f"{sql} AS c{number}" for number, (sql, _) in enumerate(CASES)))
+
+    (row,) = result.rows()
+
+    wrong = [(sql, found) for (sql, expected), found in zip(CASES, row, strict=True) if not same(found, expected)]
+    assert wrong == []
+
+
+def test_nanoseconds_arrive_in_every_form(settings: Settings, tmp_path: Path) -> None:
+    result = query(f"SELECT {MOMENT} AS t, [{MOMENT}] AS l, {{'t': {MOMENT}}} AS s, TIMESTAMP_NS '1969-01-01' AS old")
+    moment, nested, struct, old = result.rows()[0]
+
+    assert (moment, moment.nanosecond) == (dt.datetime(2026, 1, 2, 3, 4, 5, 123456), 789)
+    assert str(moment) == "2026-01-02 03:04:05.123456789"
+    assert (nested[0].nanosecond, struct["t"].nanosecond) == (789, 789)
+    assert old == dt.datetime(1969, 1, 1)
+    assert pickle.loads(pickle.dumps(moment)).nanosecond == 789
+    assert result.pandas()["t"][0] == pd.Timestamp("2026-01-02 03:04:05.123456789")
+    assert result.polars()["t"].to_physical()[0] == 1767323045123456789
+    result.to_csv(tmp_path / "a.csv")
+    assert "2026-01-02 03:04:05.123456789" in (tmp_path / "a.csv").read_text()
+    result.to_json(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())[0]["t"] == "2026-01-02T03:04:05.123456789"
+    result.to_parquet(tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet")["t"].cast(pa.int64())[0].as_py() == 1767323045123456789
+
+
+def test_a_moment_knows_what_a_datetime_cannot_reach() -> None:
+    assert Moment.of(2**63 - 1).year == 2262  # type: ignore[union-attr]
+    assert Moment.of(-1).isoformat() == "1969-12-31T23:59:59.999999999"  # type: ignore[union-attr]
+
+
+def test_each_file_form_reads_back(settings: Settings, tmp_path: Path) -> None:
+    result = query("SELECT i, i / 4 AS v, 'é' || i AS s, [i] AS l FROM range(1000) t(i)")
+
+    result.to_csv(tmp_path / "r.csv")
+    result.to_json(tmp_path / "r.json")
+    result.to_jsonl(tmp_path / "r.jsonl")
+    result.to_parquet(tmp_path / "r.parquet")
+    result.to_arrow_file(tmp_path / "r.arrow")
+
+    rows = list(csv.DictReader((tmp_path / "r.csv").open(encoding="utf-8")))
+    assert rows[3] == {"i": "3", "v": "0.75", "s": "é3", "l": "[3]"}
+    assert json.loads((tmp_path / "r.json").read_text())[3] == {"i": 3, "v": 0.75, "s": "é3", "l": [3]}
+    assert [json.loads(line)["i"] for line in (tmp_path / "r.jsonl").read_text().splitlines()] == list(range(1000))
+    assert duckdb.sql(f"SELECT sum(i) FROM '{tmp_path}/r.parquet'").fetchall() == [(499500,)]
+    assert pa.ipc.open_file(tmp_path / "r.arrow").read_all().equals(result.arrow())
+    assert pl.read_ipc(tmp_path / "r.arrow").height == 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.arrow", "r.csv", "r.json", "r.jsonl", "r.parquet"]
+
+
+def test_streams_are_written_and_left_open(settings: Settings) -> None:
+    result = query("SELECT 1 AS a, 'x' AS b")
+    text, table, raw, arrow = io.StringIO(), io.StringIO(), io.BytesIO(), io.BytesIO()
+
+    result.to_jsonl(text)
+    result.to_csv(table)
+    result.to_csv(raw)
+    result.to_json(raw)
+    result.to_arrow_file(arrow)
+
+    assert table.getvalue() == '"a","b"\n1,"x"\n'
+    assert text.getvalue() == '{"a":1,"b":"x"}\n'
+    assert raw.getvalue() == b'"a","b"\n1,"x"\n[\n{"a":1,"b":"x"}\n]\n'
+    assert pa.ipc.open_stream(arrow.getvalue()).read_all().num_rows == 1
+
+
+def test_json_is_valid_even_with_nan_and_documents(settings: Settings) -> None:
+    out = io.StringIO()
+    query(
+        "SELECT 'nan'::DOUBLE AS n, '-inf'::DOUBLE AS i, {'a': 'inf'::DOUBLE}::VARIANT AS d, '{\"k\": [1]}'::JSON AS j, "
+        "INTERVAL '1 month 2 days' AS v, 'a'::BLOB AS b"
+    ).to_jsonl(out)
+
+    assert json.loads(out.getvalue(), parse_constant=pytest.fail) == {
+        "n": "NaN", "i": "-Infinity", "d": {"a": "Infinity"}, "j": {"k": [1]},
+        "v": "1 months 2 days 0 s", "b": "YQ==",
+    }  # fmt: skip
+
+
+def test_sums_of_integers_are_integers_in_pandas_and_polars(settings: Settings) -> None:
+    result = query("SELECT sum(i) AS s, sum(2::HUGEINT ** 100)::HUGEINT AS big FROM range(10) t(i)")
+
+    assert result.pandas()["s"].dtype == "int64"
+    assert result.polars()["s"].dtype == pl.Int64
+    assert int(result.pandas()["big"][0]) == 10 * 2**100
+
+
+def test_names_that_come_twice_are_numbered(settings: Settings) -> None:
+    result = query("SELECT 1 AS a, 2 AS a, 3 AS a")
+
+    assert result.columns == ["a", "a_1", "a_2"]
+    assert list(result) == [{"a": 1, "a_1": 2, "a_2": 3}]
+
+
+def test_the_repr_is_a_small_table(settings: Settings) -> None:
+    result = query("SELECT i AS number, repeat('long ', 20) AS words FROM range(100) t(i)")
+
+    lines = repr(result).splitlines()
+
+    assert lines[0].split() == ["number", "words"]
+    assert len(lines) == 13
+    assert all(len(line) <= 110 for line in lines)
+    assert lines[-1] == "(100 rows)"
+
+
+def test_an_answer_without_rows_keeps_its_columns(settings: Settings, tmp_path: Path) -> None:
+    result = query("SELECT 1 AS a, 'x'::VARIANT AS b WHERE false")
+
+    assert (len(result), result.columns, result.types, result.rows()) == (0, ["a", "b"], ["INTEGER", "VARIANT"], [])
+    result.to_csv(tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_text() == '"a","b"\n'
+    result.to_json(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == []
+    assert "(0 rows)" in repr(result)
+
+
+def test_rows_need_neither_pandas_nor_polars(settings: Settings) -> None:
+    code = (
+        "import sys\nsys.modules['pandas'] = None\nsys.modules['polars'] = None\n"
+        "from morphogen.consumers.projections.query import query\n"
+        f"result = query(\"SELECT {MOMENT} AS t, [{MOMENT}] AS l\")\n"
+        "print(result.rows()[0][0]); print(repr(result) != '')\n"
+        "try: result.pandas()\nexcept ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == [
+        "2026-01-02 03:04:05.123456789",
+        "True",
+        "pandas is not installed: run pip install pandas, or use .arrow() or .rows()",
+    ], done.stderr
+
+
+def test_a_result_can_be_made_from_any_arrow_table() -> None:
+    result = Result(pa.table({"a": [1, 2]}))
+
+    assert result.rows() == [(1,), (2,)]
+    with pytest.raises(ValueError, match="2 rows and 1 columns"):
+        result.scalar()
