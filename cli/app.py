@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from morphogen.bus.settings import Settings
@@ -69,16 +68,13 @@ def options(
 ) -> None:
     """Record training runs, query them in SQL, replay them: an event-sourced nervous system for training jobs."""
     context.obj = Chosen(url, creds, home)
-    level = logging.DEBUG if verbose else logging.WARNING
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s" if verbose else "morphogen: %(message)s",
+        datefmt="%H:%M:%S",
     )
+    if not verbose:
+        logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -71,7 +71,8 @@ async def rebuild(
 
     async def fill(*, fresh: bool) -> RebuildReport:
         with await asyncio.to_thread(Store.open, path, projections, epoch=reach.epoch) as store:
-            built = _begin(store, wanted, resume=resume) if not fresh and store.front() else list(store.generations)
+            empty = fresh or not store.front()  # then catching up makes everything anew
+            built = list(store.generations) if empty and wanted is None else _begin(store, wanted, resume=resume)
             follower = Follower(
                 store, source, resolve=blobs_of(conn) if conn is not None else None, batch_bytes=FOLD_BYTES
             )

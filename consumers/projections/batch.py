@@ -395,14 +395,15 @@ def _select(batch: Batch, kind: str, shape: type[Any] | None) -> Selection:
         event = decode_event(kind, record.version, record.body)
         if isinstance(event, Unknown):
             continue
+        body: Any = event
         if shape is not None:
+            raw = record.body if newest[i] else msgspec.Raw(event.encode())
             try:
-                raw = record.body if newest[i] else event.encode()
-                event = msgspec.Raw(raw) if shape is msgspec.Raw else _shape_decoder(shape).decode(raw)
+                body = raw if shape is msgspec.Raw else _shape_decoder(shape).decode(raw)
             except msgspec.MsgspecError:
                 continue
         kept.append(i)
-        bodies.append(event)
+        bodies.append(body)
     chosen = np.array(kept, np.intp)
     return Selection(batch, kind, positions[chosen], bodies, newest[chosen])
 

@@ -27,29 +27,15 @@ class HostActivations:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._queue: list[tuple[int, Tensor]] = []
-        self._waiting = 0
-        self._at_once: set[int] = set()
+        self.waiting: list[tuple[int, Any]] = []  # filled by the calls of layers, inside the forward pass
+        self.at_once = [False] * count  # layers whose outputs must not wait
         self._spoiled: set[int] = set()
         self._forward: set[int] = set()
         self._measured: list[Output] = []
         self._rooms: dict[tuple[int, torch.Size], tuple[Tensor, Floats]] = {}
         self._room_left = _ROOM
-
-    def put(self, index: int, output: object) -> None:
-        """Take an output that stays as it is until `flush`, unless it is changed in place."""
-        tensor = output if type(output) is Tensor else first_tensor(output)
-        if tensor is None:
-            return
-        size = tensor.numel()
-        if size > _SMALL or index in self._at_once:
-            self._forward.add(index)
-            self._measure(index, tensor)
-            return
-        self._queue.append((index, tensor))
-        self._waiting += size
-        if self._waiting > _ROOM:
-            self.flush()
+        self._order: list[int] = []  # the layers that waited the last time, and how they were measured
+        self._plan: list[tuple[list[int], int, Tensor, Floats]] = []
 
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
         """Take an output and measure it before anything else happens to it.
@@ -66,36 +52,64 @@ class HostActivations:
 
     def drop(self) -> None:
         """Forget what waits: the forward pass did not return."""
-        self._queue, self._waiting = [], 0
+        self.waiting.clear()
 
     def flush(self) -> None:
         """Measure all that waits."""
-        queue, self._queue, self._waiting = self._queue, [], 0
-        groups: dict[Any, list[tuple[int, Tensor]]] = {}
-        for item in queue:
-            tensor = item[1]
-            self._forward.add(item[0])
-            if tensor._version:
-                self._at_once.add(item[0])
-                self._spoiled.add(item[0])
-            else:
-                groups.setdefault(tensor.shape, []).append(item)
-        for shape, items in groups.items():
-            pieces = split(shape.numel())
-            if pieces is None or not all(_plain(tensor) for _, tensor in items):
-                for index, tensor in items:
-                    self._measure(index, tensor)
-            else:
-                self._measure_together(shape, pieces, items)
-
-    def _measure_together(self, shape: torch.Size, pieces: int, items: list[tuple[int, Tensor]]) -> None:
-        rows = len(items)
-        room = self._rooms.get((rows, shape)) or self._make_room(rows, shape, pieces)
+        if not self.waiting:
+            return
+        order = [index for index, _ in self.waiting]
+        outputs = [output for _, output in self.waiting]
+        self.waiting.clear()
+        self._forward.update(order)
         with torch.no_grad():
-            torch.stack([tensor for _, tensor in items], out=room[0])
-        size = shape.numel()
-        for (index, _), (mean, spread, bad) in zip(items, moments_of_rows(room[1], rows), strict=True):
-            self._measured.append((index, size, mean, spread, bad))
+            if order != self._order or not self._measure_planned(order, outputs, check=True):
+                self._order, self._plan = [], []
+                self._measure_anew(order, outputs)
+
+    def _measure_planned(self, order: list[int], outputs: list[Any], *, check: bool) -> bool:
+        """Measure by the plan of the last time; False where an output is not what it was."""
+        try:
+            if check and any(output._version for output in outputs):
+                return False
+            for members, _, room, _ in self._plan:
+                torch.stack([outputs[i] for i in members], out=room)
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+        for members, size, _, matrix in self._plan:
+            for i, (mean, spread, bad) in zip(members, moments_of_rows(matrix, len(members)), strict=True):
+                self._measured.append((order[i], size, mean, spread, bad))
+        return True
+
+    def _measure_anew(self, order: list[int], outputs: list[Any]) -> None:
+        groups: dict[torch.Size, list[int]] = {}
+        plain = True
+        for i, output in enumerate(outputs):
+            tensor = first_tensor(output)
+            if tensor is None:
+                plain = False
+                continue
+            if tensor._version:  # changed since its layer returned it
+                self._spoiled.add(order[i])
+                self.at_once[order[i]] = True
+                continue
+            if tensor is not output or tensor.numel() > _SMALL or not _plain(tensor):
+                self.at_once[order[i]] = True
+            elif split(tensor.numel()) is not None:
+                groups.setdefault(tensor.shape, []).append(i)
+                continue
+            plain = False
+            self._measure(order[i], tensor)
+        plan = []
+        for shape, members in groups.items():
+            pieces = split(shape.numel())
+            assert pieces is not None
+            room, matrix = self._rooms.get((len(members), shape)) or self._make_room(len(members), shape, pieces)
+            plan.append((members, shape.numel(), room, matrix))
+        kept = order if plain and not self._spoiled else []
+        self._plan = plan
+        self._measure_planned(order, outputs, check=False)
+        self._order = kept
 
     def _make_room(self, rows: int, shape: torch.Size, pieces: int) -> tuple[Tensor, Floats]:
         """Keep a buffer for the next step's outputs of this shape: making views costs as much as copying."""

@@ -20,17 +20,17 @@ _SLOT = "_compiled_call_impl"
 class Outputs(Protocol):
     """What takes the outputs of the layers of one device."""
 
-    def put(self, index: int, output: object) -> None:
-        """Take an output inside the forward pass of the model."""
+    waiting: list[tuple[int, Any]]
+    at_once: list[bool]
 
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
-        """Take an output outside of it."""
+        """Take an output before anything else happens to it."""
 
     def flush(self) -> None:
-        """Finish with all outputs taken so far: the forward pass has returned."""
+        """Finish with the outputs that wait: the forward pass has returned."""
 
     def drop(self) -> None:
-        """Forget outputs that wait: the forward pass has failed."""
+        """Forget the outputs that wait: the forward pass has failed."""
 
 
 class Calls:
@@ -81,7 +81,7 @@ class Calls:
 
     def _layer_call(self, module: nn.Module, outputs: Outputs, index: int) -> Callable[..., Any]:
         run: Callable[..., Any] = type(module)._call_impl
-        ref, put = weakref.ref(module), outputs.put
+        ref, wait, at_once = weakref.ref(module), outputs.waiting.append, outputs.at_once
         compiling, gradients, thread = torch.compiler.is_compiling, torch.is_grad_enabled, get_ident
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -92,10 +92,12 @@ class Calls:
             output = run(ref(), *args, **kwargs)
             if gradients():
                 try:
-                    if self._inside:
-                        put(index, output)
-                    else:
+                    if not self._inside:
                         self._outside(outputs, index, output)
+                    elif at_once[index]:
+                        outputs.put_now(index, output)
+                    else:
+                        wait((index, output))
                 except Exception as error:  # noqa: BLE001 - never into training
                     self._failed(error)
             return output
@@ -129,7 +131,7 @@ class Calls:
         self._inside = self._muted = False
         try:
             if own is not None:
-                own[0].put(own[1], output)
+                own[0].put_now(own[1], output)
             for outputs in self._outputs:
                 if returned:
                     outputs.flush()

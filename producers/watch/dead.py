@@ -2,7 +2,8 @@
 
 A unit of a Linear or convolution layer is dead in a step when every element of the gradient of its own bias and of
 its own row of weights is exactly zero. Behind a ReLU (a module or `F.relu`) that is the unit that fired for no
-input of the step. The bias gradient alone decides almost always; rows are read only for the units it leaves open.
+input of the step. The bias gradient alone decides almost always: rows are read only for the units that it leaves
+open, and only when those are not the same units as in the step measured before.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .layers import Layer, Rows, rows_by_unit
-from .sums import row_products
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -57,8 +57,8 @@ class FrontUnits:
         """Plan the look at `layers` (their numbers and units); `place` says where a parameter's gradient stands."""
         spans = [place[id(units.bias)] for _, units in layers]
         self._front = buffer[: sum(span.stop - span.start for span in spans)]
-        self._confirmed: dict[int, list[int]] = {}  # by run: counts that were last found row by row
-        self._runs: list[tuple[Floats, npt.NDArray[np.intp] | slice, npt.NDArray[np.intp], Floats]] = []
+        self._runs: list[tuple[Floats, npt.NDArray[np.intp] | slice, npt.NDArray[np.intp]]] = []
+        self._known_zero, self._known = b"", dict[int, int]()
         ordered = sorted(zip(layers, spans, strict=True), key=lambda item: place[id(item[0][1].weight)].start)
         while ordered:
             run = [ordered.pop(0)]
@@ -71,26 +71,22 @@ class FrontUnits:
             straight = bool((np.diff(front) == 1).all())
             where = slice(int(front[0]), int(front[-1]) + 1) if straight else front
             owners = np.repeat([index for (index, _), _ in run], [units.count for (_, units), _ in run])
-            self._runs.append((rows, where, owners.astype(np.intp), _probe(rows.shape[1])))
+            self._runs.append((rows, where, owners.astype(np.intp)))
 
     def dead(self) -> dict[int, int]:
         """Count the dead units of the layers that have some."""
-        counts: dict[int, int] = {}
         zero = self._front == 0
-        if not np.count_nonzero(zero):
-            return counts
-        for rows, front, owners, probe in self._runs:
-            # A row of zeros has the product zero. Another row may, once in millions: then it is read.
-            dead = np.logical_and(zero[front], row_products(rows, probe) == 0)
-            candidates = dead.nonzero()[0]
-            if not candidates.size:
-                continue
-            found = np.bincount(owners[candidates]).tolist()
-            if found != self._confirmed.get(id(rows)):
+        key = zero.tobytes()
+        if key == self._known_zero:  # the same units as the last time: their rows were read then
+            return self._known
+        counts: dict[int, int] = {}
+        if np.count_nonzero(zero):
+            for rows, front, owners in self._runs:
+                candidates = np.flatnonzero(zero[front])
                 candidates = candidates[~rows[candidates].any(axis=1)]
                 found = np.bincount(owners[candidates]).tolist()
-                self._confirmed[id(rows)] = found
-            counts.update((owner, count) for owner, count in enumerate(found) if count)
+                counts.update((owner, count) for owner, count in enumerate(found) if count)
+        self._known_zero, self._known = key, counts
         return counts
 
 

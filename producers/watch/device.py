@@ -83,18 +83,15 @@ class _Step:
 class DeviceActivations:
     """Launches the moments of each output as soon as its layer returns."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, count: int, device: torch.device) -> None:
         self._device = device
         self._forward: set[int] = set()
+        self.waiting: list[tuple[int, Any]] = []  # stays empty: the device takes each output at once
+        self.at_once = [True] * count
         self.launched: list[tuple[int, int, Tensor, Tensor, Tensor]] = []
 
-    def put(self, index: int, output: object) -> None:
-        """Take an output of the forward pass."""
-        self._forward.add(index)
-        self._launch(index, output)
-
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
-        """Take an output outside of the model's forward pass."""
+        """Launch the moments of an output; `again` as for the host's activations."""
         if again and index in self._forward:
             return
         if not again:
@@ -149,7 +146,7 @@ class DeviceMeter:
 
     def __init__(self, layers: Sequence[Layer], trained: set[int], device: torch.device, link: Link) -> None:
         self.count = len(layers)
-        self.activations = DeviceActivations(device)
+        self.activations = DeviceActivations(self.count, device)
         self._link = link
         self._wide = torch.float32 if device.type == "mps" else torch.float64
         self._parameters: list[list[Tensor]] = [list(layer.parameters()) for layer in layers]

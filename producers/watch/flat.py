@@ -102,7 +102,8 @@ class FlatParameters:
 
     def gather_weights(self) -> None:
         """Copy the weights into the buffer."""
-        self._gather(self.parameters)
+        self._look()
+        np.concatenate(self._views, out=self.array)
 
     def subtract_weights(self) -> None:
         """Leave in the buffer what it held minus the weights as they are now."""

@@ -26,11 +26,6 @@ def row_dots(matrix: Floats) -> Floats:
     return _row_products(matrix, matrix)
 
 
-def row_products(matrix: Floats, vector: Floats) -> Floats:
-    """Return the product of each row with a vector."""
-    return _row_products(matrix, vector)
-
-
 def row_sums(matrix: Floats) -> Floats:
     """Return the sum of each row of at most CHUNK elements."""
     return _row_products(matrix, _ONES[: matrix.shape[1]])

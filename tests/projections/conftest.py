@@ -51,7 +51,9 @@ class Log:
         replay: str | None = None,
     ) -> int:
         """Append one frame of events of one family (or of (type, version, body)); return its sequence."""
-        named = [(e.type, e.version, e.encode()) if isinstance(e, Event) else (e[0], e[1], encode(e[2])) for e in events]
+        named = [
+            (e.type, e.version, e.encode()) if isinstance(e, Event) else (e[0], e[1], encode(e[2])) for e in events
+        ]
         family = family or named[0][0].split(".")[0]
         lane = (run, family, writer)
         n = self.counters.get(lane, 0) + 1 if first is None else first
@@ -62,9 +64,7 @@ class Log:
             for i, (kind, version, body) in enumerate(named)
         ]  # fmt: skip
         self.counters[lane] = max(self.counters.get(lane, 0), n + len(records) - 1)
-        data = encode_frame(
-            records, run=run, attempt=attempt, rank=rank, writer=writer, family=family, replay=replay
-        )
+        data = encode_frame(records, run=run, attempt=attempt, rank=rank, writer=writer, family=family, replay=replay)
         return self.put(data)
 
     def put(self, data: bytes) -> int:

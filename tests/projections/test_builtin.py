@@ -106,7 +106,9 @@ def test_a_layer_signal_is_null_where_it_was_not_measured_and_nan_where_it_was_n
     )
     store = shown()
 
-    rows = ask(store, "SELECT layer, depth, grad_norm, dead_share, weight_norm, nonfinite FROM layer_health ORDER BY ALL")
+    rows = ask(
+        store, "SELECT layer, depth, grad_norm, dead_share, weight_norm, nonfinite FROM layer_health ORDER BY ALL"
+    )
 
     assert [row[:2] for row in rows] == [("a", 0), ("b", 1), ("c", 2), ("z", 0)]
     assert rows[0][2:] == (1.0, 0.5, None, None)
@@ -157,7 +159,9 @@ def test_a_command_shows_what_became_of_it(log: Any, shown: Callable[[], Store],
         log.write(CommandIssued(command_id=name, target="t", name=name, args={"x": name}), run="")
     for name in ("done", "busy", "tried", "dead", "again"):
         log.write(CommandAccepted(command_id=name, worker="w", delivery=1), run="")
-    log.write(CommandFinished(command_id="done", worker="w", delivery=1, ok=True, result={"y": 1}, duration=0.5), run="")
+    log.write(
+        CommandFinished(command_id="done", worker="w", delivery=1, ok=True, result={"y": 1}, duration=0.5), run=""
+    )
     for name in ("tried", "dead", "again"):
         log.write(CommandFinished(command_id=name, worker="w", delivery=1, ok=False, error="no"), run="")
     for name in ("dead", "again"):
@@ -189,7 +193,9 @@ def test_producers_lose_nothing_in_a_healthy_run(log: Any, shown: Callable[[], S
     log.write(ProducerClosed(produced={"metrics": 11, "producer": 1}, dropped={"metrics": 8}))
     store = shown()
 
-    rows = ask(store, "SELECT family, produced, acked, projected, dropped, lost, doubled, closed FROM producers ORDER BY 1")
+    rows = ask(
+        store, "SELECT family, produced, acked, projected, dropped, lost, doubled, closed FROM producers ORDER BY 1"
+    )
 
     assert rows == [("metrics", 11, 3, 3, 8, 0, 0, True), ("producer", 2, 2, 2, 0, 0, 0, True)]
 
@@ -213,9 +219,7 @@ def test_records_that_were_folded_before_are_left_out_and_counted(
 
     assert ask(store, "SELECT value FROM metrics ORDER BY value") == [(float(i),) for i in range(5)]
     assert ask(store, "SELECT produced, acked, projected, doubled, lost FROM producers") == [(5, 5, 5, 4, 0)]
-    assert ask(store, "SELECT id FROM events ORDER BY id") == [
-        (f"{'a' * 16}.metrics.{n}",) for n in range(1, 6)
-    ]
+    assert ask(store, "SELECT id FROM events ORDER BY id") == [(f"{'a' * 16}.metrics.{n}",) for n in range(1, 6)]
 
 
 def test_unknown_types_and_unreadable_messages_are_shown_and_stop_nothing(
@@ -261,7 +265,9 @@ def test_a_body_in_a_blob_is_folded_as_if_it_were_in_the_log(
     log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], ask: Ask
 ) -> None:
     blobs = {"sha-1": Metrics(values={"big": 1.0}).encode()}
-    log.write(("metrics.scalars", 1, {"$blob": "sha-1", "size": 10}), ("metrics.scalars", 1, {"$blob": "gone", "size": 1}))
+    log.write(
+        ("metrics.scalars", 1, {"$blob": "sha-1", "size": 10}), ("metrics.scalars", 1, {"$blob": "gone", "size": 1})
+    )
     store = open_store()
 
     catch_up(store, log, resolve=blobs.__getitem__)

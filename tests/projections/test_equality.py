@@ -1,3 +1,4 @@
+# ruff: noqa: RUF012  (a projection declares its tables as plain dicts)
 """Whatever the events, the frames, the batches and the crashes: an incremental store equals one built from zero."""
 
 import math
@@ -62,7 +63,9 @@ class Totals(Projection, name="totals", version=1, types=("equality.reading", "m
 
 
 NUMBERS = st.one_of(
-    st.floats(), st.integers(-(2**63), 2**64 - 1), st.sampled_from([2**53 + 1, -(2**53) - 1, math.nan, math.inf, -0.0, 0])
+    st.floats(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.sampled_from([2**53 + 1, -(2**53) - 1, math.nan, math.inf, -0.0, 0]),
 )
 WORDS = st.sampled_from(["a", "b", "loss", "", "ünï", "x\x00y", "it's"])
 PLAIN = st.recursive(
@@ -121,6 +124,10 @@ class CrashError(Exception):
     """The process dies here."""
 
 
+def die(_: object) -> None:
+    raise CrashError
+
+
 def fill(log: Any, messages: list[Any]) -> None:
     for one in messages:
         if isinstance(one, bytes):
@@ -140,9 +147,10 @@ def fold_in_cuts(path: Path, log: Any, cuts: list[int], crashes: set[int]) -> St
         if start == end:
             continue
         if number in crashes:
-            with pytest.raises(CrashError), pytest.MonkeyPatch.context() as patch:
-                patch.setattr(store, "_move", lambda _: (_ for _ in ()).throw(CrashError))
-                store.commit(folder.fold(log.messages[start:end]))
+            store._move = die  # type: ignore[method-assign]
+            folded = folder.fold(log.messages[start:end])
+            with pytest.raises(CrashError):
+                store.commit(folded)
             store.close()
             store = Store.open(path, discover([Sensors, Totals], installed=False), epoch="epoch")
             assert store.position() == start
@@ -184,9 +192,7 @@ def test_incremental_equals_rebuilt_by_content_hash(
             compare(rebuilt, earlier, upto)
 
 
-def test_a_hash_tells_nan_from_null_and_names_the_bucket_that_differs(
-    fresh: Callable[[], Any], tmp_path: Path
-) -> None:
+def test_a_hash_tells_nan_from_null_and_names_the_bucket_that_differs(fresh: Callable[[], Any], tmp_path: Path) -> None:
     one, other = fresh(), fresh()
     for i in range(10):
         one.write(Reading(sensor="s", value=math.nan if i == 7 else 1.0))

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF012  (a projection declares its tables as plain dicts)
 """Versions, rebuilds, failures and waiting: what happens while the log goes on."""
 
 import asyncio

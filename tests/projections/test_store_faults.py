@@ -53,11 +53,12 @@ def test_a_damaged_file_is_named_and_can_be_kept_aside(
     with open_plain(path) as store:
         catch_up(store, log)
     whole = path.read_bytes()
-    path.write_bytes({"text": b"hello", "short": whole[: len(whole) // 2], "header": b"\0" * 4096 + whole[4096:]}[spoil])
+    path.write_bytes(
+        {"text": b"hello", "short": whole[: len(whole) // 2], "header": b"\0" * 4096 + whole[4096:]}[spoil]
+    )
 
-    with pytest.raises(StoreDamaged, match="morphogen rebuild") as raised:
-        with open_plain(path) as store:
-            store.content_hash("log_lines")
+    with pytest.raises(StoreDamaged, match="morphogen rebuild") as raised, open_plain(path) as store:
+        store.content_hash("log_lines")
 
     assert "\n" not in str(raised.value)
     aside = set_aside(path)
@@ -79,9 +80,7 @@ def test_a_foreign_duckdb_file_and_another_logs_store_are_refused(tmp_path: Path
         Store.open(tmp_path / "a.duckdb", discover(installed=False), epoch="another")
 
 
-def test_a_full_disk_is_said_once_and_loses_nothing(
-    tmp_path: Path, log: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_said_once_and_loses_nothing(tmp_path: Path, log: Any, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.duckdb"
     for i in range(30):
         log.write(*(LogLine(message=f"{i} {j} {hash((i, j))}" * 20) for j in range(200)))

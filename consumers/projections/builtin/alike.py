@@ -82,9 +82,12 @@ def fields(body: bytes, at: int = 0, end: int | None = None) -> dict[str, tuple[
     return places if place == at + len(part) else None
 
 
-def number_slot(body: bytes, start: int, end: int) -> Slot | None:
-    """Return the slot of a number that takes more than one byte; None for anything else."""
-    dtype = _NUMBERS.get(body[start])
+def number_slot(body: bytes, start: int, end: int) -> Slot | int | None:
+    """Return the slot of a number, or the number itself where it takes one byte only; None for anything else."""
+    first = body[start]
+    if end - start == 1 and (first < 0x80 or first >= 0xE0):
+        return first if first < 0x80 else first - 256
+    dtype = _NUMBERS.get(first)
     return None if dtype is None else Slot(start + 1, end, dtype)
 
 

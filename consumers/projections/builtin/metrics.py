@@ -15,12 +15,13 @@ import pyarrow as pa
 from ..batch import Batch, Selection
 from ..projection import Projection, Rows
 from ..rows import strings
-from .alike import alike, column, fields, number_slot, stretches
+from .alike import Slot, alike, column, fields, number_slot, stretches
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 _EXACT = 2.0**53  # integers up to here are exact as a double
+_WIDE = (np.dtype(">u8"), np.dtype(">i8"))
 
 
 class MetricRows(Projection, name="metrics", version=1, types=("metrics.scalars",)):
@@ -81,16 +82,20 @@ def _read_alike(events: Selection) -> _Found | None:
     for matrix in matrices:
         body = matrix[0].tobytes()
         places = fields(body)
-        inner = fields(body, *places["values"]) if places and "values" in places else None
+        inner = fields(body, *places["values"]) if places and places.keys() == {"values"} else None
         if not inner:
             return None
         slots = [number_slot(body, *place) for place in inner.values()]
-        if not all(slots) or not alike(matrix, found := [slot for slot in slots if slot is not None]):
+        if None in slots or not alike(matrix, found := [slot for slot in slots if isinstance(slot, Slot)]):
             return None
         columns = [column(matrix, slot) for slot in found]
-        if any(each.dtype.itemsize == 8 and each.dtype.kind != "f" and _large(each) for each in columns):
+        if any(each.dtype in _WIDE and _large(each) for each in columns):
             return None
-        numbers.append(np.hstack(columns).astype(np.float64).ravel())
+        values = np.empty((len(matrix), len(inner)))
+        parts = iter(columns)
+        for i, slot in enumerate(slots):
+            values[:, i] = next(parts)[:, 0] if isinstance(slot, Slot) else slot
+        numbers.append(values.ravel())
         lengths.append(np.full(len(matrix), len(inner), np.int64))
         words = pa.array(list(inner), pa.string())
         codes = pa.array(np.tile(np.arange(len(inner), dtype=np.int32), len(matrix)))
