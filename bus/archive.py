@@ -99,7 +99,7 @@ class Archive:
         for segment in self.manifest.segments:
             if segment.stored[1] < ns:
                 continue
-            found = []
+            found: list[int] = []
             for file in segment.files:
                 with _File(self.folder, file) as opened:
                     seqs, stored = opened.times()

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .errors import DeclarationError
 
@@ -39,6 +39,18 @@ FRONT = {
     "time": "TIMESTAMP_NS",
 }
 """The columns that every table begins with: the place of the event, then its envelope."""
+
+
+class Body(NamedTuple):
+    """How a body is made of the rows that one event has in `table`.
+
+    `gather` is an aggregate over those rows, `body` an expression (JSON or VARIANT) of its result, called `rows`.
+    """
+
+    table: str
+    gather: str
+    body: str
+
 
 Rows = Mapping[str, "Columns"]
 """What a fold returns: columns by table. A table that gets no rows may be left out."""
@@ -64,8 +76,8 @@ class Projection:
     """SELECT statements over public tables and views, by name."""
     keys: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Tables of which the public view shows the newest row of each key; `<table>_versions` shows all."""
-    bodies: Mapping[str, str] = MappingProxyType({})
-    """SELECT seq, idx, body (VARIANT) by event type: says that `events` need not store these bodies again."""
+    bodies: Mapping[str, Body] = MappingProxyType({})
+    """How to give back the bodies of an event type from a table: `events` need not store them again."""
 
     def __init_subclass__(
         cls, *, name: str | None = None, version: int = 1, types: Iterable[str] = (), **kwargs: Any
@@ -99,7 +111,7 @@ class Projection:
         raise DeclarationError(f"projection {self.name!r} declares neither `rows` nor `fold`: write one of them")
 
     def holds(self, batch: "Batch") -> "npt.NDArray[np.intp]":
-        """Return the positions in `batch` of the events whose bodies the queries in `bodies` give back exactly."""
+        """Return the positions in `batch` of the events whose bodies `bodies` gives back exactly."""
         import numpy as np
 
         held = [found.positions[found.newest] for found in map(batch.of, self.bodies)]

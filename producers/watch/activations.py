@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .flat import SERIAL
 from .layers import first_tensor
 from .sample import Activation
 from .sums import Floats, moments, moments_of_rows, split
@@ -35,7 +36,7 @@ class HostActivations:
         self._rooms: dict[tuple[int, torch.Size], tuple[Tensor, Floats]] = {}
         self._room_left = _ROOM
         self._order: list[int] = []  # the layers that waited the last time, and how they were measured
-        self._plan: list[tuple[list[int], int, Tensor, Floats]] = []
+        self._plan: list[tuple[list[int], int, list[tuple[list[int], Tensor]], Floats]] = []
 
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
         """Take an output and measure it before anything else happens to it.
@@ -72,8 +73,9 @@ class HostActivations:
         try:
             if check and any(output._version for output in outputs):
                 return False
-            for members, _, room, _ in self._plan:
-                torch.stack([outputs[i] for i in members], out=room)
+            for _, _, copies, _ in self._plan:
+                for part, room in copies:
+                    torch.stack([outputs[i] for i in part], out=room)
         except (AttributeError, RuntimeError, TypeError):
             return False
         for members, size, _, matrix in self._plan:
@@ -105,7 +107,12 @@ class HostActivations:
             pieces = split(shape.numel())
             assert pieces is not None
             room, matrix = self._rooms.get((len(members), shape)) or self._make_room(len(members), shape, pieces)
-            plan.append((members, shape.numel(), room, matrix))
+            at_once = max(1, SERIAL // shape.numel())
+            copies = [
+                (members[first : first + at_once], room[first : first + at_once])
+                for first in range(0, len(members), at_once)
+            ]
+            plan.append((members, shape.numel(), copies, matrix))
         kept = order if plain and not self._spoiled else []
         self._plan = plan
         self._measure_planned(order, outputs, check=False)

@@ -29,6 +29,9 @@ def is_ordinary(parameter: Tensor) -> bool:
     )
 
 
+SERIAL = 32_000  # elements that torch still copies in the calling thread: waking its pool costs more than it gains
+
+
 class FlatParameters:
     """The parameters of `groups` (one list per layer) beside one float32 buffer with a place for each.
 
@@ -60,11 +63,14 @@ class FlatParameters:
         self._alone: list[int] = []
         for shape, members in groupby(range(len(self.parameters)), key=lambda i: self.parameters[i].shape):
             run = list(members)
-            start, stop = run[0], run[-1] + 1
             if not shape:
                 self._alone.extend(run)
-            else:
-                room = self._buffer[stops[start] : stops[stop]].view(len(run) * shape[0], *shape[1:])
+                continue
+            at_once = max(1, SERIAL // max(1, shape.numel()))
+            for first in range(0, len(run), at_once):
+                part = run[first : first + at_once]
+                start, stop = part[0], part[-1] + 1
+                room = self._buffer[stops[start] : stops[stop]].view(len(part) * shape[0], *shape[1:])
                 self._runs.append((start, stop, room))
         self._alone_places = [self._buffer[stops[i] : stops[i + 1]].view(self.parameters[i].shape) for i in self._alone]
 

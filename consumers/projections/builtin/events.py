@@ -1,10 +1,11 @@
 """`events`: everything in the log, one row an event, the body as VARIANT.
 
 Where another projection's tables give a body back exactly (numbers, layer health, log lines), it is not stored a
-second time: the view reads it from there, and only when `body` is asked for.
+second time: the view reads it from there, and only when `body` is asked for. Ask for it together with a `type`,
+and better with a `run` too: otherwise all rows of those tables are gathered.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,17 @@ from ..body_json import raw_to_json, to_json
 from ..projection import Projection, Rows
 from ..rows import Columns, strings
 
-_MOST = 2**63 - 1
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Events(Projection, name="events", version=1, types=("*",)):
     """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'."""
 
-    tables = {"_event_rows": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT"}
+    tables = {
+        "_events_own": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT",
+        "_events_held": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR",
+    }
 
     def __init__(self, others: tuple[Projection, ...]) -> None:
         self.holders = tuple(other for other in others if other.bodies)
@@ -28,7 +33,7 @@ class Events(Projection, name="events", version=1, types=("*",)):
             "events": self._view(),
             "unknown_events": f"""
                 SELECT type, version, count(*) AS events, min(seq) AS first_seq, max(seq) AS last_seq
-                FROM _event_rows WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
+                FROM _events_own WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
             """,
         }
 
@@ -38,54 +43,59 @@ class Events(Projection, name="events", version=1, types=("*",)):
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each event, and for each message that is no frame."""
-        rows = []
-        if len(batch):
-            rows.append(self._readable(batch))
-        if batch.unreadable:
-            rows.append(_unreadable(batch))
-        return {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows)} if rows else {}
-
-    def _readable(self, batch: Batch) -> Columns:
         held = np.zeros(len(batch), np.bool_)
         for holder in self.holders:
             held[holder.holds(batch)] = True
-        records = batch.records
-        if held.all():
-            bodies: Any = pa.nulls(len(batch), pa.string())
-        else:
-            texts: list[str | None] = [None] * len(batch)
-            for at in np.flatnonzero(~held).tolist():
-                texts[at] = raw_to_json(records[at].body)
-            bodies = pa.array(texts, pa.string())
-        causes = [record.cause for record in records]
-        return Columns(
-            {
-                "seq": batch.seq,
-                "idx": batch.idx,
-                "run": batch.run,
-                "attempt": batch.attempt,
-                "rank": batch.rank,
-                "step": batch.step,
-                "time": batch.time,
-                "lane": batch.lane,
-                "n": batch.n,
-                "type": batch.kinds,
-                "version": batch.version,
-                "cause": pa.nulls(len(batch), pa.string()) if not any(causes) else pa.array(causes, pa.string()),
-                "body": bodies,
-            }
-        )
+        rows: dict[str, Columns] = {}
+        if held.any():
+            rows["_events_held"] = Columns(_envelopes(batch, held))
+        own = [Columns({**_envelopes(batch, ~held), "body": _bodies(batch, ~held)})] if not held.all() else []
+        if batch.unreadable:
+            own.append(_unreadable(batch))
+        if own:
+            rows["_events_own"] = own[0] if len(own) == 1 else _joined(own)
+        return rows
 
     def _view(self) -> str:
-        columns = "seq, idx, lane || '.' || n AS id, type, version, run, attempt, rank, step, time, cause"
-        queries = [query for holder in self.holders for query in holder.bodies.values()]
-        if not queries:
-            return f"SELECT {columns}, body FROM _event_rows"
-        held = " UNION ALL ".join(f"SELECT seq, idx, body FROM ({query})" for query in queries)
-        return f"""
-            SELECT {columns}, coalesce(e.body, held.body) AS body
-            FROM _event_rows e LEFT JOIN ({held}) held USING (seq, idx)
+        """One branch for bodies stored here, and one for each type that is held elsewhere.
+
+        A query for one type reads one branch. Bodies are gathered before the join, and made after it: DuckDB leaves the
+        join out where no body is asked for, and makes those only that are.
         """
+        columns = "type, version, run, attempt, rank, step, time, cause"
+        place = "e.seq, e.idx, e.lane || '.' || e.n AS id"
+        branches = [f"SELECT {place}, {columns}, body FROM _events_own e"]
+        for kind, held in ((kind, held) for holder in self.holders for kind, held in holder.bodies.items()):
+            branches.append(f"""
+                SELECT {place}, {columns}, CASE WHEN rows IS NULL THEN NULL ELSE {held.body}::VARIANT END AS body
+                FROM _events_held e LEFT JOIN (
+                    SELECT seq, idx, run, {held.gather} AS rows FROM {held.table} GROUP BY seq, idx, run
+                ) USING (seq, idx, run) WHERE type = '{kind}'
+            """)
+        return " UNION ALL ".join(branches)
+
+
+def _envelopes(batch: Batch, mask: "npt.NDArray[np.bool_]") -> dict[str, Any]:
+    """Return the envelopes of the events in a mask, as columns."""
+    whole = bool(mask.all())
+    positions = np.flatnonzero(mask)
+    at = pa.array(positions)
+
+    def take(array: Any) -> Any:
+        return array if whole else array[positions] if isinstance(array, np.ndarray) else array.take(at)
+
+    names = ("seq", "idx", "run", "attempt", "rank", "step", "time", "lane", "n", "type", "version")
+    arrays = (
+        batch.seq, batch.idx, batch.run, batch.attempt, batch.rank, batch.step, batch.time, batch.lane, batch.n,
+        batch.kinds, batch.version,
+    )  # fmt: skip
+    causes = [record.cause for record in batch.records]
+    cause = pa.array(causes, pa.string()) if any(causes) else pa.nulls(len(causes), pa.string())
+    return {**{name: take(array) for name, array in zip(names, arrays, strict=True)}, "cause": take(cause)}
+
+
+def _bodies(batch: Batch, mask: "npt.NDArray[np.bool_]") -> pa.Array:
+    return pa.array([raw_to_json(batch.records[at].body) for at in np.flatnonzero(mask).tolist()], pa.string())
 
 
 def _known() -> str:

@@ -14,7 +14,7 @@ from morphogen.schemas import SIGNALS, Names
 from morphogen.schemas.values import extension_hook
 
 from ..batch import Batch, Selection
-from ..projection import Projection, Rows
+from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, stretches, vector_slot
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class _Wire(msgspec.Struct, gc=False):
 _decoder = msgspec.msgpack.Decoder(_Wire)
 
 
+def _gathered(signal: str) -> str:
+    every = f"[r.{signal} FOR r IN rows]"
+    return f"'{signal}': CASE WHEN list_count({every}) > 0 THEN {every} END"
+
+
 class LayerHealthRows(Projection, name="layer_health", version=1, types=("health.layer",)):
     """Health of each layer, by run, attempt, rank and step.
 
@@ -53,12 +58,11 @@ class LayerHealthRows(Projection, name="layer_health", version=1, types=("health
         + ", ".join(f"{signal} FLOAT USING COMPRESSION uncompressed" for signal in SIGNALS)
     }
     bodies = {
-        "health.layer": f"""
-            SELECT seq, idx, {{'layers': list(layer ORDER BY depth), {
-            ", ".join(f"'{s}': CASE WHEN count({s}) > 0 THEN list({s} ORDER BY depth) END" for s in SIGNALS)
-        }}}::JSON::VARIANT AS body
-            FROM layer_health GROUP BY seq, idx
-        """
+        "health.layer": Body(
+            "layer_health",
+            f"list({{'depth': depth, 'layer': layer, {', '.join(f"'{s}': {s}" for s in SIGNALS)}}} ORDER BY depth)",
+            f"{{'layers': [r.layer FOR r IN rows], {', '.join(map(_gathered, SIGNALS))}}}::JSON",
+        )
     }
 
     def fold(self, batch: Batch) -> Rows:

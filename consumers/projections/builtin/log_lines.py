@@ -1,7 +1,7 @@
 """`log_lines`: what a job said."""
 
 from ..batch import Batch
-from ..projection import Projection, Rows
+from ..projection import Body, Projection, Rows
 from ..rows import strings
 
 
@@ -10,11 +10,11 @@ class LogLines(Projection, name="log_lines", version=1, types=("log.line",)):
 
     tables = {"log_lines": "level VARCHAR, logger VARCHAR, message VARCHAR, fields VARIANT"}
     bodies = {
-        "log.line": """
-            SELECT seq, idx, {'message': message, 'level': level, 'logger': logger,
-                              'fields': coalesce(fields::JSON, '{}'::JSON)}::JSON::VARIANT AS body
-            FROM log_lines
-        """
+        "log.line": Body(
+            "log_lines",
+            "any_value({'message': message, 'level': level, 'logger': logger, 'fields': fields::JSON})",
+            "struct_update(rows, fields := coalesce(rows.fields, '{}'::JSON))::JSON",
+        )
     }
 
     def fold(self, batch: Batch) -> Rows:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..batch import Batch, Selection
-from ..projection import Projection, Rows
+from ..projection import Body, Projection, Rows
 from ..rows import strings
 from .alike import Slot, alike, column, fields, number_slot, stretches
 
@@ -35,12 +35,7 @@ class MetricRows(Projection, name="metrics", version=1, types=("metrics.scalars"
                  OR row_number() OVER (PARTITION BY run, step, name ORDER BY attempt DESC, seq DESC, idx DESC) = 1
         """
     }
-    bodies = {
-        "metrics.scalars": """
-            SELECT seq, idx, {'values': json_group_object(name, value)}::JSON::VARIANT AS body
-            FROM metrics GROUP BY seq, idx
-        """
-    }
+    bodies = {"metrics.scalars": Body("metrics", "json_group_object(name, value)", "{'values': rows}::JSON")}
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each value."""
