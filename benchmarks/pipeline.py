@@ -216,6 +216,7 @@ def measure_latency(seconds: float, rate: int) -> dict[str, float]:
 def measure_idle(seconds: float) -> dict[str, float]:
     """Leave a broker and a projector alone, and add up what they hold and use."""
     import psutil
+
     from morphogen.bus import broker
     from morphogen.bus.settings import Settings
 

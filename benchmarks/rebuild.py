@@ -48,7 +48,7 @@ def frames(events: int) -> Iterator[bytes]:
 
 def fill_archive(home: Path, events: int) -> float:
     """Archive the frames, and return the share of their bytes that the files take."""
-    from morphogen.bus.archive import Archive
+    from morphogen.bus.archive.archive import Archive
     from morphogen.bus.reader import Message
 
     archive = Archive(home / "archive" / EPOCH)

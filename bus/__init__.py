@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .blobs import BlobRef
     from .bus import Bus, Seen, Serving
-    from .commands import Command, Worker, send, serve
+    from .commands.dead import Letter
+    from .commands.issue import Command, Worker, send, serve
     from .connection import Connection, PubAck, connect
-    from .dead import Letter
     from .errors import BusError
     from .reader import Message, read
     from .requests import Responder, call, call_stream, respond
@@ -24,7 +24,7 @@ _HOMES = {
     "bus": ("Bus", "Seen", "Serving"),
     "commands": ("Command", "Worker", "send", "serve"),
     "connection": ("Connection", "PubAck", "connect"),
-    "dead": ("Letter",),
+    "commands.dead": ("Letter",),
     "errors": ("BusError",),
     "reader": ("Message", "read"),
     "requests": ("Responder", "call", "call_stream", "respond"),

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from morphogen.schemas import Event, Frame, FrameError, Record, Unknown, decode_event, decode_frame
 
-from . import blobs, commands, dead, requests
+from . import blobs, requests
+from .commands import dead
+from .commands import issue as commands
 from .connection import Connection, PubAck, connect
 from .emit import emit
 from .errors import BusError, Disconnected, ForkedBus, RequestTimeout
@@ -372,7 +374,9 @@ async def _following(source: AsyncGenerator[_T, None]) -> _T | object:
 
 
 async def _closed(source: AsyncGenerator[Any, None]) -> None:
-    while source.ag_running:  # an interrupt left its last step to be cancelled, which takes a turn of the loop
+    while getattr(
+        source, "ag_running", False
+    ):  # an interrupt left its last step to be cancelled, which takes a turn of the loop
         await asyncio.sleep(0.01)
     await source.aclose()
 

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import broker
 from .aside import in_thread
 from .broker import Endpoint
+from .broker import lifecycle as broker
 from .errors import (
     BusError,
     Disconnected,
@@ -103,9 +103,7 @@ class Connection:
             raise Disconnected("the connection was closed")
         return await self._link.request(subject, data, headers=headers, timeout=timeout)
 
-    async def js(
-        self, api: str, payload: Mapping[str, Any] | None = None, timeout: float = 5.0
-    ) -> dict[str, Any]:
+    async def js(self, api: str, payload: Mapping[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
         """Call `$JS.API.<api>` and return its answer. Raises JetStreamApiError where JetStream refuses."""
         data = b"" if payload is None else json.dumps(payload).encode()
         reply = await self.request(f"$JS.API.{api}", data, timeout=timeout)
@@ -161,9 +159,7 @@ class Connection:
 
     async def _open(self, deadline: float) -> None:
         end = asyncio.get_running_loop().time() + deadline
-        self._endpoint = await in_thread(
-            lambda: broker.ensure(self.settings, self._start_broker, deadline=deadline)
-        )
+        self._endpoint = await in_thread(lambda: broker.ensure(self.settings, self._start_broker, deadline=deadline))
         left = max(0.5, end - asyncio.get_running_loop().time())
         self._link = await open_link(self._endpoint, name=self.name, timeout=left)
         self._arrived(self._link)
@@ -214,9 +210,7 @@ class Connection:
                 _log.warning("a subscriber did not come back after a reconnect: %s: %s", type(error).__name__, error)
 
 
-async def connect(
-    settings: Settings, *, name: str, start_broker: bool = True, deadline: float = 5.0
-) -> Connection:
+async def connect(settings: Settings, *, name: str, start_broker: bool = True, deadline: float = 5.0) -> Connection:
     """Connect to the broker of `settings`, starting the embedded one where `start_broker` is set.
 
     Fails at once when nothing answers (NoBroker, BrokerMissing, BrokerFailed), and within `deadline` seconds anyhow.

@@ -1,4 +1,3 @@
-# ruff: noqa: N818  (a name says what happened; that it is an error stands in its base)
 """What can go wrong on the bus.
 
 MorphogenError

@@ -83,9 +83,7 @@ class Link:
         await self._exchange(None, b"", None, timeout)
         return time.perf_counter() - start
 
-    async def _exchange(
-        self, subject: str | None, data: bytes, headers: dict[str, str] | None, timeout: float
-    ) -> Any:
+    async def _exchange(self, subject: str | None, data: bytes, headers: dict[str, str] | None, timeout: float) -> Any:
         if self.ended.is_set():
             raise Disconnected(f"no connection to the broker at {shown(self.url)}; it is being restored")
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .archive import Archive, epochs
+from .archive.archive import Archive, epochs
 from .errors import ArchiveError, LogGap
 from .reader import Message, read
 from .settings import Settings

@@ -5,10 +5,10 @@ import contextlib
 import json
 import logging
 
-from . import broker
 from .aside import in_thread
 from .broker import Endpoint
-from .broker_status import has_room, stuck
+from .broker import lifecycle as broker
+from .broker.standing import has_room, stuck
 from .errors import BusError, NoResponders, RequestTimeout
 from .link import Link
 from .settings import Settings

@@ -17,7 +17,7 @@ from .bars import bar
 from .sizes import size
 
 if TYPE_CHECKING:
-    from morphogen.bus.drain import DrainReport
+    from morphogen.bus.spool.drain import DrainReport
 
 
 @app.command()
@@ -44,7 +44,7 @@ def tail(
 @app.command()
 def sync(context: typer.Context) -> None:
     """Bring to the log what dead processes left in their spools on this machine."""
-    from morphogen.bus.drain import drain as drain_spools
+    from morphogen.bus.spool.drain import drain as drain_spools
 
     with bar("sending") as tell:
 

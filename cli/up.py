@@ -62,7 +62,7 @@ def status(context: typer.Context) -> None:
     from morphogen.bus import broker
     from morphogen.bus.bus import Bus
     from morphogen.bus.errors import BusError
-    from morphogen.bus.leftover import leftovers
+    from morphogen.bus.spool.leftover import leftovers
     from morphogen.consumers.projections.query import status as projector_status
 
     settings = settings_of(context)

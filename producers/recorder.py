@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool import Spool
+from morphogen.bus.spool import Publisher, Spool
 from morphogen.schemas import RunStarted, plain
 
 from .environment import attempt_of, describe, rank_of
@@ -54,8 +54,6 @@ def record(
     are recorded. Raises SettingsError where a setting cannot be understood; without a broker it goes on, and
     what is recorded waits in the spool.
     """
-    from morphogen.bus.publisher import Publisher  # brings asyncio and the NATS client
-
     chosen = settings or Settings.from_environ(url=url, home=None if home is None else Path(home))
     run_name = name or os.environ.get("MORPHOGEN_RUN") or f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     spool = Spool.create(

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from morphogen.bus.lane import Kind
-from morphogen.bus.spool import Counts, Spool
+from morphogen.bus.spool import Counts, Kind, Publisher, Spool
 from morphogen.schemas import (
     ArtifactSaved,
     EncodeError,
@@ -36,7 +35,6 @@ from .scalars import PLAIN, on_device, scalars
 from .stepclock import StepClock
 
 if TYPE_CHECKING:
-    from morphogen.bus.publisher import Publisher
     from morphogen.producers.watch import LayerSample, Watch
 
 _METRICS = Kind(Metrics.type, Metrics.version)
@@ -50,7 +48,7 @@ _log = logging.getLogger("morphogen")
 class Run:
     """One attempt of a run. Made by `record`; a context manager; safe to use from several threads."""
 
-    def __init__(self, spool: Spool, publisher: "Publisher", *, started: RunStarted) -> None:
+    def __init__(self, spool: Spool, publisher: Publisher, *, started: RunStarted) -> None:
         self._spool = spool
         self._publisher = publisher
         self._pid = os.getpid()

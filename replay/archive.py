@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from morphogen.bus.archive import Archive, ArchiveWriter
-from morphogen.bus.archive_writer import SegmentWriter
+from morphogen.bus.archive.archive import Archive, ArchiveWriter
+from morphogen.bus.archive.writer import SegmentWriter
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveDamaged, LogGap
 from morphogen.bus.past import sequence_at

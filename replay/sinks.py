@@ -11,8 +11,8 @@ from typing import IO, Any, Protocol
 
 import pyarrow.parquet as pq
 
-from morphogen.bus.archive_rows import DICTIONARY, SCHEMA, STATISTICS, Row, row, table
-from morphogen.bus.archive_writer import WINDOW_BYTES, WINDOW_ROWS
+from morphogen.bus.archive.rows import DICTIONARY, SCHEMA, STATISTICS, Row, row, table
+from morphogen.bus.archive.writer import WINDOW_BYTES, WINDOW_ROWS
 from morphogen.bus.connection import Connection
 from morphogen.bus.emit import publish_once
 from morphogen.bus.reader import Message

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from morphogen.bus.archive import Archive
+from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveDamaged
 from morphogen.bus.past import Extent, extent

@@ -7,7 +7,7 @@ import pytest
 
 from morphogen.bus import broker as brokers
 from morphogen.bus.broker import Endpoint
-from morphogen.bus.broker_state import BrokerFiles, holders
+from morphogen.bus.broker.state import BrokerFiles, holders
 from morphogen.bus.settings import Settings
 
 

@@ -13,8 +13,9 @@ from .projection import Projection
 from .rows import DOCUMENTS
 
 FORMAT = 1
-AS_OF = "seq <= coalesce(getvariable('as_of')::BIGINT, 9223372036854775807)"
-"""Cuts every public table at the connection's variable `as_of`; without one it is folded away when a query is bound."""
+AS_OF = "CASE WHEN getvariable('as_of') IS NULL THEN true ELSE seq <= getvariable('as_of')::BIGINT END"
+"""Cuts every public table at the connection's variable `as_of`. Without one it is `true` by the time a query is planned:
+any comparison left standing would keep DuckDB from leaving out the join in `events`."""
 
 META = """
     CREATE SCHEMA morphogen;

@@ -44,7 +44,7 @@ FRONT = {
 class Body(NamedTuple):
     """How a body is made of the rows that one event has in `table`.
 
-    `gather` is an aggregate over those rows, `body` an expression (JSON or VARIANT) of its result, called `rows`.
+    `gather` is an aggregate over those rows, `body` an expression (JSON or VARIANT) of its result, called `held`.
     """
 
     table: str

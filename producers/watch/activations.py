@@ -1,8 +1,9 @@
 """Mean and variance of what each layer puts out during one optimizer step, on the CPU.
 
 Small outputs wait in a queue until the model's forward pass returns, then outputs of one shape are measured
-together. An output that something changed in place in the meantime cannot be measured any more: its layer is
-missing from that step, and from then on measured as soon as it returns. Nothing is held beyond the forward pass.
+together. The first output of each layer is measured as soon as it is there; if something changed it in place
+before the forward pass returned, that stays so. Where that begins later, the layer is missing from one step.
+Nothing is held beyond the forward pass.
 """
 
 from collections.abc import Iterable, Set
@@ -29,7 +30,9 @@ class HostActivations:
     def __init__(self, count: int) -> None:
         self.count = count
         self.waiting: list[tuple[int, Any]] = []  # filled by the calls of layers, inside the forward pass
-        self.at_once = [False] * count  # layers whose outputs must not wait
+        self.at_once = [True] * count  # layers whose outputs must not wait, or whose first output is yet to come
+        self._unknown = set(range(count))
+        self._first: list[tuple[int, Tensor]] = []
         self._spoiled: set[int] = set()
         self._forward: set[int] = set()
         self._measured: list[Output] = []
@@ -50,13 +53,21 @@ class HostActivations:
         if not again:
             self._forward.add(index)
         self._measure(index, tensor)
+        if index in self._unknown and tensor is output and _may_wait(tensor):
+            self._first.append((index, tensor))
 
     def drop(self) -> None:
         """Forget what waits: the forward pass did not return."""
         self.waiting.clear()
+        self._first.clear()
 
     def flush(self) -> None:
         """Measure all that waits."""
+        if self._first:
+            for index, tensor in self._first:
+                self._unknown.discard(index)
+                self.at_once[index] = bool(tensor._version)
+            self._first.clear()
         if not self.waiting:
             return
         order = [index for index, _ in self.waiting]
@@ -95,13 +106,12 @@ class HostActivations:
                 self._spoiled.add(order[i])
                 self.at_once[order[i]] = True
                 continue
-            if tensor is not output or tensor.numel() > _SMALL or not _plain(tensor):
-                self.at_once[order[i]] = True
-            elif split(tensor.numel()) is not None:
+            if tensor is output and _may_wait(tensor):
                 groups.setdefault(tensor.shape, []).append(i)
-                continue
-            plain = False
-            self._measure(order[i], tensor)
+            else:
+                plain = False
+                self.at_once[order[i]] = True
+                self._measure(order[i], tensor)
         plan = []
         for shape, members in groups.items():
             pieces = split(shape.numel())
@@ -151,8 +161,15 @@ class HostActivations:
         return merge(measured, spoiled, self.count)
 
 
-def _plain(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and type(tensor) is Tensor
+def _may_wait(tensor: Tensor) -> bool:
+    return (
+        type(tensor) is Tensor
+        and tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.numel() <= _SMALL
+        and split(tensor.numel()) is not None
+    )
 
 
 def merge(measured: Iterable[Output], spoiled: Set[int], count: int) -> list[Activation | None]:

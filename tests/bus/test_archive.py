@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from morphogen.bus import archive_writer
-from morphogen.bus.archive import Archive
-from morphogen.bus.archive_manifest import NAME, Manifest, load, locked, save
-from morphogen.bus.archive_rows import matches, tokens
+from morphogen.bus.archive import writer as archive_writer
+from morphogen.bus.archive.archive import Archive
+from morphogen.bus.archive.manifest import NAME, Manifest, load, locked, save
+from morphogen.bus.archive.rows import matches, tokens
 from morphogen.bus.errors import ArchiveBusy, ArchiveDamaged, ArchiveError
 from morphogen.bus.pull import Message
 from morphogen.schemas import Metrics, Record, encode_frame, token
@@ -304,7 +304,7 @@ def test_out_of_order_messages_are_refused(folder: Path) -> None:
 WRITER = """
 import sys, os
 from pathlib import Path
-from morphogen.bus import archive_writer
+from morphogen.bus.archive import writer as archive_writer
 from morphogen.bus.archive import Archive
 from morphogen.bus.pull import Message
 archive_writer.WINDOW_ROWS, archive_writer.SEGMENT_ROWS = 7, 23

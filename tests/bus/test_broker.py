@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from morphogen.bus import broker, broker_process
+
 from morphogen.bus.broker import Endpoint
-from morphogen.bus.broker_state import (
+from morphogen.bus.broker import lifecycle as broker
+from morphogen.bus.broker import process as broker_process
+from morphogen.bus.broker.state import (
     BrokerFiles,
     BrokerState,
     holders,
@@ -297,7 +299,7 @@ def test_a_server_that_ends_at_once_is_quoted(
 def test_an_older_server_is_started_without_the_flags_it_does_not_know(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse = "grep -q feature_flags \"$2\" && { echo 'nats-server: unknown field \"feature_flags\"' >&2; exit 1; }"
+    refuse = 'grep -q feature_flags "$2" && { echo \'nats-server: unknown field "feature_flags"\' >&2; exit 1; }'
     script = server_that(tmp_path, f'{refuse}\nexec {broker_process.find_binary()} "$@"')
     monkeypatch.setattr(broker, "find_binary", lambda: script)
     broker.ensure(settings)

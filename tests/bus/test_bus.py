@@ -13,7 +13,7 @@ import pytest
 
 import morphogen.bus
 from morphogen.bus import Bus, Settings
-from morphogen.bus.commands import Command
+from morphogen.bus.commands.issue import Command
 from morphogen.bus.errors import BusError, Disconnected, ForkedBus, NoBroker, NoResponders, RequestTimeout
 from morphogen.bus.requests import respond
 from morphogen.schemas import LogLine

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from morphogen.bus import dead
-from morphogen.bus.commands import Command, Worker, command_event_id, send
+from morphogen.bus.commands import dead
+from morphogen.bus.commands.issue import Command, Worker, command_event_id, send
 from morphogen.bus.connection import Connection
 from morphogen.bus.emit import publish_once, writer_of
 from morphogen.bus.errors import CommandError, MessageTooLarge
@@ -276,7 +276,7 @@ def test_an_acknowledgement_that_was_lost_does_not_run_the_handler_again(on_bus:
 
     async def story(conn: Connection) -> None:
         key = await send(conn, "job", "do")
-        from morphogen.bus import workqueue
+        from morphogen.bus.commands import workqueue
 
         done = workqueue.Delivery.done
         lost: list[int] = []

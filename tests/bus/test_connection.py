@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from morphogen.bus import broker as brokers
+
 from morphogen.bus import watch
 from morphogen.bus.broker import Endpoint
+from morphogen.bus.broker import lifecycle as brokers
 from morphogen.bus.connection import Connection, connect
 from morphogen.bus.errors import (
     BrokerFailed,

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from morphogen.bus import dead
-from morphogen.bus.commands import Command, Worker, send
+from morphogen.bus.commands import dead
+from morphogen.bus.commands.issue import Command, Worker, send
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import CommandError
 from morphogen.bus.reader import read

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from morphogen.bus import room as rooms
-from morphogen.bus import segment as segments
-from morphogen.bus.cut import Cut
-from morphogen.bus.lane import Kind, Lane
-from morphogen.bus.room import Loss, Room
-from morphogen.bus.segment import Segment
-from morphogen.bus.walk import Damage, Walk
+from morphogen.bus.spool import room as rooms
+from morphogen.bus.spool import segment as segments
+from morphogen.bus.spool.cut import Cut
+from morphogen.bus.spool.lane import Kind, Lane
+from morphogen.bus.spool.room import Loss, Room
+from morphogen.bus.spool.segment import Segment
+from morphogen.bus.spool.walk import Damage, Walk
 from morphogen.schemas.frames import HEAD, Record, decode_records
 
 SCALARS = Kind("metrics.scalars", 1)
@@ -69,9 +69,19 @@ def test_a_record_is_on_disk_as_the_log_will_have_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("step", "kept"),
-    [(0, 0), (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), (2**64 - 1, 2**64 - 1), (2**64, None), (1.0, 1), ("x", None)],
+    [
+        (0, 0),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**64 - 1, 2**64 - 1),
+        (2**64, None),
+        (1.0, 1),
+        ("x", None),
+    ],
 )
-def test_a_step_that_the_log_cannot_hold_becomes_none_and_is_no_error(tmp_path: Path, step: Any, kept: int | None) -> None:
+def test_a_step_that_the_log_cannot_hold_becomes_none_and_is_no_error(
+    tmp_path: Path, step: Any, kept: int | None
+) -> None:
     lane = make(tmp_path)
 
     assert lane.append(SCALARS, step, 5, None, BODY) == 1
@@ -386,7 +396,9 @@ def test_where_nothing_can_be_dropped_a_full_disk_means_memory_until_there_is_ro
     assert list(_drained(lane)) == list(range(1, 23_001))
 
 
-def test_memory_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_memory_is_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(segments, "allocate", Disk(0).allocate)
     monkeypatch.setattr(rooms, "MEMORY_LIMIT", 2 << 20)
     high, low = make(tmp_path), make(tmp_path, high_rate=False)

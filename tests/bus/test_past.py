@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from morphogen.bus import broker
-from morphogen.bus.archive import Archive
+from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection, connect
 from morphogen.bus.errors import ArchiveError, LogGap
 from morphogen.bus.past import extent, past, sequence_at

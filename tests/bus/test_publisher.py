@@ -11,13 +11,13 @@ import pytest
 
 from morphogen.bus import broker as brokers
 from morphogen.bus.connection import connect
-from morphogen.bus.drain import drain
-from morphogen.bus.lane import Kind
-from morphogen.bus.leftover import leftovers
-from morphogen.bus.publisher import Publisher
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool import Counts, Spool
+from morphogen.bus.spool.drain import drain
+from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool.leftover import leftovers
+from morphogen.bus.spool.publisher import Publisher
+from morphogen.bus.spool.spool import Counts, Spool
 from morphogen.bus.streams import LOG, ensure_streams
 from morphogen.schemas.frames import MAX_FRAME, Frame, decode_frame
 
@@ -335,7 +335,9 @@ def test_threads_and_several_runs_share_one_publisher(settings: Settings) -> Non
             spool.lane(family, high_rate=True).append(SCALARS, step, 5, None, BODY)
 
     threads = [
-        threading.Thread(target=log, args=(spool, family)) for spool in spools for family in ("metrics", "metrics", "log")
+        threading.Thread(target=log, args=(spool, family))
+        for spool in spools
+        for family in ("metrics", "metrics", "log")
     ]
     for thread in threads:
         thread.start()

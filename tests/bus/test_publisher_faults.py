@@ -16,16 +16,16 @@ import msgspec
 import pytest
 
 from morphogen.bus import broker as brokers
-from morphogen.bus import courier as couriers
 from morphogen.bus.connection import Connection, PubAck, connect
-from morphogen.bus.drain import drain
 from morphogen.bus.errors import JetStreamApiError, PublishTimeout
-from morphogen.bus.lane import Kind
-from morphogen.bus.leftover import leftovers
-from morphogen.bus.publisher import Publisher
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool import Spool
+from morphogen.bus.spool import courier as couriers
+from morphogen.bus.spool.drain import drain
+from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool.leftover import leftovers
+from morphogen.bus.spool.publisher import Publisher
+from morphogen.bus.spool.spool import Spool
 from morphogen.bus.streams import LOG, ensure_streams
 from morphogen.schemas.frames import Frame, decode_frame
 
@@ -121,8 +121,8 @@ def test_two_processes_that_record_one_run_at_once_both_keep_everything(settings
     brokers.ensure(settings)
     program = f"""
 import time
-from morphogen.bus.lane import Kind
-from morphogen.bus.publisher import Publisher
+from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Spool
 settings = Settings.from_environ()

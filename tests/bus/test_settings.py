@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from morphogen.bus.errors import SettingsError
 from morphogen.bus.settings import Settings
 

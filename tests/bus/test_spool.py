@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from morphogen.bus.attempts import next_attempt, note_attempt
-from morphogen.bus.lane import Kind, Lane
-from morphogen.bus.leftover import Leftover, LeftoverLane, leftovers
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool import Spool
-from morphogen.bus.writer import LOCK_FILE, WRITER_FILE, Writer, lock
+from morphogen.bus.spool.attempts import next_attempt, note_attempt
+from morphogen.bus.spool.lane import Kind, Lane
+from morphogen.bus.spool.leftover import Leftover, LeftoverLane, leftovers
+from morphogen.bus.spool.spool import Spool
+from morphogen.bus.spool.writer import LOCK_FILE, WRITER_FILE, Writer, lock
 from morphogen.schemas.frames import decode_records
 
 # Forking beside threads is what training frameworks do, whatever newer interpreters think of it.
@@ -108,7 +108,7 @@ def test_attempts_count_up_and_skip_what_was_taken_elsewhere(settings: Settings)
 
 def test_processes_that_start_at_once_get_different_attempts(settings: Settings) -> None:
     program = (
-        "import sys; from pathlib import Path; from morphogen.bus.attempts import next_attempt\n"
+        "import sys; from pathlib import Path; from morphogen.bus.spool.attempts import next_attempt\n"
         "sys.stdin.read(1)\n"
         "print(*[next_attempt(Path(sys.argv[1]), 'r', 0) for _ in range(50)])"
     )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from morphogen.bus import broker as brokers
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.connection import Connection, connect

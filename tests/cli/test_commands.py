@@ -79,7 +79,10 @@ def test_sql_in_every_format(recorded: Settings, tmp_path: Path) -> None:
     ok("sql", question, "-o", str(tmp_path / "rows.parquet"))
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 3
     piped = subprocess.run(
-        [sys.executable, "-m", "morphogen.cli", "sql", "-", "-f", "arrow"], input=question.encode(), capture_output=True, check=True
+        [sys.executable, "-m", "morphogen.cli", "sql", "-", "-f", "arrow"],
+        input=question.encode(),
+        capture_output=True,
+        check=True,
     )
     assert piped.stdout
 
@@ -146,7 +149,9 @@ def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings) -> None:
     ok("sql", "SELECT 1")
     (path,) = recorded.projections_dir.glob("*.duckdb")
     with duckdb.connect(str(path)) as con:
-        ((schema,),) = con.execute("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'p_metrics_%'").fetchall()
+        ((schema,),) = con.execute(
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'p_metrics_%'"
+        ).fetchall()
         con.execute(f"UPDATE {schema}.metrics SET value = 99 WHERE step = 7")
 
     done = cli("verify")
@@ -181,7 +186,10 @@ def test_commands_and_dead_letters(settings: Settings) -> None:
     again = ok("dead", "retry", lost).strip()
     assert again not in {lost, command}
     assert "no dead letters" in ok("dead", "list")
-    statuses = dict(json.loads(line).values() for line in ok("sql", "SELECT command_id, status FROM commands", "-f", "jsonl").splitlines())
+    statuses = dict(
+        json.loads(line).values()
+        for line in ok("sql", "SELECT command_id, status FROM commands", "-f", "jsonl").splitlines()
+    )
     assert statuses == {command: "done", lost: "retried", again: "issued"}
 
 
@@ -197,10 +205,15 @@ def test_tail_shows_what_comes(recorded: Settings) -> None:
     shown = ok("tail", "--no-follow", "-n", "100")
     assert "run.started" in shown
     assert "run.finished" in shown
-    rows = [json.loads(line) for line in ok("tail", "--no-follow", "-n", "100", "--json", "--family", "metrics").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in ok("tail", "--no-follow", "-n", "100", "--json", "--family", "metrics").splitlines()
+    ]
     assert len(rows) == 20
 
-    child = subprocess.Popen([sys.executable, "-m", "morphogen.cli", "tail", "-n", "0"], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "morphogen.cli", "tail", "-n", "0"], stdout=subprocess.PIPE, text=True
+    )
     time.sleep(2)
     with morphogen.record("later") as run:
         run.line("here I am")

@@ -17,10 +17,10 @@ import pytest
 
 from morphogen.bus import broker as brokers
 from morphogen.bus.connection import connect
-from morphogen.bus.drain import drain
-from morphogen.bus.leftover import leftovers
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
+from morphogen.bus.spool.drain import drain
+from morphogen.bus.spool.leftover import leftovers
 from morphogen.bus.streams import ensure_streams
 from morphogen.schemas.frames import decode_frame
 
@@ -29,8 +29,8 @@ AT_ONCE = 2
 
 TRAINER = """
 import mmap, struct, sys, time
-from morphogen.bus.lane import Kind
-from morphogen.bus.publisher import Publisher
+from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Spool
 

@@ -42,7 +42,9 @@ def test_the_sdist_holds_the_real_folders(built: Path) -> None:
     assert {"api/__init__.py", "bus/bus.py", "README.md", "LICENSE", "tests/conftest.py"} <= names
 
 
-def test_every_module_imports_from_an_installed_wheel_beside_a_package_called_kernels(built: Path, tmp_path: Path) -> None:
+def test_every_module_imports_from_an_installed_wheel_beside_a_package_called_kernels(
+    built: Path, tmp_path: Path
+) -> None:
     (wheel,) = built.glob("*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

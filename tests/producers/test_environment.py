@@ -42,7 +42,13 @@ def test_no_git_on_the_machine_is_no_error(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("env", "rank"),
-    [({}, 0), ({"RANK": "2"}, 2), ({"SLURM_PROCID": "5"}, 5), ({"MORPHOGEN_RANK": "1", "RANK": "2"}, 1), ({"RANK": "x"}, 0)],
+    [
+        ({}, 0),
+        ({"RANK": "2"}, 2),
+        ({"SLURM_PROCID": "5"}, 5),
+        ({"MORPHOGEN_RANK": "1", "RANK": "2"}, 1),
+        ({"RANK": "x"}, 0),
+    ],
 )
 def test_the_rank_is_what_the_launcher_says(env: dict[str, str], rank: int) -> None:
     assert rank_of(env) == rank

@@ -44,7 +44,11 @@ def test_two_lines_record_a_run(settings: Settings) -> None:
     run.log({"loss": 0.25, "acc": np.float32(0.5)}, step=2)
     run.finish()
 
-    assert rows("SELECT step, name, value FROM metrics ORDER BY ALL") == [(1, "loss", 0.5), (2, "acc", 0.5), (2, "loss", 0.25)]
+    assert rows("SELECT step, name, value FROM metrics ORDER BY ALL") == [
+        (1, "loss", 0.5),
+        (2, "acc", 0.5),
+        (2, "loss", 0.25),
+    ]
     ((status, attempt, lr),) = rows("SELECT status, attempt, config.lr::DOUBLE FROM runs WHERE run = 'first'")
     assert (status, attempt, lr) == ("finished", 1, 0.1)
     assert rows("SELECT coalesce(sum(lost), 0) + coalesce(sum(dropped), 0) FROM producers") == [(0,)]
@@ -52,12 +56,16 @@ def test_two_lines_record_a_run(settings: Settings) -> None:
 
 def test_numbers_arrive_exactly(settings: Settings) -> None:
     with morphogen.record("exact") as run:
-        run.log({"nan": math.nan, "inf": math.inf, "ninf": -math.inf, "big": 2**63 - 1, "small": -(2**63), "ü.*": 1}, step=1)
+        run.log(
+            {"nan": math.nan, "inf": math.inf, "ninf": -math.inf, "big": 2**63 - 1, "small": -(2**63), "ü.*": 1}, step=1
+        )
 
     found = dict(rows("SELECT name, value FROM metrics"))
     assert math.isnan(found["nan"])
     assert (found["inf"], found["ninf"], found["ü.*"]) == (math.inf, -math.inf, 1.0)
-    ((big, small),) = rows("SELECT body.\"values\".big::BIGINT, body.\"values\".small::BIGINT FROM events WHERE type = 'metrics.scalars'")
+    ((big, small),) = rows(
+        'SELECT body."values".big::BIGINT, body."values".small::BIGINT FROM events WHERE type = \'metrics.scalars\''
+    )
     assert (big, small) == (2**63 - 1, -(2**63))
 
 
@@ -71,7 +79,9 @@ def test_without_a_step_numbers_belong_to_the_next_one(settings: Settings) -> No
     assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [1, 2, 10, 11]
 
 
-def test_what_is_no_number_is_said_once_and_the_rest_is_kept(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_number_is_said_once_and_the_rest_is_kept(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING), morphogen.record("odd") as run:
         for step in range(5):
             run.log({"loss": 0.5, "text": "abc", "none": None, "deep": {"a": 1}}, step=step)
@@ -98,7 +108,10 @@ def test_users_events_lines_and_artifacts(settings: Settings, tmp_path: Path) ->
     assert rows("SELECT id FROM events WHERE step = 3") == [(first,)]
     assert rows("SELECT level, message FROM log_lines") == [("warning", "hello")]
     found = rows("SELECT name, size, sha256 FROM artifacts ORDER BY name")
-    assert found == [("weights.bin", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), ("x", None, None)]
+    assert found == [
+        ("weights.bin", 3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ("x", None, None),
+    ]
 
 
 def test_the_same_name_again_is_the_next_attempt_and_steps_may_rewind(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from morphogen.producers.scalars import is_plain, on_device, scalars
 from morphogen.schemas import Metrics, decode_event
 

@@ -69,7 +69,7 @@ def test_events_give_back_every_body_that_other_tables_hold(log: Any, shown: Cal
     assert bodies["health.layer"]["grad_norm"] == [1.0, 2.0]
     assert bodies["health.layer"]["dead_share"] is None
     assert bodies["log.line"] == {"message": "hello", "level": "info", "logger": None, "fields": {"x": [1, None]}}
-    assert ask(store, "SELECT count(*) FROM _events_own") == [(0,)]
+    assert ask(store, "SELECT count(*) FROM _event_rows WHERE body IS NOT NULL") == [(0,)]
 
 
 def test_events_keep_bodies_that_a_column_could_not_hold_exactly(
@@ -86,7 +86,7 @@ def test_events_keep_bodies_that_a_column_could_not_hold_exactly(
     assert rows[1] == ({"values": {}},)
     assert rows[3][0]["grad_norm"] == [0.1]
     assert rows[4][0]["missing"] == {"grad_norm": [1]}
-    assert ask(store, "SELECT count(*) FROM _events_own") == [(4,)]
+    assert ask(store, "SELECT count(*) FROM _event_rows WHERE body IS NOT NULL") == [(4,)]
 
 
 def test_a_layer_signal_is_null_where_it_was_not_measured_and_nan_where_it_was_nan(

@@ -184,7 +184,7 @@ def test_incremental_equals_rebuilt_by_content_hash(
         fold_in_cuts(folder / "whole.duckdb", log, [], set()) as rebuilt,
     ):
         compare(incremental, rebuilt)
-        for table in ("metrics", "_events_own", "layer_health"):
+        for table in ("metrics", "_event_rows", "layer_health"):
             assert incremental.bucket_hashes(table, bucket=4) == rebuilt.bucket_hashes(table, bucket=4)
         past = fresh()
         past.messages = log.messages[:upto]

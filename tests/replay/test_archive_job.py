@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from morphogen.bus import archive_writer
-from morphogen.bus.archive import Archive
+from morphogen.bus.archive import writer as archive_writer
+from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveDamaged, LogGap
 from morphogen.bus.past import past
@@ -168,7 +168,8 @@ def test_cancelling_keeps_what_was_read_and_the_next_run_goes_on(
 JOB = """
 import asyncio, sys
 from pathlib import Path
-from morphogen.bus import archive_writer, pull
+from morphogen.bus import pull
+from morphogen.bus.archive import writer as archive_writer
 from morphogen.bus.connection import connect
 from morphogen.bus.settings import Settings
 from morphogen.replay.archive import archive

@@ -6,11 +6,11 @@ import time
 import msgspec
 
 from morphogen.bus.connection import Connection
-from morphogen.bus.lane import Kind
 from morphogen.bus.past import past
-from morphogen.bus.publisher import Publisher
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool import Spool
+from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool.publisher import Publisher
+from morphogen.bus.spool.spool import Spool
 from morphogen.bus.streams import LOG, stream_info
 from morphogen.replay.archive import archive
 from morphogen.schemas import decode_frame

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from morphogen.schemas import Event, Metrics, SchemaError, Unknown, decode_event, encode, event_class, upcaster
 
 

@@ -57,9 +57,7 @@ class Log:
                 for _ in range(events):
                     self.written += 1
                     body = msgspec.Raw(Metrics(values={"loss": 1.0 / self.written}).encode())
-                    records.append(
-                        Record(self.written, "metrics.scalars", 1, self.written, time.time_ns(), body, None)
-                    )
+                    records.append(Record(self.written, "metrics.scalars", 1, self.written, time.time_ns(), body, None))
                 data = encode_frame(records, run=run, attempt=1, rank=0, writer="a" * 16, family="metrics")
                 seq = (await conn.publish_ack(f"morphogen.log.{run}.metrics.1-0", data)).seq
             return seq

@@ -39,7 +39,9 @@ def test_the_store_is_let_go_after_an_answer(log: Any, settings: Settings) -> No
     query("SELECT 1")
     (path,) = settings.projections_dir.glob("*.duckdb")
 
-    code = "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT count(*) FROM metrics').fetchone()[0])"
+    code = (
+        "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT count(*) FROM metrics').fetchone()[0])"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "10"
@@ -171,7 +173,9 @@ def test_many_askers_are_answered_at_once(log: Any, projector: "subprocess.Popen
 
 def test_processes_without_a_projector_take_turns(log: Any, settings: Settings) -> None:
     log.metrics(2, 10)
-    code = "from morphogen.consumers.projections.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
+    code = (
+        "from morphogen.consumers.projections.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
+    )
     askers = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)

@@ -202,7 +202,7 @@ def test_rows_need_neither_pandas_nor_polars(settings: Settings) -> None:
     code = (
         "import sys\nsys.modules['pandas'] = None\nsys.modules['polars'] = None\n"
         "from morphogen.consumers.projections.query import query\n"
-        f"result = query(\"SELECT {MOMENT} AS t, [{MOMENT}] AS l\")\n"
+        f'result = query("SELECT {MOMENT} AS t, [{MOMENT}] AS l")\n'
         "print(result.rows()[0][0]); print(repr(result) != '')\n"
         "try: result.pandas()\nexcept ImportError as error: print(error)"
     )

@@ -83,7 +83,7 @@ REFUSED = [
     "LOAD json",
     "SELECT * FROM read_csv('{folder}/secret.csv')",
     "SELECT * FROM READ_CSV_AUTO ('{folder}/secret.csv')",
-    'SELECT * FROM "read_csv" /* x */ (\'{folder}/secret.csv\')',
+    "SELECT * FROM \"read_csv\" /* x */ ('{folder}/secret.csv')",
     "SELECT * FROM system.main.read_csv('{folder}/secret.csv')",
     "SELECT * FROM '{folder}/secret.csv'",
     'SELECT * FROM "{folder}/secret.csv"',

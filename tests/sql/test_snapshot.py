@@ -84,9 +84,7 @@ def test_the_same_snapshot_twice_is_one(log: Any, settings: Settings, tmp_path: 
 
 
 @pytest.mark.parametrize("form", ["duckdb", "parquet"])
-def test_a_full_disk_leaves_nothing_behind_and_says_so(
-    log: Any, settings: Settings, tmp_path: Path, form: str
-) -> None:
+def test_a_full_disk_leaves_nothing_behind_and_says_so(log: Any, settings: Settings, tmp_path: Path, form: str) -> None:
     log.metrics(20, 500)
     query("SELECT 1")
     code = (

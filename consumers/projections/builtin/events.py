@@ -5,7 +5,8 @@ second time: the view reads it from there, and only when `body` is asked for. As
 and better with a `run` too: otherwise all rows of those tables are gathered.
 """
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +16,11 @@ from ..body_json import raw_to_json, to_json
 from ..projection import Projection, Rows
 from ..rows import Columns, strings
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
 
 class Events(Projection, name="events", version=1, types=("*",)):
     """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'."""
 
-    tables = {
-        "_events_own": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT",
-        "_events_held": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR",
-    }
+    tables = {"_event_rows": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT"}
 
     def __init__(self, others: tuple[Projection, ...]) -> None:
         self.holders = tuple(other for other in others if other.bodies)
@@ -33,7 +28,7 @@ class Events(Projection, name="events", version=1, types=("*",)):
             "events": self._view(),
             "unknown_events": f"""
                 SELECT type, version, count(*) AS events, min(seq) AS first_seq, max(seq) AS last_seq
-                FROM _events_own WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
+                FROM _event_rows WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
             """,
         }
 
@@ -43,59 +38,69 @@ class Events(Projection, name="events", version=1, types=("*",)):
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each event, and for each message that is no frame."""
+        rows = []
+        if len(batch):
+            rows.append(self._readable(batch))
+        if batch.unreadable:
+            rows.append(_unreadable(batch))
+        return {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows)} if rows else {}
+
+    def _readable(self, batch: Batch) -> Columns:
         held = np.zeros(len(batch), np.bool_)
         for holder in self.holders:
             held[holder.holds(batch)] = True
-        rows: dict[str, Columns] = {}
-        if held.any():
-            rows["_events_held"] = Columns(_envelopes(batch, held))
-        own = [Columns({**_envelopes(batch, ~held), "body": _bodies(batch, ~held)})] if not held.all() else []
-        if batch.unreadable:
-            own.append(_unreadable(batch))
-        if own:
-            rows["_events_own"] = own[0] if len(own) == 1 else _joined(own)
-        return rows
+        records = batch.records
+        bodies: Any = pa.nulls(len(batch), pa.string())
+        if not held.all():
+            texts: list[str | None] = [None] * len(batch)
+            for at in np.flatnonzero(~held).tolist():
+                texts[at] = raw_to_json(records[at].body)
+            bodies = pa.array(texts, pa.string())
+        causes = [record.cause for record in records]
+        return Columns(
+            {
+                "seq": batch.seq,
+                "idx": batch.idx,
+                "run": batch.run,
+                "attempt": batch.attempt,
+                "rank": batch.rank,
+                "step": batch.step,
+                "time": batch.time,
+                "lane": batch.lane,
+                "n": batch.n,
+                "type": batch.kinds,
+                "version": batch.version,
+                "cause": pa.nulls(len(batch), pa.string()) if not any(causes) else pa.array(causes, pa.string()),
+                "body": bodies,
+            }
+        )
 
     def _view(self) -> str:
-        """One branch for bodies stored here, and one for each type that is held elsewhere.
+        """Return the view over rows and held bodies.
 
-        A query for one type reads one branch. Bodies are gathered before the join, and made after it: DuckDB leaves the
-        join out where no body is asked for, and makes those only that are.
+        Its form matters. DuckDB leaves a left join out where nothing of its right side is asked for, if that side is
+        one aggregation by the columns joined on; and a filter on `type` or `run` reaches through it, so that a
+        query for one type gathers that type alone. Bodies are made after the join, of the rows that are left.
         """
-        columns = "type, version, run, attempt, rank, step, time, cause"
-        place = "e.seq, e.idx, e.lane || '.' || e.n AS id"
-        branches = [f"SELECT {place}, {columns}, body FROM _events_own e"]
-        for kind, held in ((kind, held) for holder in self.holders for kind, held in holder.bodies.items()):
-            branches.append(f"""
-                SELECT {place}, {columns}, CASE WHEN rows IS NULL THEN NULL ELSE {held.body}::VARIANT END AS body
-                FROM _events_held e LEFT JOIN (
-                    SELECT seq, idx, run, {held.gather} AS rows FROM {held.table} GROUP BY seq, idx, run
-                ) USING (seq, idx, run) WHERE type = '{kind}'
-            """)
-        return " UNION ALL ".join(branches)
-
-
-def _envelopes(batch: Batch, mask: "npt.NDArray[np.bool_]") -> dict[str, Any]:
-    """Return the envelopes of the events in a mask, as columns."""
-    whole = bool(mask.all())
-    positions = np.flatnonzero(mask)
-    at = pa.array(positions)
-
-    def take(array: Any) -> Any:
-        return array if whole else array[positions] if isinstance(array, np.ndarray) else array.take(at)
-
-    names = ("seq", "idx", "run", "attempt", "rank", "step", "time", "lane", "n", "type", "version")
-    arrays = (
-        batch.seq, batch.idx, batch.run, batch.attempt, batch.rank, batch.step, batch.time, batch.lane, batch.n,
-        batch.kinds, batch.version,
-    )  # fmt: skip
-    causes = [record.cause for record in batch.records]
-    cause = pa.array(causes, pa.string()) if any(causes) else pa.nulls(len(causes), pa.string())
-    return {**{name: take(array) for name, array in zip(names, arrays, strict=True)}, "cause": take(cause)}
-
-
-def _bodies(batch: Batch, mask: "npt.NDArray[np.bool_]") -> pa.Array:
-    return pa.array([raw_to_json(batch.records[at].body) for at in np.flatnonzero(mask).tolist()], pa.string())
+        columns = "e.seq, e.idx, e.lane || '.' || e.n AS id, e.type, version, e.run, attempt, rank, step, time, cause"
+        found = [(kind, body) for holder in self.holders for kind, body in holder.bodies.items()]
+        if not found:
+            return f"SELECT {columns}, body FROM _event_rows e"
+        branches, makers = [], ["body"]
+        for number, (kind, body) in enumerate(found):
+            others = [f"{body.gather if i == number else 'NULL'} AS held_{i}" for i in range(len(found))]
+            branches.append(
+                f"SELECT seq, idx, run, '{kind}' AS type, {', '.join(others)} FROM {body.table} GROUP BY seq, idx, run"
+            )
+            made = re.sub(r"\bheld\b", f"held_{number}", body.body)
+            makers.append(f"CASE WHEN held_{number} IS NULL THEN NULL ELSE {made}::VARIANT END")
+        kept = ", ".join(f"any_value(held_{i}) AS held_{i}" for i in range(len(found)))
+        return f"""
+            SELECT {columns}, coalesce({", ".join(makers)}) AS body
+            FROM _event_rows e LEFT JOIN (
+                SELECT seq, idx, run, type, {kept} FROM ({" UNION ALL ".join(branches)}) GROUP BY seq, idx, run, type
+            ) h ON h.seq = e.seq AND h.idx = e.idx AND h.run = e.run AND h.type = e.type
+        """
 
 
 def _known() -> str:

@@ -42,9 +42,17 @@ class _Wire(msgspec.Struct, gc=False):
 _decoder = msgspec.msgpack.Decoder(_Wire)
 
 
-def _gathered(signal: str) -> str:
-    every = f"[r.{signal} FOR r IN rows]"
-    return f"'{signal}': CASE WHEN list_count({every}) > 0 THEN {every} END"
+def _gather() -> str:
+    fields = ", ".join(f"'{name}': {name}" for name in ("depth", "layer", *SIGNALS))
+    return f"list({{{fields}}} ORDER BY depth)"
+
+
+def _body() -> str:
+    signals = []
+    for signal in SIGNALS:
+        every = f"list_transform(held, lambda r: r.{signal})"
+        signals.append(f"'{signal}': CASE WHEN list_count({every}) > 0 THEN {every} END")
+    return f"{{'layers': list_transform(held, lambda r: r.layer), {', '.join(signals)}}}::JSON"
 
 
 class LayerHealthRows(Projection, name="layer_health", version=1, types=("health.layer",)):
@@ -57,13 +65,7 @@ class LayerHealthRows(Projection, name="layer_health", version=1, types=("health
         "layer_health": "layer VARCHAR, depth INTEGER, "
         + ", ".join(f"{signal} FLOAT USING COMPRESSION uncompressed" for signal in SIGNALS)
     }
-    bodies = {
-        "health.layer": Body(
-            "layer_health",
-            f"list({{'depth': depth, 'layer': layer, {', '.join(f"'{s}': {s}" for s in SIGNALS)}}} ORDER BY depth)",
-            f"{{'layers': [r.layer FOR r IN rows], {', '.join(map(_gathered, SIGNALS))}}}::JSON",
-        )
-    }
+    bodies = {"health.layer": Body("layer_health", _gather(), _body())}
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each layer of each event."""

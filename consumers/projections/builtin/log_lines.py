@@ -13,7 +13,7 @@ class LogLines(Projection, name="log_lines", version=1, types=("log.line",)):
         "log.line": Body(
             "log_lines",
             "any_value({'message': message, 'level': level, 'logger': logger, 'fields': fields::JSON})",
-            "struct_update(rows, fields := coalesce(rows.fields, '{}'::JSON))::JSON",
+            "struct_update(held, fields := coalesce(held.fields, '{}'::JSON))::JSON",
         )
     }
 

@@ -35,7 +35,7 @@ class MetricRows(Projection, name="metrics", version=1, types=("metrics.scalars"
                  OR row_number() OVER (PARTITION BY run, step, name ORDER BY attempt DESC, seq DESC, idx DESC) = 1
         """
     }
-    bodies = {"metrics.scalars": Body("metrics", "json_group_object(name, value)", "{'values': rows}::JSON")}
+    bodies = {"metrics.scalars": Body("metrics", "json_group_object(name, value)", "{'values': held}::JSON")}
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each value."""

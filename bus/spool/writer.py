@@ -34,9 +34,7 @@ class Writer(msgspec.Struct, kw_only=True):
     created: int = 0
 
     @classmethod
-    def new(
-        cls, run: str, rank: int, attempt: int, *, kind: str = "main", parent: str | None = None
-    ) -> "Writer":
+    def new(cls, run: str, rank: int, attempt: int, *, kind: str = "main", parent: str | None = None) -> "Writer":
         """Describe this process as a new writer."""
         return cls(
             run=run, rank=rank, writer=secrets.token_hex(8), kind=kind, attempts=[attempt], parent=parent,

@@ -10,14 +10,14 @@ import logging
 import time
 from pathlib import Path
 
+from ..connection import Connection, connect
+from ..errors import BusError
+from ..streams import ensure_streams
 from .alarm import Alarm
 from .chores import Chores
-from .connection import Connection, connect
 from .courier import Courier
 from .desk import Desk
-from .errors import BusError
 from .leftover import Leftover, leftovers
-from .streams import ensure_streams
 
 LINGER = 0.002
 _LONGEST_LINGER = 0.008

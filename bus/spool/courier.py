@@ -20,11 +20,11 @@ import msgspec
 from morphogen.schemas.frames import HEAD, decode_frame, frame_head
 from morphogen.schemas.names import token
 
-from .connection import Connection
+from ..connection import Connection
+from ..errors import BusError, Disconnected, JetStreamApiError, NoResponders
+from ..streams import LOG, ensure_streams
 from .cut import Cut
-from .errors import BusError, Disconnected, JetStreamApiError, NoResponders
 from .lane import COMMITTED
-from .streams import LOG, ensure_streams
 from .writer import Writer
 
 FRAME_RECORDS = 500 * 1024  # bytes of records in a frame; with its head it stays below MAX_FRAME
@@ -118,11 +118,7 @@ class Courier:
         settled = self._claimed and not self._fenced
         if self._tasks and not settled:
             return False
-        waiting = [
-            lane
-            for lane in list(self.source.lanes.values())
-            if lane.family not in self._tasks and lane.pending
-        ]
+        waiting = [lane for lane in list(self.source.lanes.values()) if lane.family not in self._tasks and lane.pending]
         if waiting and not settled:
             self._start("", self._claim)
             return True
@@ -284,7 +280,7 @@ class Courier:
         kept = self._blobs.get((lane.family, cut.first))
         if kept is not None:
             return kept
-        from .blobs import put_bytes
+        from ..blobs import put_bytes
 
         event = msgspec.msgpack.decode(cut.payload(), type=dict[str, msgspec.Raw])
         body = bytes(event["body"])

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .broker_process import HOST, probe, read_token
-from .broker_state import BrokerFiles, find_live, is_held
-from .errors import BusError
-from .settings import Settings
+from ..errors import BusError
+from ..settings import Settings
+from .process import HOST, probe, read_token
+from .state import BrokerFiles, find_live, is_held
 
 # What a server writes to its log when it stops storing for good; freeing the disk alone does not bring it back.
 _STUCK = ("critical write error", "will be disabled")

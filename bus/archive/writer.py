@@ -14,10 +14,10 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from .archive_manifest import ArchivedFile, Segment, sync_folder
-from .archive_rows import DICTIONARY, SCHEMA, STATISTICS, Row, place, row, table
-from .errors import ArchiveError
-from .pull import Message
+from ..errors import ArchiveError
+from ..pull import Message
+from .manifest import ArchivedFile, Segment, sync_folder
+from .rows import DICTIONARY, SCHEMA, STATISTICS, Row, place, row, table
 
 WINDOW_BYTES = 32 << 20
 WINDOW_ROWS = 1 << 15

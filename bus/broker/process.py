@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .broker_state import BrokerFiles, write_private
-from .errors import BrokerFailed, BrokerMissing
+from ..errors import BrokerFailed, BrokerMissing
+from .state import BrokerFiles, write_private
 
 HOST = "127.0.0.1"
 MAX_PAYLOAD = 8 << 20
@@ -80,7 +80,7 @@ def write_config(files: BrokerFiles, port: int, token: str, *, feature_flags: bo
     flags = "feature_flags {\n  js_ack_fc_v2: false\n}\n" if feature_flags else ""
     text = (
         f"server_name: morphogen\n"
-        f"listen: \"{HOST}:{port}\"\n"
+        f'listen: "{HOST}:{port}"\n'
         f"authorization {{\n  token: {json.dumps(token)}\n}}\n"
         f"max_payload: {MAX_PAYLOAD}\n"
         f"log_file: {_quote(files.log)}\n"

@@ -12,9 +12,9 @@ import threading
 import time
 import weakref
 
+from ..settings import Settings
 from .bell import Ear
 from .desk import Desk, Flush
-from .settings import Settings
 from .spool import Counts, Spool
 
 _log = logging.getLogger("morphogen.bus")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from morphogen.schemas import CommandAccepted, CommandFinished, FrameError, decode_event, decode_frame
 
-from .reader import read
+from ..reader import read
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 CLOCK_SLACK = 60_000_000_000  # ns by which the clocks of a cluster's servers may differ
 _LARGEST = 200_000  # commands remembered

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from morphogen.schemas import CommandIssued, token
 
-from .emit import LARGEST, emit, event_id
-from .errors import CommandError, MessageTooLarge
+from ..emit import LARGEST, emit, event_id
+from ..errors import CommandError, MessageTooLarge
 from .worker import BACKOFF, Command, Handler, Worker, command_label, outcome_label, serve
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 __all__ = [
     "BACKOFF",

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .archive_manifest import NAME, ArchivedFile, Manifest, Segment, load, locked, save
-from .archive_rows import NEEDED, matches, messages, tokens
-from .archive_writer import SegmentWriter
-from .errors import ArchiveDamaged
-from .pull import Message
-from .settings import Settings
+from ..errors import ArchiveDamaged
+from ..pull import Message
+from ..settings import Settings
+from .manifest import NAME, ArchivedFile, Manifest, Segment, load, locked, save
+from .rows import NEEDED, matches, messages, tokens
+from .writer import SegmentWriter
 
 if TYPE_CHECKING:
     import numpy.typing as npt

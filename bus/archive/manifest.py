@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import ArchiveBusy, ArchiveDamaged
+from ..errors import ArchiveBusy, ArchiveDamaged
 
 FORMAT = 1
 NAME = "manifest.json"

@@ -34,14 +34,14 @@ from morphogen.schemas import (
     token,
 )
 
-from .aside import in_thread
-from .emit import emit
-from .errors import BusError, CommandError
+from ..aside import in_thread
+from ..emit import emit
+from ..errors import BusError, CommandError
 from .outcomes import Held, Outcomes
 from .workqueue import Delivery, WorkQueue
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 Handler: TypeAlias = Callable[["Command"], Any] | Callable[["Command"], Awaitable[Any]]
 

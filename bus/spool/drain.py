@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .connection import connect
+from ..connection import connect
+from ..settings import Settings
+from ..streams import ensure_streams
 from .courier import FRAME_RECORDS, Courier
 from .leftover import Leftover, leftovers
-from .settings import Settings
-from .streams import ensure_streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from morphogen.schemas import FrameError, decode_frame, token, untoken
 
-from .pull import Message
+from ..pull import Message
 
 _NS = pa.timestamp("ns")  # UTC, without a zone, as DuckDB's TIMESTAMP_NS: a zone would cost the nanoseconds there
 SCHEMA = pa.schema(

@@ -20,10 +20,10 @@ import msgspec
 from morphogen.schemas.names import token
 from morphogen.schemas.producers import ProducerDropped
 
+from ..settings import Settings
 from .attempts import next_attempt, note_attempt
 from .lane import HIGH_RATE_SEGMENT, SEGMENT, Kind, Lane
 from .room import Loss, Room
-from .settings import Settings
 from .writer import Writer, lock
 
 _SMALLEST_SEGMENT = 64 << 10
@@ -215,9 +215,7 @@ class Spool:
             parent = self.identity
             if self._parent is not None:
                 parent = Writer.load(self._parent) or parent  # it may have moved to another attempt
-            self.identity = Writer.new(
-                parent.run, parent.rank, parent.attempt, kind="child", parent=parent.writer
-            )
+            self.identity = Writer.new(parent.run, parent.rank, parent.attempt, kind="child", parent=parent.writer)
             self._found()
             for lane in self.lanes.values():
                 lane.start(self.folder)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import BrokerFailed
+from ..errors import BrokerFailed
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from morphogen.schemas import CommandIssued, DeadLetter, DeadResolved, FrameError, decode_event, decode_frame, token
 
-from .commands import command_event_id, command_label, command_message_id, outcome_label, send
-from .emit import emit, event_id
-from .errors import CommandError, JetStreamApiError
+from ..emit import emit, event_id
+from ..errors import CommandError, JetStreamApiError
+from ..reader import Message, read
+from ..streams import DEAD, put_copy
+from .issue import command_event_id, command_label, command_message_id, outcome_label, send
 from .outcomes import CLOCK_SLACK
-from .reader import Message, read
-from .streams import DEAD, put_copy
 from .workqueue import waiting
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 __all__ = ["Letter", "drop", "letters", "retry", "show"]
 

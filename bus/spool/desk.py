@@ -3,9 +3,9 @@
 import threading
 from dataclasses import dataclass, field
 
+from ..settings import Settings
 from .bell import Ear
 from .lane import Lane
-from .settings import Settings
 from .spool import Spool
 
 

@@ -9,17 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .broker_process import (
-    find_binary,
-    free_port,
-    last_words,
-    prepare,
-    probe,
-    read_token,
-    spawn,
-    write_config,
-)
-from .broker_state import (
+from ..errors import BrokerFailed, BrokerStopped, NoBroker
+from ..settings import Settings
+from .process import find_binary, free_port, last_words, prepare, probe, read_token, spawn, write_config
+from .standing import BrokerStatus, status
+from .state import (
     BrokerFiles,
     BrokerState,
     claim_store,
@@ -33,9 +27,6 @@ from .broker_state import (
     write_private,
     write_state,
 )
-from .broker_status import BrokerStatus, status
-from .errors import BrokerFailed, BrokerStopped, NoBroker
-from .settings import Settings
 
 __all__ = ["BrokerStatus", "Endpoint", "down", "ensure", "restart", "status"]
 
@@ -55,9 +46,7 @@ class Endpoint:
     pid: int | None
 
 
-def ensure(
-    settings: Settings, start: bool = True, *, background: bool = False, deadline: float = 30.0
-) -> Endpoint:
+def ensure(settings: Settings, start: bool = True, *, background: bool = False, deadline: float = 30.0) -> Endpoint:
     """Return the broker to use; find the embedded one, or start it when `start` is set, and wait until it answers.
 
     `background` is for a client that reconnects by itself: it does not undo the user's `down`.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from morphogen.schemas.names import token, untoken
 
+from ..settings import Settings
 from .attempts import note_attempt
 from .cut import Cut
 from .mark import Mark
-from .settings import Settings
 from .spool import remove
 from .walk import Damage, Walk
 from .writer import Writer, lock

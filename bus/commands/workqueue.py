@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from morphogen.schemas import token
 
-from .errors import BusError, Disconnected, JetStreamApiError, NoBroker
-from .message import Message
-from .streams import COMMANDS, LOG_SEQ_HEADER
+from ..errors import BusError, Disconnected, JetStreamApiError, NoBroker
+from ..message import Message
+from ..streams import COMMANDS, LOG_SEQ_HEADER
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 _EXPIRES = 30.0  # seconds
 _HEARTBEAT = 5.0  # seconds
