@@ -9,6 +9,7 @@ Nothing is held beyond the forward pass.
 from collections.abc import Iterable, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class HostActivations:
         self._measured: list[Output] = []
         self._rooms: dict[tuple[int, torch.Size], tuple[Tensor, Floats]] = {}
         self._room_left = _ROOM
+        self._shapes: list[torch.Size] = []
         self._order: list[int] = []  # the layers that waited the last time, and how they were measured
         self._plan: list[tuple[list[int], int, list[tuple[list[int], Tensor]], Floats]] = []
 
@@ -52,7 +54,8 @@ class HostActivations:
             return
         if not again:
             self._forward.add(index)
-        self._measure(index, tensor)
+        with np.errstate(all="ignore"):
+            self._measure(index, tensor)
         if index in self._unknown and tensor is output and _may_wait(tensor):
             self._first.append((index, tensor))
 
@@ -82,7 +85,9 @@ class HostActivations:
     def _measure_planned(self, order: list[int], outputs: list[Any], *, check: bool) -> bool:
         """Measure by the plan of the last time; False where an output is not what it was."""
         try:
-            if check and any(output._version for output in outputs):
+            if check and (
+                [output.shape for output in outputs] != self._shapes or any(output._version for output in outputs)
+            ):
                 return False
             for _, _, copies, _ in self._plan:
                 for part, room in copies:
@@ -123,10 +128,10 @@ class HostActivations:
                 for first in range(0, len(members), at_once)
             ]
             plan.append((members, shape.numel(), copies, matrix))
-        kept = order if plain and not self._spoiled else []
         self._plan = plan
         self._measure_planned(order, outputs, check=False)
-        self._order = kept
+        self._order = order if plain and not self._spoiled else []
+        self._shapes = [output.shape for output in outputs] if self._order else []
 
     def _make_room(self, rows: int, shape: torch.Size, pieces: int) -> tuple[Tensor, Floats]:
         """Keep a buffer for the next step's outputs of this shape: making views costs as much as copying."""

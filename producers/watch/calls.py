@@ -11,6 +11,7 @@ from _thread import get_ident
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -132,11 +133,12 @@ class Calls:
         try:
             if own is not None:
                 own[0].put_now(own[1], output)
-            for outputs in self._outputs:
-                if returned:
-                    outputs.flush()
-                else:
-                    outputs.drop()
+            with np.errstate(all="ignore"):
+                for outputs in self._outputs:
+                    if returned:
+                        outputs.flush()
+                    else:
+                        outputs.drop()
         except Exception as error:  # noqa: BLE001 - never into training
             self._failed(error)
 

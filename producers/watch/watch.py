@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -98,7 +99,8 @@ class Watch:
     def _guarded(self, act: Callable[..., None]) -> Callable[..., None]:
         def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             try:
-                act(optimizer, args, kwargs)
+                with np.errstate(all="ignore"):
+                    act(optimizer, args, kwargs)
             except Exception as error:  # noqa: BLE001 - never into training
                 self._failed(error)
 

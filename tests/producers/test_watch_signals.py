@@ -84,7 +84,8 @@ class Reference:
         }
 
     def after(self) -> None:
-        self.steps.append({name: self._signals(name, layer) for name, layer in self.layers.items()})
+        with np.errstate(all="ignore"):
+            self.steps.append({name: self._signals(name, layer) for name, layer in self.layers.items()})
         self.outputs = {}
 
     def _signals(self, name: str, layer: nn.Module) -> dict[str, float]:
@@ -168,9 +169,14 @@ def compare(samples: list[LayerSample], reference: Reference, *, rtol: float = 2
             scale = [1.0 if n is None else n for n in (t.get("activation_variance") for t in truth.values())]
             for i, value in enumerate(expected):
                 if value is not None:
+                    with np.errstate(all="ignore"):
+                        rounded = np.float32(value)
+                    if name.startswith("activation") and not np.isfinite(rounded):
+                        assert not np.isfinite(vector[i])  # the moments of infinities depend on the order
+                        continue
                     # A mean is exact to the spread of what it is the mean of.
                     slack = 2e-6 * math.sqrt(abs(scale[i])) if name == "activation_mean" else 1e-30
-                    np.testing.assert_allclose(vector[i], value, rtol=rtol, atol=slack, err_msg=f"{name} {i}")
+                    np.testing.assert_allclose(vector[i], rounded, rtol=rtol, atol=slack, err_msg=f"{name} {i}")
 
 
 class Functional(nn.Module):
