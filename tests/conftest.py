@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from morphogen.bus import broker as brokers
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import BrokerFiles, holders
 from morphogen.bus.settings import Settings
+
+# Machines that run tests are busy: a slow example is no fault.
+hypothesis_settings.register_profile("morphogen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("morphogen")
 
 
 @pytest.fixture(autouse=True)

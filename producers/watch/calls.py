@@ -9,6 +9,7 @@ import sys
 import weakref
 from _thread import get_ident
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +35,53 @@ class Outputs(Protocol):
         """Forget the outputs that wait: the forward pass has failed."""
 
 
+Ref = weakref.ref[nn.Module]
+
+
+class Tap:
+    """One watcher's place in the slot of one module. Several watchers of a module stand behind one another."""
+
+    def __init__(self, module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Prepare; `make` returns the replacement of the call, given what calls the module itself."""
+        self._ref = weakref.ref(module)
+        self._make = make
+        self._alone = make(type(module)._call_impl)
+        self._alone.__dict__["taps"] = (self,)
+
+    def open(self) -> None:
+        """Take a place, unless somebody else's replacement is there."""
+        module = self._ref()
+        if module is not None:
+            there = module.__dict__.get(_SLOT)
+            if there is None:
+                module.__dict__[_SLOT] = self._alone
+            elif hasattr(there, "taps"):
+                _fill(module, (*there.taps, self))
+
+    def close(self) -> None:
+        """Leave the place."""
+        module = self._ref()
+        if module is not None:
+            there = module.__dict__.get(_SLOT)
+            if there is self._alone:
+                del module.__dict__[_SLOT]
+            elif hasattr(there, "taps"):
+                _fill(module, tuple(tap for tap in there.taps if tap is not self))
+
+
+def _fill(module: nn.Module, taps: tuple[Tap, ...]) -> None:
+    call: Callable[..., Any] = taps[0]._alone
+    for tap in taps[1:]:
+        call = tap._make(_without_module(call))
+    if len(taps) > 1:
+        call.__dict__["taps"] = taps
+    module.__dict__[_SLOT] = call
+
+
+def _without_module(call: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda module, *args, **kwargs: call(*args, **kwargs)
+
+
 class Calls:
     """Watches the calls of layers while armed. `failed` is told of an exception; nothing is ever raised."""
 
@@ -45,44 +93,39 @@ class Calls:
     ) -> None:
         """Prepare the layers in `targets` (module, who takes its outputs, its number there)."""
         self._failed = failed
-        self._model = weakref.ref(model)
+        self._model = model_ref = weakref.ref(model)
         self._thread = get_ident()
         self._inside = False  # within a training forward pass of the model
         self._muted = False  # within any other forward pass of the model
         self._armed = False
         self._outputs = list({id(outputs): outputs for _, outputs, _ in targets}.values())
-        self._calls: list[tuple[weakref.ref[nn.Module], Callable[..., Any]]] = []
+        self._taps: list[Tap] = []
         # Inside a compiled or replicated module torch would trace or copy our slot: its layers are not seen.
         closed = {id(inner) for module in model.modules() if _is_replaced(module) for inner in module.modules()}
         own = next(((outputs, index) for module, outputs, index in targets if module is model), None)
         if id(model) not in closed:
-            self._calls.append((weakref.ref(model), self._root_call(model, own)))
+            self._taps.append(Tap(model, partial(self._root_call, model_ref, own)))
         for module, outputs, index in targets:
             if module is not model and id(module) not in closed:
-                self._calls.append((weakref.ref(module), self._layer_call(module, outputs, index)))
+                self._taps.append(Tap(module, partial(self._layer_call, weakref.ref(module), outputs, index)))
 
     def arm(self) -> None:
         """See the calls from now on."""
         self._thread = get_ident()
         if not self._armed:
             self._armed = True
-            for ref, call in self._calls:
-                module = ref()
-                if module is not None:
-                    module.__dict__.setdefault(_SLOT, call)
+            for tap in self._taps:
+                tap.open()
 
     def disarm(self) -> None:
         """Leave the modules as they were."""
         if self._armed:
             self._armed = False
-            for ref, call in self._calls:
-                module = ref()
-                if module is not None and module.__dict__.get(_SLOT) is call:
-                    del module.__dict__[_SLOT]
+            for tap in self._taps:
+                tap.close()
 
-    def _layer_call(self, module: nn.Module, outputs: Outputs, index: int) -> Callable[..., Any]:
-        run: Callable[..., Any] = type(module)._call_impl
-        ref, wait, at_once = weakref.ref(module), outputs.waiting.append, outputs.at_once
+    def _layer_call(self, ref: Ref, outputs: Outputs, index: int, run: Callable[..., Any]) -> Callable[..., Any]:
+        wait, at_once = outputs.waiting.append, outputs.at_once
         compiling, gradients, thread = torch.compiler.is_compiling, torch.is_grad_enabled, get_ident
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -105,9 +148,7 @@ class Calls:
 
         return call
 
-    def _root_call(self, module: nn.Module, own: tuple[Outputs, int] | None) -> Callable[..., Any]:
-        run: Callable[..., Any] = type(module)._call_impl
-        ref = weakref.ref(module)
+    def _root_call(self, ref: Ref, own: tuple[Outputs, int] | None, run: Callable[..., Any]) -> Callable[..., Any]:
         compiling, tracing = torch.compiler.is_compiling, torch._C._get_tracing_state
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -150,8 +191,9 @@ class Calls:
 
 
 def _is_replaced(module: nn.Module) -> bool:
+    there = module.__dict__.get(_SLOT)
     return (
-        module.__dict__.get(_SLOT) is not None
+        (there is not None and not hasattr(there, "taps"))
         or type(module).__name__ == "OptimizedModule"
         or isinstance(module, nn.DataParallel | torch.jit.ScriptModule)
     )
@@ -159,5 +201,8 @@ def _is_replaced(module: nn.Module) -> bool:
 
 def _caller() -> nn.Module:
     """Return the module that torch is calling: a replica shares our slot but is another module."""
-    module: nn.Module = sys._getframe(2).f_locals["self"]
+    frame = sys._getframe(2)
+    while "self" not in frame.f_locals and frame.f_back is not None:  # past the watchers in front of this one
+        frame = frame.f_back
+    module: nn.Module = frame.f_locals["self"]
     return module

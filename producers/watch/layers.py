@@ -51,7 +51,7 @@ def _wrapper_paths(model: nn.Module) -> set[str]:
     """Find the paths that exist only because a wrapper (DDP, FSDP, torch.compile) holds the user's module."""
     paths = set()
     for path, module in model.named_modules():
-        for child in _WRAPPERS & module._modules.keys():
+        for child in _WRAPPERS.intersection(module._modules.keys()):
             if child != "module" or isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
                 paths.add(f"{path}.{child}" if path else child)
     return paths

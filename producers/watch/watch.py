@@ -69,8 +69,8 @@ class Watch:
         ]
         self._aim()
 
-    def close(self) -> None:
-        """Remove every hook; samples under way are finished first. May be called again."""
+    def close(self, timeout: float = 5.0) -> None:
+        """Remove every hook; samples under way are waited for, up to `timeout` seconds. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -78,13 +78,14 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         if self._resolver is not None and os.getpid() == self._pid:
-            self._resolver.close()
+            self._resolver.close(timeout)
         self._forget()
 
     def _forget(self) -> None:
         self._layers: list[Layer] = []
         self._parts: list[tuple[list[int], HostMeter | DeviceMeter]] = []
         self._seen: list[int] = []
+        self._owned: list[dict[str, nn.Parameter | None]] = []
 
     def _model_gone(self) -> Callable[[object], None]:
         this = weakref.ref(self)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.producers.scalars import is_plain, on_device, scalars
+from morphogen.producers.scalars import PLAIN, encode_plain, on_device, scalars
 from morphogen.schemas import Metrics, decode_event
 
 
@@ -28,7 +28,7 @@ def test_numbers_of_every_kind_are_taken() -> None:
         "float": 0.5, "int": 2**63 - 1, "bool": 1, "np": 0.25, "np0": 3, "np1": 1.0, "torch": 1.5, "bf16": 2.0,
         "decimal": 0.5, "fraction": 0.25, "huge": 1e30,
     }  # fmt: skip
-    assert is_plain(numbers)
+    assert {*map(type, numbers.values())} <= PLAIN
 
 
 def test_nested_values_get_a_path() -> None:
@@ -73,7 +73,7 @@ def test_nan_and_infinities_are_values() -> None:
 def test_whatever_is_taken_is_readable_from_the_log(values: dict[str, object]) -> None:
     numbers, _ = scalars(values)
 
-    assert is_plain(numbers)
+    assert {*map(type, numbers.values())} <= PLAIN
     assert isinstance(decode_event("metrics.scalars", 1, Metrics(values=numbers).encode()), Metrics)
 
 
@@ -83,3 +83,9 @@ def test_cpu_values_are_not_on_a_device() -> None:
     assert not on_device(1.0)
     assert not on_device(torch.tensor(1.0))
     assert not on_device(np.float32(1))
+
+
+@pytest.mark.parametrize("value", [np.float64(1), np.float32(1), 2**64, object()])
+def test_the_quick_encoder_refuses_what_is_not_plain(value: object) -> None:
+    with pytest.raises((TypeError, OverflowError)):
+        encode_plain({"x": value})
