@@ -4,6 +4,7 @@ A projection is a pure fold of events into rows; the store keeps rows and positi
 projector follows the log. It does not know how events come into the log, and it never changes the log.
 """
 
+from .arrays import nullable, strings
 from .batch import Batch, Entry, Message, Selection
 from .errors import (
     DeclarationError,
@@ -17,7 +18,7 @@ from .errors import (
 )
 from .projection import Projection, Rows
 from .registry import discover, register, unregister
-from .rows import Columns, nullable, strings
+from .rows import Columns
 from .store import Generation, Status, Store
 
 __all__ = [

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from morphogen.schemas import (
     Frame,
@@ -28,7 +27,8 @@ from morphogen.schemas import (
     event_class,
 )
 
-from .rows import Columns, Values, strings
+from .arrays import Gaps, Words, strings
+from .rows import Columns, Values
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -192,14 +192,14 @@ class Batch:
         return self._spread([frame.rank for frame, _ in self.parts])
 
     @cached_property
-    def run(self) -> pa.DictionaryArray:
+    def run(self) -> Words:
         """Run of each event."""
-        return self._spread_strings([frame.run for frame, _ in self.parts])
+        return strings([frame.run for frame, _ in self.parts]).repeat(self.counts)
 
     @cached_property
-    def lane(self) -> pa.DictionaryArray:
+    def lane(self) -> Words:
         """`writer.family` of each event: its id without the counter."""
-        return self._spread_strings([f"{frame.writer}.{frame.family}" for frame, _ in self.parts])
+        return strings([f"{frame.writer}.{frame.family}" for frame, _ in self.parts]).repeat(self.counts)
 
     @cached_property
     def n(self) -> "npt.NDArray[np.int64]":
@@ -207,31 +207,29 @@ class Batch:
         return np.array([record.n for record in self.records], np.int64)
 
     @cached_property
-    def step(self) -> pa.Array:
-        """Step of each event; null where the event has none."""
-        steps = [record.step for record in self.records]
+    def step(self) -> Gaps:
+        """Step of each event; missing where the event has none, or one that no BIGINT holds."""
+        steps: list[int | None] = [record.step for record in self.records]
         try:
-            return pa.array(steps, pa.int64())
-        except (OverflowError, pa.ArrowInvalid):  # a step that no BIGINT holds is no step of a training job
-            return pa.array([s if s is None or -(2**63) <= s < 2**63 else None for s in steps], pa.int64())
+            return Gaps(np.array(steps, np.int64))
+        except (TypeError, OverflowError):
+            known = [step is not None and -(2**63) <= step < 2**63 for step in steps]
+            filled = [step if kept else 0 for step, kept in zip(steps, known, strict=True)]
+            return Gaps(np.array(filled, np.int64), ~np.array(known, np.bool_))
 
     @cached_property
-    def time(self) -> pa.Array:
-        """Wall-clock time of each event, as timestamp[ns]."""
+    def time(self) -> "npt.NDArray[np.int64]":
+        """Wall-clock time of each event in unix nanoseconds."""
         times = [record.time for record in self.records]
         try:
-            array = np.array(times, np.int64)
+            return np.array(times, np.int64)
         except OverflowError:
-            array = np.array([min(max(time, -_TIME_MAX), _TIME_MAX) for time in times], np.int64)
-        return pa.array(array).cast(pa.timestamp("ns"))
+            return np.array([min(max(time, -_TIME_MAX), _TIME_MAX) for time in times], np.int64)
 
     @cached_property
-    def kinds(self) -> pa.DictionaryArray:
+    def kinds(self) -> Words:
         """Type of each event."""
-        types = [record.type for record in self.records]
-        if types and types.count(types[0]) == len(types):
-            return pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(types), np.int32)), pa.array(types[:1]))
-        return strings(types)
+        return strings([record.type for record in self.records])
 
     @cached_property
     def version(self) -> "npt.NDArray[np.int64]":
@@ -241,7 +239,7 @@ class Batch:
     @cached_property
     def types(self) -> frozenset[str]:
         """The event types in this batch."""
-        return frozenset(self.kinds.dictionary.to_pylist())
+        return frozenset(self.kinds.words)
 
     def of(self, kind: str, shape: type[Any] | None = None) -> "Selection":
         """Return the events of one type that can be read as its newest class.
@@ -275,8 +273,8 @@ class Batch:
         if not found:
             return
         seq, idx, lane, run = self.seq, self.idx, self.lane, self.run
-        lanes, runs = lane.dictionary.to_pylist(), run.dictionary.to_pylist()
-        lane_at, run_at = lane.indices.to_numpy(), run.indices.to_numpy()
+        lanes, runs = lane.words, run.words
+        lane_at, run_at = lane.codes, run.codes
         for at, selection, i in found:
             record = self.records[at]
             yield Entry(
@@ -287,12 +285,6 @@ class Batch:
 
     def _spread(self, values: list[int]) -> "npt.NDArray[np.int64]":
         return np.repeat(np.array(values, np.int64), self.counts)
-
-    def _spread_strings(self, values: list[str]) -> pa.DictionaryArray:
-        short = strings(values)
-        return pa.DictionaryArray.from_arrays(
-            pa.array(np.repeat(short.indices.to_numpy(), self.counts)), short.dictionary
-        )
 
 
 class Selection:
@@ -316,16 +308,8 @@ class Selection:
         return len(self.positions) == len(self.batch)
 
     def take(self, array: Any) -> Any:
-        """Cut an array over the batch (numpy or arrow) down to this selection."""
-        if self.whole:
-            return array
-        return array[self.positions] if isinstance(array, np.ndarray) else array.take(pa.array(self.positions))
-
-    def repeat(self, lengths: "npt.NDArray[np.integer[Any]]", array: Any) -> Any:
-        """Repeat the elements of an array over this selection: `lengths[i]` rows come from event i."""
-        if isinstance(array, np.ndarray):
-            return np.repeat(array, lengths)
-        return array.take(pa.array(np.repeat(np.arange(len(array)), lengths)))
+        """Cut an array over the batch down to this selection."""
+        return array if self.whole else array[self.positions]
 
     @cached_property
     def front(self) -> dict[str, Values]:
@@ -342,7 +326,7 @@ class Selection:
         """
         if lengths is None:
             return Columns({**self.front, **columns})
-        return Columns({**{name: self.repeat(lengths, array) for name, array in self.front.items()}, **columns})
+        return Columns({**{name: array.repeat(lengths) for name, array in self.front.items()}, **columns})
 
 
 def _already(frame: Frame, lanes: dict[Lane, int]) -> int:
@@ -369,12 +353,12 @@ def _resolve(records: list[Record], resolve: Resolve) -> None:
 
 def _select(batch: Batch, kind: str, shape: type[Any] | None) -> Selection:
     kinds = batch.kinds
-    code = kinds.dictionary.to_pylist().index(kind) if kind in batch.types else -1
+    code = kinds.words.index(kind) if kind in batch.types else -1
     if code < 0:
         none = np.empty(0, np.intp)
         return Selection(batch, kind, none, [], np.empty(0, np.bool_))
-    only = len(kinds.dictionary) == 1
-    positions = np.arange(len(batch)) if only else np.flatnonzero(kinds.indices.to_numpy() == code)
+    only = len(kinds.words) == 1
+    positions = np.arange(len(batch)) if only else np.flatnonzero(kinds.codes == code)
     records = batch.records if only else [batch.records[at] for at in positions]
     cls = event_class(kind)
     if cls is None:

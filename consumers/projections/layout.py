@@ -22,7 +22,7 @@ META = """
     CREATE TABLE morphogen.store(format INTEGER, epoch VARCHAR);
     CREATE TABLE morphogen.views(name VARCHAR, projection VARCHAR, sql VARCHAR);
     CREATE TABLE morphogen.positions(
-        projection VARCHAR, version INTEGER, signature VARCHAR, generation INTEGER, epoch VARCHAR,
+        id INTEGER, projection VARCHAR, version INTEGER, signature VARCHAR, generation INTEGER, epoch VARCHAR,
         seq BIGINT, state BLOB, live BOOLEAN, error VARCHAR
     );
 """

@@ -1,30 +1,19 @@
 """What a fold returns: columns of a table, and how they become an Arrow table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
+from .arrays import text, to_arrow
 from .body_json import to_json
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from .batch import Batch
     from .projection import Projection
 
 Values = Any
-"""A column: a numpy array, an arrow array, or a list of plain values."""
-
-ARROW = {
-    "BIGINT": pa.int64(), "INT8": pa.int64(), "LONG": pa.int64(), "INTEGER": pa.int32(), "INT": pa.int32(),
-    "SMALLINT": pa.int16(), "TINYINT": pa.int8(), "UBIGINT": pa.uint64(), "UINTEGER": pa.uint32(),
-    "USMALLINT": pa.uint16(), "UTINYINT": pa.uint8(), "DOUBLE": pa.float64(), "FLOAT": pa.float32(),
-    "REAL": pa.float32(), "BOOLEAN": pa.bool_(), "BOOL": pa.bool_(), "VARCHAR": pa.string(), "TEXT": pa.string(),
-    "BLOB": pa.binary(), "TIMESTAMP_NS": pa.timestamp("ns"),
-}  # fmt: skip
-"""Arrow types of the DuckDB types that have one meaning; columns of other types are cast by DuckDB on insert."""
+"""A column: a numpy array, `Words`, `Gaps`, a list of plain values, or an Arrow array."""
 
 DOCUMENTS = ("VARIANT", "JSON")
 """DuckDB types of columns whose values are nested: they travel as JSON text."""
@@ -57,25 +46,9 @@ class Columns:
 
 
 def _array(values: Values, kind: str) -> pa.Array:
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
-    if kind in DOCUMENTS:
-        return pa.array([None if value is None else to_json(value) for value in values], pa.string())
-    wanted = ARROW.get(kind.split(" USING ", maxsplit=1)[0])
-    if isinstance(values, np.ndarray):
-        array = pa.array(values, from_pandas=False)
-        return array.cast(wanted) if wanted == pa.timestamp("ns") else array
-    return pa.array(values, wanted)
-
-
-def strings(values: Sequence[str | None]) -> pa.DictionaryArray:
-    """Return strings that repeat as a dictionary array, words in the order of their first use."""
-    return pa.array(values, pa.string()).dictionary_encode()
-
-
-def nullable(values: "npt.NDArray[Any]", missing: "npt.NDArray[np.bool_] | None") -> pa.Array:
-    """Return an array with nulls where `missing` is true; NaN stays NaN."""
-    return pa.array(values, mask=missing, from_pandas=False)
+    if kind in DOCUMENTS and not isinstance(values, pa.Array | pa.ChunkedArray):
+        return text([None if value is None else to_json(value) for value in values])
+    return to_arrow(values, kind)
 
 
 def rows_by_event(projection: "Projection", batch: "Batch") -> dict[str, Columns]:

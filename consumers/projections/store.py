@@ -42,10 +42,24 @@ class _BadRowsError(Exception):
         super().__init__(reason)
 
 
+class _Incoming:
+    """Rows on their way into a table; DuckDB asks for them anew at each statement."""
+
+    rows: pa.Table | None = None
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        assert self.rows is not None
+        return self.rows.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return (self.rows.schema if self.rows is not None else pa.schema([])).__arrow_c_schema__()
+
+
 @dataclass(eq=False)
 class Generation:
     """One build of a projection: where its tables are and how far it has folded."""
 
+    id: int
     projection: Projection
     number: int
     seq: int
@@ -101,6 +115,7 @@ class Store:
         self._listeners: list[Callable[[], None]] = []
         self._writing = threading.Lock()
         self._con: duckdb.DuckDBPyConnection = connect(path, config)
+        self._incoming: list[_Incoming] = []
 
     @classmethod
     def open(
@@ -157,18 +172,19 @@ class Store:
             except duckdb.Error:
                 self._con.close()
             self._con = connect(self.path, self._config)
+            self._incoming = []
             _log.warning("opened %s again", self.path)
 
     def holds(self, folded: "Folded") -> bool:
         """Tell whether a commit that ended in doubt is in the file after all."""
         with self._writing:
             try:
-                rows = self._con.execute("SELECT projection, generation, seq FROM morphogen.positions").fetchall()
+                rows = self._con.execute("SELECT id, seq FROM morphogen.positions").fetchall()
             except duckdb.Error:
                 return False
-        seqs = {(name, number): seq for name, number, seq in rows}
+        seqs = dict(rows)
         done = [one for one in folded.generations if one not in folded.failed]
-        if not done or any(seqs.get((one.projection.name, one.number), 0) < folded.last for one in done):
+        if not done or any(seqs.get(one.id, 0) < folded.last for one in done):
             return False
         self._settle(folded)
         return True
@@ -297,15 +313,15 @@ class Store:
 
     def _write(self, folded: Folded) -> None:
         con = self._con
-        incoming = [(f"incoming_{i}", *item) for i, item in enumerate(folded.rows) if item[0] not in folded.failed]
+        incoming = [item for item in folded.rows if item[0] not in folded.failed]
+        for slot, (_, _, rows) in zip(self._slots(len(incoming)), incoming, strict=True):
+            slot.rows = rows
+        con.begin()
         try:
-            for name, _, _, rows in incoming:
-                con.register(name, rows)
-            con.begin()
-            for name, generation, table, _ in incoming:
+            for number, (generation, table, _) in enumerate(incoming):
                 columns = generation.projection.columns[table]
                 try:
-                    con.execute(layout.insert_from(generation.schema, table, columns, name))
+                    con.execute(layout.insert_from(generation.schema, table, columns, f"incoming_{number}"))
                 except _WRONG_ROWS as error:
                     reason = f"projection {generation.projection.name!r}, table {table!r}: {first_line(error)}"
                     raise _BadRowsError(generation, reason) from error
@@ -316,28 +332,31 @@ class Store:
                 con.rollback()
             raise
         finally:
-            with contextlib.suppress(duckdb.Error):
-                for name, _, _, _ in incoming:
-                    con.unregister(name)
+            for slot in self._incoming:
+                slot.rows = None
+
+    def _slots(self, count: int) -> "list[_Incoming]":
+        """Return what DuckDB reads rows from: registered once, because that costs as much as a small insert."""
+        while len(self._incoming) < count:
+            slot = _Incoming()
+            self._con.register(f"incoming_{len(self._incoming)}", slot)
+            self._incoming.append(slot)
+        return self._incoming[:count]
 
     def _move(self, folded: Folded) -> None:
-        stateless = [one for one in folded.generations if one not in folded.failed and one not in folded.states]
-        if stateless:
-            pairs = ", ".join(f"('{one.projection.name}', {one.number})" for one in stateless)
+        moved = [one for one in folded.generations if one not in folded.failed]
+        if stateless := [str(one.id) for one in moved if one not in folded.states]:
             self._con.execute(
-                f"UPDATE morphogen.positions SET seq = {int(folded.last)} WHERE (projection, generation) IN ({pairs})"
+                f"UPDATE morphogen.positions SET seq = {int(folded.last)} WHERE id IN ({', '.join(stateless)})"
             )
         for one, state in folded.states.items():
             if one not in folded.failed:
                 self._con.execute(
-                    "UPDATE morphogen.positions SET seq = ?, state = ? WHERE projection = ? AND generation = ?",
-                    [folded.last, msgspec.msgpack.encode(state), one.projection.name, one.number],
+                    "UPDATE morphogen.positions SET seq = ?, state = ? WHERE id = ?",
+                    [folded.last, msgspec.msgpack.encode(state), one.id],
                 )
         for one, reason in folded.failed.items():
-            self._con.execute(
-                "UPDATE morphogen.positions SET error = ? WHERE projection = ? AND generation = ?",
-                [reason, one.projection.name, one.number],
-            )
+            self._con.execute("UPDATE morphogen.positions SET error = ? WHERE id = ?", [reason, one.id])
 
     def rebuild(self, names: Iterable[str] | None = None) -> list[Generation]:
         """Begin a new generation of these projections (all by default) beside the live ones, and return them.
@@ -367,8 +386,8 @@ class Store:
                         self._drop(old)
                     new.live = True
                     self._con.execute(
-                        "UPDATE morphogen.positions SET live = true WHERE projection = ? AND generation = ?",
-                        [name, new.number],
+                        "UPDATE morphogen.positions SET live = true WHERE id = ?",
+                        [new.id],
                     )
                 self._replace_views()
             with contextlib.suppress(duckdb.Error):
@@ -447,17 +466,17 @@ class Store:
 
     def _reconcile(self) -> None:
         rows = self._con.execute(
-            "SELECT projection, version, signature, generation, seq, state, live FROM morphogen.positions "
+            "SELECT id, projection, signature, generation, seq, state, live FROM morphogen.positions "
             "ORDER BY generation"
         ).fetchall()
         fresh = not rows
         for projection in self.projections:
             live: Generation | None = None
             building: Generation | None = None
-            for name, _, signature, number, seq, state, is_live in rows:
+            for key, name, signature, number, seq, state, is_live in rows:
                 if name != projection.name:
                     continue
-                one = Generation(projection, number, seq, is_live)
+                one = Generation(key, projection, number, seq, is_live)
                 same = signature == projection.signature
                 one.state = projection.initial() if state is None else msgspec.msgpack.decode(state)
                 one.outdated = not same
@@ -477,27 +496,27 @@ class Store:
 
     def _begin(self, projection: Projection, *, live: bool) -> Generation:
         row = self._con.execute(
-            "SELECT coalesce(max(generation), 0) + 1 FROM morphogen.positions WHERE projection = ?", [projection.name]
+            "SELECT coalesce(max(id), 0) + 1, coalesce(max(generation) FILTER (projection = ?), 0) + 1 "
+            "FROM morphogen.positions",
+            [projection.name],
         ).fetchone()
         assert row is not None
-        one = Generation(projection, row[0], 0, live, projection.initial())
+        one = Generation(row[0], projection, row[1], 0, live, projection.initial())
         try:
             self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
             self._con.execute(layout.create_generation(projection, one.number))
         except (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException) as error:
             raise DeclarationError(f"projection {projection.name!r}: {first_line(error)}") from error
         self._con.execute(
-            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, 0, NULL, ?, NULL)",
-            [projection.name, projection.version, projection.signature, one.number, self.epoch, live],
+            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, ?, 0, NULL, ?, NULL)",
+            [one.id, projection.name, projection.version, projection.signature, one.number, self.epoch, live],
         )
         self.generations.append(one)
         return one
 
     def _drop(self, one: Generation) -> None:
         self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
-        self._con.execute(
-            "DELETE FROM morphogen.positions WHERE projection = ? AND generation = ?", [one.projection.name, one.number]
-        )
+        self._con.execute("DELETE FROM morphogen.positions WHERE id = ?", [one.id])
         if one in self.generations:
             self.generations.remove(one)
 

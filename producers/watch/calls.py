@@ -55,8 +55,8 @@ class Tap:
             there = module.__dict__.get(_SLOT)
             if there is None:
                 module.__dict__[_SLOT] = self._alone
-            elif hasattr(there, "taps"):
-                _fill(module, (*there.taps, self))
+            elif taps := getattr(there, "taps", None):
+                _fill(module, (*taps, self))
 
     def close(self) -> None:
         """Leave the place."""
@@ -65,8 +65,8 @@ class Tap:
             there = module.__dict__.get(_SLOT)
             if there is self._alone:
                 del module.__dict__[_SLOT]
-            elif hasattr(there, "taps"):
-                _fill(module, tuple(tap for tap in there.taps if tap is not self))
+            elif taps := getattr(there, "taps", None):
+                _fill(module, tuple(tap for tap in taps if tap is not self))
 
 
 def _fill(module: nn.Module, taps: tuple[Tap, ...]) -> None:
@@ -202,7 +202,7 @@ def _is_replaced(module: nn.Module) -> bool:
 def _caller() -> nn.Module:
     """Return the module that torch is calling: a replica shares our slot but is another module."""
     frame = sys._getframe(2)
-    while "self" not in frame.f_locals and frame.f_back is not None:  # past the watchers in front of this one
+    while not isinstance(module := frame.f_locals.get("self"), nn.Module):  # past the watchers in front of this one
+        assert frame.f_back is not None
         frame = frame.f_back
-    module: nn.Module = frame.f_locals["self"]
     return module

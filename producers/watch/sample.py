@@ -8,6 +8,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -92,19 +93,21 @@ def build_sample(
     signals: dict[str, npt.NDArray[np.float32] | None] = {}
     missing: dict[str, list[int]] = {}
     count = len(layers)
+    # An array rounds to float32 and, unlike NumPy, makes infinity of what is too large without a warning.
     columns = array("f")
     for name in SIGNALS:
         values = _whole(name, count, parts)
         absent = values.count(None)
-        if absent == count:
+        if absent == 0:
+            columns.extend(cast(Sequence[float], values))
+        elif absent == count:
             signals[name] = None
-        elif absent:
+        else:
             missing[name] = [i for i, value in enumerate(values) if value is None]
-        # An array rounds to float32 and, unlike NumPy, makes infinity of what is too large without a warning.
-        columns.extend([value or 0.0 for value in values])
-    for name, column in zip(SIGNALS, np.frombuffer(columns, dtype=np.float32).reshape(-1, count), strict=True):
-        signals.setdefault(name, column)
-    return LayerSample(step, time_ns, layers, {name: signals[name] for name in SIGNALS}, missing)
+            columns.extend([0.0 if value is None else value for value in values])
+    table = iter(np.frombuffer(columns, dtype=np.float32).reshape(-1, count)) if columns else iter(())
+    signals = {name: None if name in signals else next(table) for name in SIGNALS}
+    return LayerSample(step, time_ns, layers, signals, missing)
 
 
 def _whole(name: str, count: int, parts: Sequence[tuple[Sequence[int], Measures]]) -> Values:

@@ -258,7 +258,10 @@ def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 
 def _size(optimizer: torch.optim.Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+    size = 0
+    for group in optimizer.param_groups:
+        size += len(group["params"])
+    return size
 
 
 def _modules(layers: list[Layer]) -> list[tuple[str, int]]:

@@ -436,9 +436,10 @@ def test_a_forward_in_another_thread_is_neither_broken_nor_measured() -> None:
     assert abs(means[0]) < 1e3
 
 
-def test_a_replica_that_shares_our_slot_calls_its_own_weights() -> None:
+@pytest.mark.parametrize("watches", [1, 3])
+def test_a_replica_that_shares_our_slot_calls_its_own_weights(watches: int) -> None:
     model = model_of()
-    _, _, watch = watched(model)
+    open_ones = [watched(model)[2] for _ in range(watches)]
     replica = model[0]._replicate_for_data_parallel()
     replica.__dict__["weight"] = torch.zeros(4, 4)
     replica.__dict__["bias"] = torch.ones(4)
@@ -446,8 +447,10 @@ def test_a_replica_that_shares_our_slot_calls_its_own_weights() -> None:
     thread = threading.Thread(target=lambda: results.append(replica(torch.randn(1, 4))))
     thread.start()
     thread.join()
-    watch.close()
+    for watch in open_ones:
+        watch.close()
     assert results[0].tolist() == [[1.0] * 4]
+    assert traces(model) == []
 
 
 @pytest.fixture

@@ -6,15 +6,17 @@ and better with a `run` too: otherwise all rows of those tables are gathered.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..arrays import Gaps, Words, from_numpy, strings, text
 from ..batch import UNREADABLE, Batch
 from ..body_json import raw_to_json, to_json
 from ..projection import Projection, Rows
-from ..rows import Columns, strings
+from ..rows import Columns
 
 
 class Events(Projection, name="events", version=1, types=("*",)):
@@ -43,19 +45,21 @@ class Events(Projection, name="events", version=1, types=("*",)):
             rows.append(self._readable(batch))
         if batch.unreadable:
             rows.append(_unreadable(batch))
-        return {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows)} if rows else {}
+        return (
+            {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows, self.columns["_event_rows"])} if rows else {}
+        )
 
     def _readable(self, batch: Batch) -> Columns:
         held = np.zeros(len(batch), np.bool_)
         for holder in self.holders:
             held[holder.holds(batch)] = True
         records = batch.records
-        bodies: Any = pa.nulls(len(batch), pa.string())
+        bodies: Any = pa.nulls(len(batch), pa.large_string())
         if not held.all():
             texts: list[str | None] = [None] * len(batch)
             for at in np.flatnonzero(~held).tolist():
                 texts[at] = raw_to_json(records[at].body)
-            bodies = pa.array(texts, pa.string())
+            bodies = text(texts)
         causes = [record.cause for record in records]
         return Columns(
             {
@@ -70,7 +74,7 @@ class Events(Projection, name="events", version=1, types=("*",)):
                 "n": batch.n,
                 "type": batch.kinds,
                 "version": batch.version,
-                "cause": pa.nulls(len(batch), pa.string()) if not any(causes) else pa.array(causes, pa.string()),
+                "cause": pa.nulls(len(batch), pa.large_string()) if not any(causes) else text(causes),
                 "body": bodies,
             }
         )
@@ -112,7 +116,8 @@ def _known() -> str:
 
 def _unreadable(batch: Batch) -> Columns:
     found = batch.unreadable
-    none = pa.nulls(len(found), pa.string())
+    nowhere = Gaps(np.zeros(len(found), np.int64), np.ones(len(found), np.bool_))
+    none = Words(np.full(len(found), -1, np.int32), [])
     bodies = [
         to_json({"reason": one.reason, "subject": one.subject, "bytes": one.size, "start": one.raw}) for one in found
     ]
@@ -123,24 +128,28 @@ def _unreadable(batch: Batch) -> Columns:
             "run": strings([""] * len(found)),
             "attempt": np.zeros(len(found), np.int64),
             "rank": np.zeros(len(found), np.int64),
-            "step": pa.nulls(len(found), pa.int64()),
-            "time": pa.array([one.stored for one in found], pa.int64()).cast(pa.timestamp("ns")),
+            "step": nowhere,
+            "time": np.array([one.stored for one in found], np.int64),
             "lane": none,
-            "n": pa.nulls(len(found), pa.int64()),
+            "n": nowhere,
             "type": strings([UNREADABLE] * len(found)),
             "version": np.zeros(len(found), np.int64),
             "cause": none,
-            "body": pa.array(bodies, pa.string()),
+            "body": text(bodies),
         }
     )
 
 
-def _joined(rows: list[Columns]) -> Columns:
-    """Lay rows end to end; they are put in the order of the log, as a batch without cuts would have them."""
-    columns: dict[str, Any] = {}
-    for name in rows[0].columns:
-        pieces = [one[name] if isinstance(one[name], pa.Array) else pa.array(one[name]) for one in rows]
-        plain = [p.cast(pa.string()) if isinstance(p, pa.DictionaryArray) else p for p in pieces]
-        columns[name] = pa.concat_arrays(plain)
-    order = pa.array(np.lexsort((np.asarray(columns["idx"]), np.asarray(columns["seq"]))))
-    return Columns({name: column.take(order) for name, column in columns.items()})
+def _joined(rows: list[Columns], types: Mapping[str, str]) -> Columns:
+    """Lay rows end to end, in the order of the log, as a batch without cuts would have them."""
+    tables = [one.arrow(types) for one in rows]
+    places = [(np.asarray(one["seq"]), np.asarray(one["idx"])) for one in rows]
+    seq, idx = (np.concatenate(parts) for parts in zip(*places, strict=True))
+    plain = [table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema])) for table in tables]
+    order = from_numpy(np.lexsort((idx, seq)), pa.int64())
+    together = pa.concat_tables(plain).combine_chunks().take(order)
+    return Columns({name: together[name] for name in together.column_names})
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.large_string() if pa.types.is_dictionary(kind) or pa.types.is_string(kind) else kind

@@ -1,11 +1,13 @@
 """`frames`: one row a message of the log; the books of who wrote how much."""
 
 import numpy as np
-import pyarrow as pa
 
+from ..arrays import Gaps, strings
 from ..batch import Batch, Part
 from ..projection import Projection, Rows
-from ..rows import Columns, strings
+from ..rows import Columns
+
+_LOWEST = -(2**63)
 
 
 class Frames(Projection, name="frames", version=1, types=("*",)):
@@ -43,7 +45,7 @@ class Frames(Projection, name="frames", version=1, types=("*",)):
                     "rank": np.array([frame.rank for frame in frames], np.int64),
                     "step": step,
                     "time": high,
-                    "stored": pa.array([frame.stored for frame in frames], pa.int64()).cast(pa.timestamp("ns")),
+                    "stored": np.array([frame.stored for frame in frames], np.int64),
                     "writer": strings([frame.writer for frame in frames]),
                     "family": strings([frame.family for frame in frames]),
                     "first": np.array([frame.first for frame in frames], np.int64),
@@ -62,28 +64,21 @@ def _doubled(part: Part) -> int:
     return part.start
 
 
-def _ranges(batch: Batch) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Return earliest time, latest time and highest step of each frame; null where it brought nothing new."""
+def _ranges(batch: Batch) -> tuple[Gaps, Gaps, Gaps]:
+    """Return earliest time, latest time and highest step of each frame; missing where it brought nothing new."""
     counts = batch.counts
     full = np.flatnonzero(counts)
-    starts = (np.cumsum(counts) - counts)[full]
     empty = counts == 0
-    if not len(full):
-        none = pa.nulls(len(counts), pa.timestamp("ns"))
-        return none, none, pa.nulls(len(counts), pa.int64())
-    times = np.asarray(batch.time.cast(pa.int64()))
-    steps = batch.step
-    lowest = -(2**63)
-    numbers = np.asarray(steps.fill_null(lowest)) if steps.null_count else np.asarray(steps)
-
-    def spread(values: "np.typing.NDArray[np.int64]", absent: "np.typing.NDArray[np.bool_]") -> pa.Array:
-        column = np.zeros(len(counts), np.int64)
-        column[full] = values
-        return pa.array(column, mask=absent)
-
-    low = spread(np.minimum.reduceat(times, starts), empty).cast(pa.timestamp("ns"))
-    high = spread(np.maximum.reduceat(times, starts), empty).cast(pa.timestamp("ns"))
-    top = np.maximum.reduceat(numbers, starts)
+    low, high, top = (np.zeros(len(counts), np.int64) for _ in range(3))
     without = empty.copy()
-    without[full] |= top == lowest
-    return low, high, spread(top, without)
+    if len(full):
+        starts = (np.cumsum(counts) - counts)[full]
+        steps = batch.step
+        numbers = steps.numbers if steps.missing is None else np.where(steps.missing, _LOWEST, steps.numbers)
+        low[full] = np.minimum.reduceat(batch.time, starts)
+        high[full] = np.maximum.reduceat(batch.time, starts)
+        top[full] = np.maximum.reduceat(numbers, starts)
+        if steps.missing is not None:
+            without |= top == _LOWEST
+    gone = empty if empty.any() else None
+    return Gaps(low, gone), Gaps(high, gone), Gaps(top, without if without.any() else None)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from morphogen.schemas import SIGNALS, Names
 from morphogen.schemas.values import extension_hook
 
+from ..arrays import Words, from_numpy, strings
 from ..batch import Batch, Selection
 from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, stretches, vector_slot
@@ -89,7 +90,7 @@ class _Found(NamedTuple):
 
     events: Selection
     lengths: "npt.NDArray[np.int64]"
-    layer: pa.DictionaryArray
+    layer: Words
     signals: dict[str, pa.Array]
     exact: "npt.NDArray[np.bool_]"
 
@@ -113,8 +114,8 @@ def _read_alike(events: Selection) -> _Found | None:
         names, slots = layout
         layers.extend([names] * len(matrix))
         for signal, slot in slots.items():
-            filled = None if slot is None else pa.array(column(matrix, slot).ravel(), from_pandas=False)
-            signals[signal].append(pa.nulls(len(matrix) * len(names), pa.float32()) if filled is None else filled)
+            absent = pa.nulls(len(matrix) * len(names), pa.float32())
+            signals[signal].append(absent if slot is None else from_numpy(column(matrix, slot).ravel(), pa.float32()))
     lengths = np.fromiter(map(len, layers), np.int64, len(layers))
     joined = {name: parts[0] if len(parts) == 1 else pa.concat_arrays(parts) for name, parts in signals.items()}
     return _Found(events, lengths, _layer_column(layers), joined, events.newest)
@@ -145,7 +146,7 @@ def _layout(body: bytes) -> tuple[tuple[str, ...], dict[str, Slot | None]] | Non
 
 def _read_each(events: Selection) -> _Found:
     if not len(events):
-        return _Found(events, np.empty(0, np.int64), pa.array([]), {}, events.newest)
+        return _Found(events, np.empty(0, np.int64), strings([]), {}, events.newest)
     flat = _Flat(events.bodies)
     exact = events.newest & (flat.lengths > 0)
     for signal in SIGNALS:
@@ -206,7 +207,7 @@ def _layers(value: "_Ext | list[str]") -> tuple[str, ...]:
     return names
 
 
-def _layer_column(layers: list[tuple[str, ...]]) -> pa.DictionaryArray:
+def _layer_column(layers: list[tuple[str, ...]]) -> Words:
     book: dict[str, int] = {}
     codes: dict[tuple[str, ...], npt.NDArray[np.int32]] = {}
     pieces = []
@@ -216,7 +217,7 @@ def _layer_column(layers: list[tuple[str, ...]]) -> pa.DictionaryArray:
             piece = np.fromiter((book.setdefault(name, len(book)) for name in names), np.int32, len(names))
             codes[names] = piece
         pieces.append(piece)
-    return pa.DictionaryArray.from_arrays(pa.array(np.concatenate(pieces)), pa.array(list(book), pa.string()))
+    return Words(np.concatenate(pieces), list(book))
 
 
 def _column(signal: str, bodies: list[_Wire], flat: _Flat) -> pa.Array:
@@ -242,7 +243,7 @@ def _column(signal: str, bodies: list[_Wire], flat: _Flat) -> pa.Array:
             absent = np.zeros(total, np.bool_) if absent is None else absent
             inside = [j for j in at if 0 <= j < flat.lengths[i]]
             absent[flat.starts[i] + np.array(inside, np.int64)] = True
-    return pa.array(column, mask=absent, from_pandas=False)
+    return from_numpy(column, pa.float32(), absent)
 
 
 def _vector(value: Any) -> "npt.NDArray[Any] | None":

@@ -1,8 +1,8 @@
 """`log_lines`: what a job said."""
 
+from ..arrays import strings
 from ..batch import Batch
 from ..projection import Body, Projection, Rows
-from ..rows import strings
 
 
 class LogLines(Projection, name="log_lines", version=1, types=("log.line",)):

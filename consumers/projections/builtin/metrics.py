@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
+from ..arrays import Words, strings
 from ..batch import Batch, Selection
 from ..projection import Body, Projection, Rows
-from ..rows import strings
 from .alike import Slot, alike, column, fields, number_slot, stretches
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class _Found(NamedTuple):
 
     events: Selection
     lengths: "npt.NDArray[np.int64]"
-    names: pa.DictionaryArray
+    names: Words
     numbers: "npt.NDArray[np.float64]"
     exact: "npt.NDArray[np.bool_]"
 
@@ -71,7 +70,7 @@ def _read_alike(events: Selection) -> _Found | None:
     matrices = stretches(events.bodies)
     if not matrices:
         return None
-    names: list[pa.Array] = []
+    names: list[Words] = []
     numbers: list[npt.NDArray[np.float64]] = []
     lengths: list[npt.NDArray[np.int64]] = []
     for matrix in matrices:
@@ -92,13 +91,16 @@ def _read_alike(events: Selection) -> _Found | None:
             values[:, i] = next(parts)[:, 0] if isinstance(slot, Slot) else slot
         numbers.append(values.ravel())
         lengths.append(np.full(len(matrix), len(inner), np.int64))
-        words = pa.array(list(inner), pa.string())
-        codes = pa.array(np.tile(np.arange(len(inner), dtype=np.int32), len(matrix)))
-        names.append(pa.DictionaryArray.from_arrays(codes, words))
-    column_of_names = names[0] if len(names) == 1 else pa.chunked_array(names).unify_dictionaries()
-    if isinstance(column_of_names, pa.ChunkedArray):
-        column_of_names = column_of_names.combine_chunks()
-    return _Found(events, np.concatenate(lengths), column_of_names, np.concatenate(numbers), events.newest)
+        names.append(Words(np.tile(np.arange(len(inner), dtype=np.int32), len(matrix)), list(inner)))
+    return _Found(events, np.concatenate(lengths), _one_book(names), np.concatenate(numbers), events.newest)
+
+
+def _one_book(parts: list[Words]) -> Words:
+    """Lay strings end to end over one list of words."""
+    words = list(dict.fromkeys(chain.from_iterable(part.words for part in parts)))
+    at = {word: code for code, word in enumerate(words)}
+    codes = [np.array([at[word] for word in part.words], np.int32)[part.codes] for part in parts]
+    return Words(np.concatenate(codes), words)
 
 
 def _read_each(events: Selection) -> _Found:

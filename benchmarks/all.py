@@ -1,0 +1,95 @@
+"""Every benchmark in turn, and the table of the README from what they print.
+
+    python benchmarks/all.py [--keep FOLDER]
+
+Takes some ten minutes. Run it on a machine that does nothing else: each script measures us and the alternative
+side by side, so that ratios hold where absolute figures do not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SCRIPTS = {
+    "log_call": ["log_call.py"],
+    "watch": ["watch_overhead.py"],
+    "health": ["pipeline.py", "health"],
+    "scalars": ["pipeline.py", "scalars"],
+    "latency": ["pipeline.py", "latency"],
+    "idle": ["pipeline.py", "idle"],
+    "rebuild": ["rebuild.py"],
+    "sql": ["sql_service.py"],
+    "blobs": ["blobs.py"],
+}
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (what, target, measured) for each line of the table that was measured."""
+    lines: list[tuple[str, str, str]] = []
+    if log := found.get("log_call"):
+        ours = log["morphogen"]
+        measured = f"{ours['median_us']:.1f} / {ours['p99_us']:.1f} µs"
+        for name in ("wandb offline", "tensorboard"):
+            if name in log:
+                measured += f"; {name} {log[name]['median_us']:.0f} µs ({log[name]['ratio']:.0f}x)"
+        lines.append(("`log()` of 32 scalars, median / p99", "≤ 3 / ≤ 15 µs; ≥ 30x wandb, ≥ 200x TensorBoard", measured))
+    if watch := found.get("watch"):
+        parts = [f"{name}: {kind['overhead_percent']:+.1f}%" for name, kind in watch["kinds"].items() if name != "bare loop"]
+        lines.append(("`watch` on a 3 ms step of 16 layers", "every=1 ≤ 8%, every=10 ≤ 1%", "; ".join(parts)))
+    if health := found.get("health"):
+        lines.append(("layer-health rows published", "≥ 4 M rows/s", f"{health['published_rows_s'] / 1e6:.2f} M rows/s"))
+        share = f"{health['live_rows_s'] / 1e6:.2f} M rows/s, {100 * health['live_share_of_bulk']:.0f}% of DuckDB's bulk insert"
+        lines.append(("the same, log to DuckDB, live", "≥ 2 M rows/s, ≥ 35% of bulk insert", share))
+    if scalars := found.get("scalars"):
+        lines.append(("events of one scalar, log to DuckDB", "≥ 400k/s", f"{scalars['events_s'] / 1e3:.0f}k/s"))
+    if latency := found.get("latency"):
+        measured = f"p99 {latency['p99_ms']:.1f} ms, median {latency['median_ms']:.1f} ms"
+        lines.append(("log() to visible in SQL at 10k events/s, fsync always", "p99 ≤ 25 ms", measured))
+    if rebuild := found.get("rebuild"):
+        measured = f"{rebuild['rebuild_rows_s'] / 1e6:.2f} M rows/s, {100 * rebuild['share_of_bulk']:.0f}% of DuckDB reading equal rows"
+        lines.append(("rebuild from archive", "≥ 3 M rows/s", measured))
+    if sql := found.get("sql"):
+        count = sql["results"]["count(*)"]["service"]
+        measured = f"{count['median_ms']:.1f} ms; {count['faster_than_copy']:.0f}x faster than copy and open"
+        lines.append(("SQL service, count(*) on 1 M rows while writing", "median ≤ 5 ms", measured))
+    if idle := found.get("idle"):
+        lines.append(("idle broker and projector", "≤ 200 MB, ≤ 1% CPU", f"{idle['rss_mb']:.0f} MB, {idle['cpu_percent']:.2f}% CPU"))
+    if blobs := found.get("blobs"):
+        lines.append(("blob read, against nats-py's object store", "≥ 10x", f"{blobs['get_ratio']:.0f}x"))
+    return lines
+
+
+def main() -> None:
+    """Run what was asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(SCRIPTS), default=list(SCRIPTS))
+    parser.add_argument("--keep", type=Path, help="folder for the figures and the table")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="morphogen-bench-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    for name in SCRIPTS:
+        path = folder / f"{name}.json"
+        if name in options.only:
+            script, *arguments = SCRIPTS[name]
+            print(f"--- {script} {' '.join(arguments)}", flush=True)
+            subprocess.run([sys.executable, str(HERE / script), *arguments, "--json", str(path)], check=False)
+        if path.exists():
+            found[name] = json.loads(path.read_text())
+    table = ["| | must reach | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows(found))]
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    text = "\n".join([f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine}.", "", *table, ""])
+    (folder / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
