@@ -59,8 +59,8 @@ def wandb_watched() -> tuple[Attach, Callable[[], None]] | None:
         import wandb
     except ImportError:
         return None
-    folder = tempfile.mkdtemp()
-    run = wandb.init(mode="offline", dir=folder, project="overhead")
+    folder = tempfile.TemporaryDirectory()
+    run = wandb.init(mode="offline", dir=folder.name, project="overhead")
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         run.watch(model, log="all", log_freq=1)
@@ -72,7 +72,11 @@ def wandb_watched() -> tuple[Attach, Callable[[], None]] | None:
 
         return close
 
-    return attach, run.finish
+    def finish() -> None:
+        run.finish()
+        folder.cleanup()
+
+    return attach, finish
 
 
 def main() -> None:
@@ -108,7 +112,7 @@ def main() -> None:
         start = time.perf_counter()
         for _ in range(options.block):
             step()
-        took = (time.perf_counter() - start) / options.block
+        took: float = (time.perf_counter() - start) / options.block
         close()
         return took
 
@@ -139,7 +143,7 @@ def main() -> None:
         table[kind] = {"step_ms": typical * 1e3, "overhead_percent": (ratio - 1) * 100}
         print(f"{kind:26}{typical * 1e3:6.2f} ms{(ratio - 1) * 100:+11.1f}%")
     if theirs is None:
-        print("wandb is not installed: not compared")
+        print("wandb: not compared")
     if options.json:
         options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "kinds": table}, indent=2))
 

@@ -45,14 +45,17 @@ class _BadRowsError(Exception):
 class _Incoming:
     """Rows on their way into a table; DuckDB asks for them anew at each statement."""
 
-    rows: pa.Table | None = None
+    def __init__(self, name: str, rows: pa.Table) -> None:
+        self.name = name
+        self.rows: pa.Table | None = rows
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         assert self.rows is not None
         return self.rows.__arrow_c_stream__(requested_schema)
 
     def __arrow_c_schema__(self) -> object:
-        return (self.rows.schema if self.rows is not None else pa.schema([])).__arrow_c_schema__()
+        assert self.rows is not None
+        return self.rows.schema.__arrow_c_schema__()
 
 
 @dataclass(eq=False)
@@ -115,7 +118,7 @@ class Store:
         self._listeners: list[Callable[[], None]] = []
         self._writing = threading.Lock()
         self._con: duckdb.DuckDBPyConnection = connect(path, config)
-        self._incoming: list[_Incoming] = []
+        self._incoming: dict[str, _Incoming] = {}
 
     @classmethod
     def open(
@@ -172,7 +175,7 @@ class Store:
             except duckdb.Error:
                 self._con.close()
             self._con = connect(self.path, self._config)
-            self._incoming = []
+            self._incoming = {}
             _log.warning("opened %s again", self.path)
 
     def holds(self, folded: "Folded") -> bool:
@@ -314,14 +317,13 @@ class Store:
     def _write(self, folded: Folded) -> None:
         con = self._con
         incoming = [item for item in folded.rows if item[0] not in folded.failed]
-        for slot, (_, _, rows) in zip(self._slots(len(incoming)), incoming, strict=True):
-            slot.rows = rows
+        names = [self._offer(rows) for _, _, rows in incoming]
         con.begin()
         try:
-            for number, (generation, table, _) in enumerate(incoming):
+            for name, (generation, table, _) in zip(names, incoming, strict=True):
                 columns = generation.projection.columns[table]
                 try:
-                    con.execute(layout.insert_from(generation.schema, table, columns, f"incoming_{number}"))
+                    con.execute(layout.insert_from(generation.schema, table, columns, name))
                 except _WRONG_ROWS as error:
                     reason = f"projection {generation.projection.name!r}, table {table!r}: {first_line(error)}"
                     raise _BadRowsError(generation, reason) from error
@@ -332,16 +334,22 @@ class Store:
                 con.rollback()
             raise
         finally:
-            for slot in self._incoming:
+            for slot in self._incoming.values():
                 slot.rows = None
 
-    def _slots(self, count: int) -> "list[_Incoming]":
-        """Return what DuckDB reads rows from: registered once, because that costs as much as a small insert."""
-        while len(self._incoming) < count:
-            slot = _Incoming()
-            self._con.register(f"incoming_{len(self._incoming)}", slot)
-            self._incoming.append(slot)
-        return self._incoming[:count]
+    def _offer(self, rows: pa.Table) -> str:
+        """Return the name under which DuckDB reads these rows; one is registered for each schema, and then used again.
+
+        Registering costs as much as a small insert.
+        """
+        key = str(rows.schema)
+        slot = self._incoming.get(key)
+        if slot is None or slot.rows is not None:
+            key = key if slot is None else f"{key} again"
+            slot = self._incoming[key] = _Incoming(f"incoming_{len(self._incoming)}", rows)
+            self._con.register(slot.name, slot)
+        slot.rows = rows
+        return slot.name
 
     def _move(self, folded: Folded) -> None:
         moved = [one for one in folded.generations if one not in folded.failed]

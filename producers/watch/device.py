@@ -44,7 +44,10 @@ class AcceleratorLink:
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=self._device.type in ("cuda", "xpu"))
         host.copy_(values, non_blocking=True)
         event = self._module.Event()
-        event.record()
+        if hasattr(self._module, "current_stream"):
+            event.record(self._module.current_stream(self._device))
+        else:
+            event.record()
         return host, event
 
 

@@ -38,6 +38,15 @@ class LayerSample:
     `signals` has each name of SIGNALS: a float32 vector as long as `layers`, or None where no layer was measured.
     `missing` lists, for a signal that only some layers have, the indices that were not measured; the value
     there is 0 and says nothing. A NaN or an infinity in a vector was measured.
+
+    grad_norm: L2 norm of the gradients of the layer's own parameters, as the optimizer's step found them.
+    weight_norm: L2 norm of its parameters before the step (those that made the gradients and activations).
+    update_ratio: L2 norm of their change by the step over weight_norm; missing where that is 0, or without gradients.
+    activation_mean, activation_variance: over all elements of all outputs that the layer gave since the step before,
+        in training and with gradients enabled (population variance; of several tensors in an output the first).
+    dead_share: share of a Linear's or convolution's output units whose bias and weight gradients are exactly zero;
+        missing for other layers, without gradients, and where all are zero in a layer that was not seen to run.
+    nonfinite: how many NaN and infinities its gradients and outputs had.
     """
 
     step: int

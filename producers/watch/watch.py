@@ -30,6 +30,11 @@ class Watch:
     Everything is read around `optimizer.step()`: the gradients as the optimizer sees them (accumulated, unscaled,
     clipped), the weights before and after, and the outputs that the layers gave in training since the step before.
     Nothing is stored in the model. An error in here ends the watch with one warning, never the training.
+
+    With a GradScaler the optimizer's step is reached with unscaled gradients, or, where the optimizer unscales them
+    itself (fused ones), with the scale beside them, by which the norms are divided. A step that the scaler skips
+    gives no sample. Of several optimizers each has its own watch: gradients and updates are those of its parameters.
+    On one rank of a sharded model the norms are those of this rank's shards.
     """
 
     def __init__(
@@ -151,6 +156,7 @@ class Watch:
                 module = layer.module()
                 if module is not None:
                     targets.append((module, meter.activations, place))
+        self._on_device = any(isinstance(meter, DeviceMeter) for _, meter in self._parts)
         self._calls = Calls(model, targets, self._failed)
 
     def _identities(self) -> list[int]:
@@ -182,7 +188,9 @@ class Watch:
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._reading = None
-        if not self._due or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        if not self._due or (
+            self._on_device and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        ):
             return
         self._look(optimizer)
         scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)

@@ -111,7 +111,7 @@ class Reference:
         return signals
 
     def _dead(self, layer: nn.Module, grads: dict[str, npt.NDArray[np.float64]]) -> float:
-        alive = np.zeros(layer.bias.shape[0] if layer.bias is not None else _units(layer), dtype=bool)  # type: ignore[index,union-attr]
+        alive = np.zeros(layer.bias.shape[0] if layer.bias is not None else _units(layer), dtype=bool)  # type: ignore[index]
         for name, grad in grads.items():
             for unit in range(len(alive)):
                 if name == "bias":
@@ -140,6 +140,16 @@ def doubles(tensor: Tensor) -> npt.NDArray[np.float64]:
 
 def own(layer: nn.Module) -> npt.NDArray[np.float64]:
     return np.concatenate([doubles(p).ravel() for p in layer.parameters(recurse=False)])
+
+
+def gradient_of(layer: nn.Module) -> Tensor:
+    gradient = layer.get_parameter("weight").grad
+    assert gradient is not None
+    return gradient
+
+
+def norm_of_gradients(layer: nn.Module) -> float:
+    return math.sqrt(sum(float(p.grad.square().sum()) for p in layer.parameters() if p.grad is not None))
 
 
 @contextmanager
@@ -352,8 +362,8 @@ def test_a_nan_gradient_arrives_as_nan_and_is_counted(way: Links) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with watching(model, optimizer, way) as samples:
         model(torch.ones(1, 2)).sum().backward()
-        model[0].weight.grad[0, 0] = math.nan
-        model[1].weight.grad[:] = math.inf
+        gradient_of(model[0])[0, 0] = math.nan
+        gradient_of(model[1])[:] = math.inf
         optimizer.step()
     norms, counts = samples[0].signals["grad_norm"], samples[0].signals["nonfinite"]
     assert norms is not None and counts is not None
@@ -383,12 +393,12 @@ def test_norms_beyond_the_square_of_float32_are_right(way: Links, size: float) -
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    model[1].weight.grad[0, 0] = size
+    gradient_of(model[1])[0, 0] = size
     with watching(model, optimizer, way) as samples:
         optimizer.step()
     norms = samples[0].signals["grad_norm"]
     assert norms is not None
-    np.testing.assert_allclose(norms, [0.0, np.float32(size)], rtol=1e-6)
+    np.testing.assert_allclose(norms, np.array([0.0, size], dtype=np.float32), rtol=1e-6)
 
 
 @both_ways
@@ -510,8 +520,8 @@ def test_a_closure_is_measured_as_its_last_call_left_it(way: Links) -> None:
     def closure() -> float:
         optimizer.zero_grad()
         loss: Tensor = model(inputs).square().mean()
-        loss.backward()
-        kept.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model[0].parameters() if p.grad is not None)))  # type: ignore[index]
+        torch.autograd.backward(loss)
+        kept.append(norm_of_gradients(model.get_submodule("0")))
         return float(loss.detach())
 
     with watching(model, optimizer, way) as samples:
@@ -534,7 +544,7 @@ def test_scaled_gradients_are_measured_unscaled_and_skipped_steps_give_no_sample
         for poison in (False, True, False):
             optimizer.zero_grad()
             loss = model(inputs).square().mean()
-            expected = torch.autograd.grad(loss, model.parameters(), retain_graph=True)
+            expected = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
             truth = math.sqrt(sum(float(g.double().square().sum()) for g in expected))
             scaler.scale(loss * (math.inf if poison else 1.0)).backward()
             scaler.step(optimizer)
