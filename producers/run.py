@@ -58,8 +58,7 @@ class Run:
         self._count = -1
         self._kinds: dict[type[Event], Kind] = {}
         self._said: set[str] = set()
-        self._watches: list[tuple[Watch, StepClock[LayerSample]]] = []
-        self._clocks: tuple[StepClock[LayerSample], ...] = ()
+        self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
         self._device = DeviceScalars(self._append_scalars)
         self._over = False
         self.rejected = 0
@@ -105,8 +104,8 @@ class Run:
                 self._log_slowly(values, step)
             else:
                 self._append(_METRICS, step, time.time_ns(), None, body)
-            for clock in self._clocks:
-                clock.named(step)
+            for watch, clock in self._watches:
+                clock.named(step, watch.count)
         except Exception as error:  # noqa: BLE001  a training loop is not to die of its telemetry
             self._reject("log", f"{type(error).__name__}: {error}")
 
@@ -168,8 +167,7 @@ class Run:
         except Exception as error:  # noqa: BLE001
             self._reject("watch", str(error))
             return
-        self._watches.append((watch, clock))
-        self._clocks = (*self._clocks, clock)
+        self._watches = (*self._watches, (watch, clock))
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""

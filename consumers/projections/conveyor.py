@@ -19,6 +19,7 @@ from .store import Folded, Store
 _log = logging.getLogger("morphogen.projections")
 BATCH_BYTES = 16 << 20  # of messages in one commit
 WAITING_BYTES = 64 << 20  # that may lie in line before the reader is held back
+AHEAD_BYTES = 1 << 20  # in line that are worth being folded while another commit is under way
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between tries to commit on a full disk
 
 
@@ -122,9 +123,14 @@ class Conveyor:
                 self._state.notify_all()
 
     def _next(self) -> list[Message]:
-        """Wait for messages and take what is in line; nothing when closed."""
+        """Wait for messages and take what is in line; nothing when closed.
+
+        While a commit is under way, little is left in line: what comes meanwhile goes into the same next commit.
+        """
         with self._state:
-            self._state.wait_for(lambda: self._line or self._closed)
+            self._state.wait_for(
+                lambda: self._closed or (self._line and (self._folded is None or self._line_bytes >= AHEAD_BYTES))
+            )
             if self._closed:
                 return []
             self._folding = True

@@ -343,9 +343,9 @@ class Store:
         Registering costs as much as a small insert.
         """
         key = str(rows.schema)
-        slot = self._incoming.get(key)
-        if slot is None or slot.rows is not None:
-            key = key if slot is None else f"{key} again"
+        while (slot := self._incoming.get(key)) is not None and slot.rows is not None:
+            key += " again"
+        if slot is None:
             slot = self._incoming[key] = _Incoming(f"incoming_{len(self._incoming)}", rows)
             self._con.register(slot.name, slot)
         slot.rows = rows

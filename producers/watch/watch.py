@@ -49,7 +49,7 @@ class Watch:
     ) -> None:
         """Begin to watch.
 
-        `step_provider` names the steps in the samples; without it the optimizer's steps are counted from 0.
+        `step_provider` names the steps in the samples; without it the optimizer's steps are counted from 1.
         `link` chooses how a device's values reach the host; None from it means that NumPy reads them in place.
         """
         if every < 1:
@@ -73,6 +73,11 @@ class Watch:
             inner.register_step_post_hook(self._guarded(self._after)),
         ]
         self._aim()
+
+    @property
+    def count(self) -> int:
+        """The optimizer's steps so far."""
+        return self.steps
 
     def close(self, timeout: float = 5.0) -> None:
         """Remove every hook; samples under way are waited for, up to `timeout` seconds. May be called again."""
@@ -205,7 +210,7 @@ class Watch:
             self._calls.disarm()
             self._find()
             self._begin(not closure, scale, found_inf)
-        number = self.steps if self.step_provider is None else self.step_provider()
+        number = self.steps + 1 if self.step_provider is None else self.step_provider()
         self._reading = (number, closure)
 
     @torch.no_grad()

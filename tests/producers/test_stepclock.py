@@ -16,9 +16,9 @@ def test_the_first_log_names_the_samples_before_it() -> None:
     steps.sample("a", 1)
     assert seen == []
 
-    steps.named(501)
+    steps.named(501, 1)
     steps.sample("b", 2)
-    steps.named(502)
+    steps.named(502, 2)
 
     assert seen == [("a", 501), ("b", 502)]
 
@@ -28,7 +28,7 @@ def test_logging_every_tenth_step_keeps_the_distance() -> None:
     for count in range(1, 13):
         steps.sample(str(count), count)
         if count % 10 == 0:
-            steps.named(100 + count)
+            steps.named(100 + count, count)
 
     assert [step for _, step in seen] == list(range(101, 113))
 
@@ -48,7 +48,7 @@ def test_no_sample_is_lost_or_doubled(logged_at: list[int]) -> None:
     for count in range(1, 51):
         steps.sample(str(count), count)
         if count in logged_at:
-            steps.named(count * 2)
+            steps.named(count * 2, count)
     steps.flush()
 
     assert [sample for sample, _ in seen] == [str(count) for count in range(1, 51)]
