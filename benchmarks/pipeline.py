@@ -34,6 +34,7 @@ def pipeline(projector: bool = True) -> Iterator[subprocess.Popen[bytes] | None]
         os.environ["MORPHOGEN_HOME"] = home
         from morphogen.bus import broker
         from morphogen.bus.settings import Settings
+        from morphogen.consumers.projections.query import SqlClient
 
         settings = Settings.from_environ()
         broker.ensure(settings)
@@ -44,9 +45,10 @@ def pipeline(projector: bool = True) -> Iterator[subprocess.Popen[bytes] | None]
         try:
             yield child
         finally:
+            SqlClient.shared(settings).close()  # it would start the broker again
             if child is not None:
                 child.terminate()
-                child.wait(10)
+                child.wait(30)
             broker.down(settings)
 
 

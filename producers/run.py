@@ -55,7 +55,7 @@ class Run:
         self._began = time.monotonic()
         self._step = 0
         self._first_key: object = None
-        self._count = -1
+        self._count = self._length = -1
         self._kinds: dict[type[Event], Kind] = {}
         self._said: set[str] = set()
         self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
@@ -95,9 +95,7 @@ class Run:
         self._step = step
         try:
             try:
-                # A sum costs half of a look at each type, and what it lets through the encoder knows.
-                plain_numbers = type(sum(values.values())) in PLAIN and self._keys_are_text(values)
-                body = _BODY + encode_plain(values) if plain_numbers else None
+                body = self._encode_plain(values)
             except Exception:  # noqa: BLE001  a value that is no plain number
                 body = None
             if body is None:
@@ -226,14 +224,23 @@ class Run:
             self.event(ProducerClosed(produced=produced, dropped=dropped))
         self._publisher.close(timeout)
 
-    def _keys_are_text(self, values: Mapping[Any, Any]) -> bool:
-        """Look at all keys where the first key or their number is new: a loop passes the same literal every time."""
+    def _encode_plain(self, values: Mapping[Any, Any]) -> bytes | None:
+        """Return the body where all keys are text and all values plain numbers; else None, or an exception.
+
+        A loop passes the same names every time, and floats all take nine bytes: a first key and a length that were
+        good before are taken as good. Otherwise a sum tells numbers from the rest in half the time of a look at each.
+        """
+        body = _BODY + encode_plain(values)
         first = next(iter(values), None)
-        if first is not self._first_key or len(values) != self._count:
-            if {*map(type, values)} != _TEXT:
-                return False
-            self._first_key, self._count = first, len(values)
-        return True
+        if first is self._first_key and len(values) == self._count:
+            if len(body) == self._length:
+                return body
+        elif {*map(type, values)} != _TEXT:
+            return None
+        if type(sum(values.values())) not in PLAIN:
+            return None
+        self._first_key, self._count, self._length = first, len(values), len(body)
+        return body
 
     def _log_slowly(self, values: Mapping[Any, Any], step: int) -> None:
         near = {key: value for key, value in values.items() if not on_device(value)}

@@ -16,10 +16,11 @@ from .errors import (
     StoreFull,
     StoreLocked,
 )
+from .generation import Generation, Status
 from .projection import Projection, Rows
 from .registry import discover, register, unregister
 from .rows import Columns
-from .store import Generation, Status, Store
+from .store import Store
 
 __all__ = [
     "Batch",

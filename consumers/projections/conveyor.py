@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from .batch import Message
 from .errors import StoreFull
 from .fold import Folder
-from .store import Folded, Store
+from .generation import Folded
+from .store import Store
 
 _log = logging.getLogger("morphogen.projections")
 BATCH_BYTES = 16 << 20  # of messages in one commit

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from .batch import Batch, Lane, Message, Resolve
 from .errors import FoldError
+from .generation import Folded, Generation
 from .projection import Rows
-from .store import Folded, Generation
 
 
 class Folder:

@@ -9,8 +9,9 @@ from .batch import Resolve
 from .conveyor import BATCH_BYTES, Conveyor
 from .errors import PositionBeyondLog
 from .fold import Folder
+from .generation import Folded, Generation
 from .source import Progress, Source
-from .store import Folded, Generation, Store
+from .store import Store
 
 _log = logging.getLogger("morphogen.projections")
 _NEAR = 256  # messages: a build this close to the live position is joined while the live one waits

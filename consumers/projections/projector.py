@@ -17,9 +17,10 @@ from morphogen.bus.streams import LOG, ensure_streams, stream_info
 
 from .batch import Resolve
 from .follower import Follower
+from .generation import Folded
 from .projection import Projection
 from .source import LogSource, Progress, Source
-from .store import Folded, Store
+from .store import Store
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings

@@ -11,21 +11,23 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
-import pyarrow as pa
 
 from . import layout
 from .batch import Lane
+from .doors import Doors
 from .duckfile import MEND, connect, first_line, translated
 from .errors import DeclarationError, StoreDamaged
+from .generation import Folded, Generation, Status
 from .hashes import Bucket, bucket_hashes, content_hash
 from .projection import Projection
 from .views import Views, replace_views, stored_views
+
+__all__ = ["Folded", "Generation", "Status", "Store"]
 
 _log = logging.getLogger("morphogen.projections")
 _WRONG_ROWS = (
@@ -40,67 +42,6 @@ class _BadRowsError(Exception):
         self.generation = generation
         self.reason = reason
         super().__init__(reason)
-
-
-class _Incoming:
-    """Rows on their way into a table; DuckDB asks for them anew at each statement."""
-
-    def __init__(self, name: str, rows: pa.Table) -> None:
-        self.name = name
-        self.rows: pa.Table | None = rows
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        assert self.rows is not None
-        return self.rows.__arrow_c_stream__(requested_schema)
-
-    def __arrow_c_schema__(self) -> object:
-        assert self.rows is not None
-        return self.rows.schema.__arrow_c_schema__()
-
-
-@dataclass(eq=False)
-class Generation:
-    """One build of a projection: where its tables are and how far it has folded."""
-
-    id: int
-    projection: Projection
-    number: int
-    seq: int
-    live: bool
-    state: Any = None
-    error: str | None = None
-    outdated: bool = False  # live, but its code is gone: it answers, and does not go on
-
-    @property
-    def schema(self) -> str:
-        """The schema that holds its tables."""
-        return layout.schema_of(self.projection.name, self.number)
-
-
-@dataclass
-class Folded:
-    """What one commit writes: rows by generation and table, and the position that they reach."""
-
-    first: int
-    last: int
-    rows: list[tuple[Generation, str, pa.Table]]
-    generations: list[Generation]
-    states: dict[Generation, Any] = field(default_factory=dict)
-    failed: dict[Generation, str] = field(default_factory=dict)
-    events: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Status:
-    """How one projection stands."""
-
-    projection: str
-    version: int
-    generation: int
-    seq: int
-    live: bool
-    error: str | None
 
 
 class Store:
@@ -118,7 +59,7 @@ class Store:
         self._listeners: list[Callable[[], None]] = []
         self._writing = threading.Lock()
         self._con: duckdb.DuckDBPyConnection = connect(path, config)
-        self._incoming: dict[str, _Incoming] = {}
+        self._doors = Doors()
 
     @classmethod
     def open(
@@ -175,7 +116,7 @@ class Store:
             except duckdb.Error:
                 self._con.close()
             self._con = connect(self.path, self._config)
-            self._incoming = {}
+            self._doors = Doors()
             _log.warning("opened %s again", self.path)
 
     def holds(self, folded: "Folded") -> bool:
@@ -316,14 +257,13 @@ class Store:
 
     def _write(self, folded: Folded) -> None:
         con = self._con
-        incoming = [item for item in folded.rows if item[0] not in folded.failed]
-        names = [self._offer(rows) for _, _, rows in incoming]
         con.begin()
         try:
-            for name, (generation, table, _) in zip(names, incoming, strict=True):
-                columns = generation.projection.columns[table]
+            for generation, table, rows in folded.rows:
+                if generation in folded.failed:
+                    continue
                 try:
-                    con.execute(layout.insert_from(generation.schema, table, columns, name))
+                    self._doors.insert(con, generation, table, rows)
                 except _WRONG_ROWS as error:
                     reason = f"projection {generation.projection.name!r}, table {table!r}: {first_line(error)}"
                     raise _BadRowsError(generation, reason) from error
@@ -333,23 +273,6 @@ class Store:
             with contextlib.suppress(duckdb.Error):
                 con.rollback()
             raise
-        finally:
-            for slot in self._incoming.values():
-                slot.rows = None
-
-    def _offer(self, rows: pa.Table) -> str:
-        """Return the name under which DuckDB reads these rows; one is registered for each schema, and then used again.
-
-        Registering costs as much as a small insert.
-        """
-        key = str(rows.schema)
-        while (slot := self._incoming.get(key)) is not None and slot.rows is not None:
-            key += " again"
-        if slot is None:
-            slot = self._incoming[key] = _Incoming(f"incoming_{len(self._incoming)}", rows)
-            self._con.register(slot.name, slot)
-        slot.rows = rows
-        return slot.name
 
     def _move(self, folded: Folded) -> None:
         moved = [one for one in folded.generations if one not in folded.failed]

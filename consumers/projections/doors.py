@@ -1,0 +1,53 @@
+"""Where rows come into DuckDB: Arrow tables behind statements that are planned once.
+
+Registering a table and planning an INSERT cost more than inserting a few rows does. So a door is registered and its
+statement prepared once for each table and Arrow schema; DuckDB asks the door for its rows each time it runs.
+"""
+
+import duckdb
+import pyarrow as pa
+
+from . import layout
+from .generation import Generation
+
+
+class Doors:
+    """The doors of one connection."""
+
+    def __init__(self) -> None:
+        self._doors: dict[tuple[str, str, str], _Door] = {}
+
+    def insert(self, con: duckdb.DuckDBPyConnection, generation: Generation, table: str, rows: pa.Table) -> None:
+        """Insert rows into a table of a generation, within the connection's transaction."""
+        key = (generation.schema, table, str(rows.schema))
+        door = self._doors.get(key)
+        if door is None:
+            door = self._doors[key] = _Door(f"incoming_{len(self._doors)}", rows)
+            con.register(door.name, door)
+        door.rows = rows
+        try:
+            if not door.ready:
+                columns = generation.projection.columns[table]
+                insert = layout.insert_from(generation.schema, table, columns, door.name)
+                con.execute(f"PREPARE put_{door.name} AS {insert}")
+                door.ready = True
+            con.execute(f"EXECUTE put_{door.name}")
+        finally:
+            door.rows = None
+
+
+class _Door:
+    """Where rows come in for one table; DuckDB asks for them anew at each statement."""
+
+    def __init__(self, name: str, rows: pa.Table) -> None:
+        self.name = name
+        self.rows: pa.Table | None = rows
+        self.ready = False  # the statement that takes them is prepared
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        assert self.rows is not None
+        return self.rows.__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        assert self.rows is not None
+        return self.rows.schema.__arrow_c_schema__()

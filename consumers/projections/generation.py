@@ -1,0 +1,54 @@
+"""A build of a projection, what one commit writes for some of them, and how each stands."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from . import layout
+from .projection import Projection
+
+
+@dataclass(eq=False)
+class Generation:
+    """One build of a projection: where its tables are and how far it has folded."""
+
+    id: int
+    projection: Projection
+    number: int
+    seq: int
+    live: bool
+    state: Any = None
+    error: str | None = None
+    outdated: bool = False  # live, but its code is gone: it answers, and does not go on
+
+    @property
+    def schema(self) -> str:
+        """The schema that holds its tables."""
+        return layout.schema_of(self.projection.name, self.number)
+
+
+@dataclass
+class Folded:
+    """What one commit writes: rows by generation and table, and the position that they reach."""
+
+    first: int
+    last: int
+    rows: list[tuple[Generation, str, pa.Table]]
+    generations: list[Generation]
+    states: dict[Generation, Any] = field(default_factory=dict)
+    failed: dict[Generation, str] = field(default_factory=dict)
+    events: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one projection stands."""
+
+    projection: str
+    version: int
+    generation: int
+    seq: int
+    live: bool
+    error: str | None
