@@ -4,6 +4,7 @@ Numbers keep their exact value: NaN, infinities and int64 survive, bf16 and half
 Vectors travel as little-endian buffers with their dtype. torch is never imported: its tensors are known by their methods.
 """
 
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,6 +33,8 @@ _DTYPES = {
     16: "<u8", 17: "<u4", 18: "<u2", 19: "|u1", 20: "|b1", 21: "<f2",
 }  # fmt: skip
 _NAMES_CODE = 30
+_PACKED_NAMES_CODE = 31  # the same, deflated: layer names repeat themselves, and every event carries them
+_PACK_FROM, _UNPACKED_MAX = 256, 64 << 20  # bytes
 _INTERNED_MAX = 4096
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1  # what msgpack can hold
@@ -82,7 +85,7 @@ class Names:
 
 _interned: dict[bytes, Names] = {}
 _names_decoder = msgspec.msgpack.Decoder(tuple[str, ...])
-_names_bytes: dict[Names, bytes] = {}
+_names_bytes: dict[Names, tuple[int, bytes]] = {}
 
 
 def vector(value: Any) -> "npt.NDArray[Any]":
@@ -124,20 +127,17 @@ def _tensor_to_numpy(tensor: Any) -> Any:
 def encode_hook(value: Any) -> Any:
     """Turn what msgspec does not know into what it does: numpy and torch values, Names, paths."""
     if isinstance(value, _numpy().ndarray):
+        code = _codes().get(value.dtype)
+        if code is not None and value.ndim == 1 and value.flags.c_contiguous:
+            return msgspec.msgpack.Ext(code, value.data)
         if value.ndim == 0:
             return value.item()
         array = vector(value)
-        return msgspec.msgpack.Ext(_codes()[array.dtype], array.tobytes())
+        return msgspec.msgpack.Ext(_codes()[array.dtype], array.data)
     if isinstance(value, _numpy().generic):
         return value.item()
     if isinstance(value, Names):
-        raw = _names_bytes.get(value)
-        if raw is None:
-            raw = msgspec.msgpack.encode(value.values)
-            if len(_names_bytes) >= _INTERNED_MAX:
-                _names_bytes.clear()
-            _names_bytes[value] = raw
-        return msgspec.msgpack.Ext(_NAMES_CODE, raw)
+        return msgspec.msgpack.Ext(*_packed(value))
     if hasattr(value, "detach") and hasattr(value, "numel"):
         return value.item() if value.dim() == 0 else encode_hook(vector(value))
     if hasattr(value, "__fspath__"):
@@ -145,6 +145,33 @@ def encode_hook(value: Any) -> Any:
     raise EncodeError(
         f"an event cannot hold a {type(value).__module__}.{type(value).__qualname__}: log a number, a string or a vector"
     )
+
+
+def _packed(names: Names) -> tuple[int, bytes]:
+    packed = _names_bytes.get(names)
+    if packed is None:
+        raw = msgspec.msgpack.encode(names.values)
+        deflated = zlib.compress(raw, 9) if len(raw) >= _PACK_FROM else raw
+        packed = (_PACKED_NAMES_CODE, deflated) if len(deflated) < len(raw) else (_NAMES_CODE, raw)
+        if len(_names_bytes) >= _INTERNED_MAX:
+            _names_bytes.clear()
+        _names_bytes[names] = packed
+    return packed
+
+
+def _names(code: int, raw: bytes) -> Names:
+    names = _interned.get(raw)
+    if names is None:
+        text = raw
+        if code == _PACKED_NAMES_CODE:
+            inflate = zlib.decompressobj()
+            text = inflate.decompress(raw, _UNPACKED_MAX)
+            if inflate.unconsumed_tail:
+                raise ValueError("names of more than 64 MB")
+        if len(_interned) >= _INTERNED_MAX:
+            _interned.clear()
+        names = _interned[raw] = Names(_names_decoder.decode(text))
+    return names
 
 
 def decode_hook(kind: Any, value: Any) -> Any:
@@ -164,14 +191,11 @@ def extension_hook(code: int, data: "memoryview | bytes") -> Any:
     """Read an extension value where no type is declared; an unknown code is kept as it is."""
     if code in _DTYPES:
         return _numpy().frombuffer(data, _DTYPES[code])
-    if code == _NAMES_CODE:
-        raw = bytes(data)
-        names = _interned.get(raw)
-        if names is None:
-            if len(_interned) >= _INTERNED_MAX:
-                _interned.clear()
-            names = _interned[raw] = Names(_names_decoder.decode(raw))
-        return names
+    if code in {_NAMES_CODE, _PACKED_NAMES_CODE}:
+        try:
+            return _names(code, bytes(data))
+        except (zlib.error, ValueError, msgspec.MsgspecError) as error:
+            raise ValueError(f"damaged names: {error}") from error
     return msgspec.msgpack.Ext(code, bytes(data))
 
 
