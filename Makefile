@@ -35,6 +35,7 @@ test: lint types ## Every check, then every test.
 	$(BIN)/pytest
 
 bench: $(STAMP) ## Run every benchmark and print the README's table (some minutes).
+	$(BIN)/pip install -q -c constraints.txt --group bench
 	$(BIN)/python benchmarks/all.py
 
 clean: ## Remove the environment and caches.

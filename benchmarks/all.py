@@ -20,12 +20,12 @@ from typing import Any
 HERE = Path(__file__).parent
 SCRIPTS = {
     "log_call": ["log_call.py"],
-    "watch": ["watch_overhead.py"],
-    "health": ["pipeline.py", "health"],
-    "scalars": ["pipeline.py", "scalars"],
+    "watch": ["watch_overhead.py", "--rounds", "40", "--threads", "1"],
+    "health": ["pipeline.py", "health", "--events", "60000"],
+    "scalars": ["pipeline.py", "scalars", "--events", "1500000"],
     "latency": ["pipeline.py", "latency"],
     "idle": ["pipeline.py", "idle"],
-    "rebuild": ["rebuild.py"],
+    "rebuild": ["rebuild.py", "--events", "50000"],
     "sql": ["sql_service.py"],
     "blobs": ["blobs.py"],
 }
@@ -40,12 +40,18 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         for name in ("wandb offline", "tensorboard"):
             if name in log:
                 measured += f"; {name} {log[name]['median_us']:.0f} µs ({log[name]['ratio']:.0f}x)"
-        lines.append(("`log()` of 32 scalars, median / p99", "≤ 3 / ≤ 15 µs; ≥ 30x wandb, ≥ 200x TensorBoard", measured))
+        lines.append(
+            ("`log()` of 32 scalars, median / p99", "≤ 3 / ≤ 15 µs; ≥ 30x wandb, ≥ 200x TensorBoard", measured)
+        )
     if watch := found.get("watch"):
-        parts = [f"{name}: {kind['overhead_percent']:+.1f}%" for name, kind in watch["kinds"].items() if name != "bare loop"]
+        parts = [
+            f"{name}: {kind['overhead_percent']:+.1f}%" for name, kind in watch["kinds"].items() if name != "bare loop"
+        ]
         lines.append(("`watch` on a 3 ms step of 16 layers", "every=1 ≤ 8%, every=10 ≤ 1%", "; ".join(parts)))
     if health := found.get("health"):
-        lines.append(("layer-health rows published", "≥ 4 M rows/s", f"{health['published_rows_s'] / 1e6:.2f} M rows/s"))
+        lines.append(
+            ("layer-health rows published", "≥ 4 M rows/s", f"{health['published_rows_s'] / 1e6:.2f} M rows/s")
+        )
         share = f"{health['live_rows_s'] / 1e6:.2f} M rows/s, {100 * health['live_share_of_bulk']:.0f}% of DuckDB's bulk insert"
         lines.append(("the same, log to DuckDB, live", "≥ 2 M rows/s, ≥ 35% of bulk insert", share))
     if scalars := found.get("scalars"):
@@ -61,7 +67,13 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         measured = f"{count['median_ms']:.1f} ms; {count['faster_than_copy']:.0f}x faster than copy and open"
         lines.append(("SQL service, count(*) on 1 M rows while writing", "median ≤ 5 ms", measured))
     if idle := found.get("idle"):
-        lines.append(("idle broker and projector", "≤ 200 MB, ≤ 1% CPU", f"{idle['rss_mb']:.0f} MB, {idle['cpu_percent']:.2f}% CPU"))
+        lines.append(
+            (
+                "idle broker and projector",
+                "≤ 200 MB, ≤ 1% CPU",
+                f"{idle['rss_mb']:.0f} MB, {idle['cpu_percent']:.2f}% CPU",
+            )
+        )
     if blobs := found.get("blobs"):
         lines.append(("blob read, against nats-py's object store", "≥ 10x", f"{blobs['get_ratio']:.0f}x"))
     return lines
@@ -76,16 +88,18 @@ def main() -> None:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="morphogen-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    for name in SCRIPTS:
+    for name, command in SCRIPTS.items():
         path = folder / f"{name}.json"
         if name in options.only:
-            script, *arguments = SCRIPTS[name]
+            script, *arguments = command
             print(f"--- {script} {' '.join(arguments)}", flush=True)
             subprocess.run([sys.executable, str(HERE / script), *arguments, "--json", str(path)], check=False)
         if path.exists():
             found[name] = json.loads(path.read_text())
     table = ["| | must reach | measured |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows(found))]
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     text = "\n".join([f"Measured {datetime.now(UTC):%Y-%m-%d} on {machine}.", "", *table, ""])
     (folder / "table.md").write_text(text)
     print(text)

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 LAYERS = 100
+WARM_UP = 3  # seconds that do not count towards latency
 
 
 @contextmanager
@@ -41,7 +42,8 @@ def pipeline(projector: bool = True) -> Iterator[subprocess.Popen[bytes] | None]
         child = None
         if projector:
             child = subprocess.Popen([sys.executable, "-m", "morphogen.cli", "projector"])
-            ask("SELECT 1", wait=False)
+            while SqlClient.shared(settings).status() is None:
+                time.sleep(0.1)
         try:
             yield child
         finally:
@@ -207,6 +209,7 @@ def measure_latency(seconds: float, rate: int) -> dict[str, float]:
     newest = np.maximum.accumulate(np.array([step for _, step in seen]))
     at = np.searchsorted(newest, np.arange(1, total + 1))
     latency = (answers[np.minimum(at, len(answers) - 1)] - logged[1:]) * 1e3
+    latency = latency[WARM_UP * rate :]
     return {
         "median_ms": float(np.median(latency)),
         "p99_ms": float(np.percentile(latency, 99)),

@@ -34,5 +34,7 @@ with morphogen.record("own-events") as run:
     run.line("rolled back", level="warning", cause=spike)
     run.event(Rollback(from_step=1500, to_step=1400, reason="NaN"), step=1500)
 
-print(morphogen.query("SELECT step, to_step, reason FROM rollbacks WHERE run = 'own-events' ORDER BY seq, idx", wait=True))
+print(
+    morphogen.query("SELECT step, to_step, reason FROM rollbacks WHERE run = 'own-events' ORDER BY seq, idx", wait=True)
+)
 print(morphogen.query("SELECT * FROM steps_lost WHERE run = 'own-events'"))

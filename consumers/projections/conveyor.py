@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from .store import Store
 
 _log = logging.getLogger("morphogen.projections")
 BATCH_BYTES = 16 << 20  # of messages in one commit
+PACE = 0.01  # seconds between commits, unless much is waiting: each costs milliseconds, which queries need too
 WAITING_BYTES = 64 << 20  # that may lie in line before the reader is held back
 AHEAD_BYTES = 1 << 20  # in line that are worth being folded while another commit is under way
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between tries to commit on a full disk
@@ -45,6 +47,7 @@ class Conveyor:
         self._line: deque[Message] = deque()
         self._line_bytes = 0
         self._folding = False
+        self._taken = 0.0
         self._folded: Folded | None = None  # waits for the committer
         self._closed = False
         self._interrupted = threading.Event()
@@ -132,9 +135,14 @@ class Conveyor:
             self._state.wait_for(
                 lambda: self._closed or (self._line and (self._folded is None or self._line_bytes >= AHEAD_BYTES))
             )
+            self._state.wait_for(
+                lambda: self._closed or self._line_bytes >= AHEAD_BYTES,
+                timeout=max(0.0, self._taken + PACE - time.monotonic()),
+            )
             if self._closed:
                 return []
             self._folding = True
+            self._taken = time.monotonic()
             return self._take()
 
     def _take(self) -> list[Message]:

@@ -1,4 +1,3 @@
-
 """What can go wrong between the log and its tables.
 
 MorphogenError

@@ -141,9 +141,7 @@ class Result:
 
     def _tuples(self) -> Iterator[tuple[Any, ...]]:
         for batch in self._table.to_batches(max_chunksize=_CHUNK_ROWS):
-            columns = [
-                python_values(column, kind) for column, kind in zip(batch.columns, self.types, strict=True)
-            ]
+            columns = [python_values(column, kind) for column, kind in zip(batch.columns, self.types, strict=True)]
             yield from zip(*columns, strict=True) if columns else ((),) * batch.num_rows
 
     def _json_lines(self) -> Iterator[str]:
@@ -151,8 +149,7 @@ class Result:
         documents = [kind in {"JSON", "VARIANT"} or kind.startswith("UNION") for kind in self.types]
         for row in self._tuples():
             values = {
-                name: jsonable(value, document)
-                for name, value, document in zip(names, row, documents, strict=True)
+                name: jsonable(value, document) for name, value, document in zip(names, row, documents, strict=True)
             }
             yield json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 

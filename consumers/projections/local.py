@@ -53,9 +53,7 @@ async def opened(
         _owner.release()
 
 
-async def answer_here(
-    conn: "Connection", settings: "Settings", ask: Ask, progress: Progress | None = None
-) -> Result:
+async def answer_here(conn: "Connection", settings: "Settings", ask: Ask, progress: Progress | None = None) -> Result:
     """Answer a query from the store itself. Raises StoreLocked where another process owns it."""
     async with opened(conn, settings, progress) as (store, follower):
         end = time.monotonic() + ask.timeout  # catching up is no part of the query's time

@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from morphogen.bus.errors import BusError, Disconnected, NoBroker, RequestTimeou
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
 
 from .batch import Resolve
+from .errors import StoreLocked
 from .follower import Follower
 from .generation import Folded
 from .projection import Projection
@@ -29,6 +32,8 @@ Serve = Callable[[Store, Connection], Coroutine[Any, Any, None]]
 """A service beside the fold; it runs until it is cancelled."""
 
 _log = logging.getLogger("morphogen.projections")
+_SWITCH = 0.0005  # seconds: whoever answers a query must not wait for a fold to give up the interpreter
+_LOCKED_PATIENCE, _LOCKED_PAUSE = 15.0, 0.03  # seconds; short, so that a stream of queries leaves a gap to slip in
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between tries to reach a broker
 
 
@@ -67,6 +72,8 @@ async def run_projector(
     StoreDamaged, PositionBeyondLog and DeclarationError, whose text is one line for the user; a broker that is away
     is waited for.
     """
+    sys.setswitchinterval(_SWITCH)
+    locked_until: float | None = None
     with _signals(stop):
         tries = 0
         while not stop.is_set():
@@ -77,7 +84,7 @@ async def run_projector(
                     with await asyncio.to_thread(
                         Store.open, path, projections, epoch=epoch, memory_limit=memory_limit
                     ) as store:
-                        tries = 0
+                        tries, locked_until = 0, None
                         source = LogSource(conn, settings)
                         follower = Follower(
                             store, source, resolve=resolve(conn) if resolve else None, on_commit=on_commit
@@ -85,6 +92,14 @@ async def run_projector(
                         await _work(follower, store, conn, stop, serve)
             except (StreamReplaced, StreamMissing) as error:
                 _log.warning("%s; opening the store of the log that is there now", error)
+            except StoreLocked:
+                # Somebody who asked while no projector ran owns it for a moment; another projector, for ever.
+                if locked_until is None:
+                    locked_until = time.monotonic() + _LOCKED_PATIENCE
+                if time.monotonic() > locked_until:
+                    raise
+                await _pause(stop, _LOCKED_PAUSE)
+                continue
             except (NoBroker, Disconnected, RequestTimeout) as error:
                 if tries == 0:
                     _log.warning("%s; the projector waits for the broker", error)

@@ -257,7 +257,9 @@ class SqlClient:
             except NoResponders:
                 pass
             except RequestTimeout as error:
-                raise SqlTooLong(f"the projector did not answer within {timeout:g} s: see `morphogen status`") from error
+                raise SqlTooLong(
+                    f"the projector did not answer within {timeout:g} s: see `morphogen status`"
+                ) from error
             except (Disconnected, ServiceError) as error:
                 # The connection or the projector went away; a query changes nothing, so it is asked again.
                 gone = isinstance(error, Disconnected) or error.kind == "Disconnected"

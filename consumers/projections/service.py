@@ -170,7 +170,9 @@ class Service:
             if self._fence.renew() > self._most:
                 # Not those that have only begun: they are not the ones that hold it.
                 for running in [one for one in self._at_work if one.age > _YOUNG]:
-                    running.stop(SqlTooLarge("all queries together need more memory than they may: this one was stopped"))
+                    running.stop(
+                        SqlTooLarge("all queries together need more memory than they may: this one was stopped")
+                    )
 
     # Queries
 

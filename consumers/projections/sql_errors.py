@@ -54,7 +54,14 @@ class SnapshotFailed(SqlError):
 KINDS: dict[str, type[SqlError]] = {
     kind.__name__: kind
     for kind in (
-        SqlError, SqlRefused, SqlTooLong, SqlTooLarge, SqlCancelled, SqlBusy, PositionNotReached, SnapshotFailed,
+        SqlError,
+        SqlRefused,
+        SqlTooLong,
+        SqlTooLarge,
+        SqlCancelled,
+        SqlBusy,
+        PositionNotReached,
+        SnapshotFailed,
     )
 }
 """The errors by name, as they travel from the service to the one who asked."""

@@ -18,7 +18,9 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_runs_as_it_stands(path: Path, settings: Settings) -> None:
     for _ in range(2):
-        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120, check=False, env=os.environ)
+        done = subprocess.run(
+            [sys.executable, str(path)], capture_output=True, text=True, timeout=120, check=False, env=os.environ
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
 
@@ -54,7 +56,19 @@ def test_the_readme_names_the_two_commands() -> None:
 def test_every_environment_variable_of_ours_stands_in_the_page_on_operations() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     rooms = ("bus", "schemas", "producers", "consumers", "replay", "cli", "api")
-    used = {name for room in rooms for path in (ROOT / room).rglob("*.py") for name in re.findall(r"MORPHOGEN_[A-Z]+", path.read_text())}
-    streams = {"MORPHOGEN_LOG", "MORPHOGEN_COMMANDS", "MORPHOGEN_DEAD", "MORPHOGEN_BLOBS", "MORPHOGEN_REPLAY", "MORPHOGEN_SPOOL"}
+    used = {
+        name
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        for name in re.findall(r"MORPHOGEN_[A-Z]+", path.read_text())
+    }
+    streams = {
+        "MORPHOGEN_LOG",
+        "MORPHOGEN_COMMANDS",
+        "MORPHOGEN_DEAD",
+        "MORPHOGEN_BLOBS",
+        "MORPHOGEN_REPLAY",
+        "MORPHOGEN_SPOOL",
+    }
 
     assert {name for name in used - streams if name not in page} == set()

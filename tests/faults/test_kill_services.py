@@ -86,7 +86,9 @@ def finish(process: "subprocess.Popen[str]") -> str:
 def check(tmp_path: Path) -> None:
     """Compare what `log()` returned with what SQL holds."""
     steps = returned(tmp_path)
-    (found,) = query("SELECT count(*), count(DISTINCT step), min(step), max(step) FROM metrics", wait=True, timeout=60).rows()
+    (found,) = query(
+        "SELECT count(*), count(DISTINCT step), min(step), max(step) FROM metrics", wait=True, timeout=60
+    ).rows()
     assert found == (steps, steps, 0, steps - 1)
     (books,) = query("SELECT sum(lost), sum(doubled), sum(dropped) FROM producers").rows()
     assert books == (0, 0, 0)
@@ -113,7 +115,11 @@ def test_fifty_kills_of_the_projector_lose_and_double_nothing(settings: Settings
     dice = random.Random(51)
     brokers.ensure(settings)
     nursery = subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", NURSERY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert nursery.stdin is not None
     assert nursery.stdout is not None
@@ -152,7 +158,9 @@ def test_everything_dies_at_once_and_a_restarted_trainer_goes_on(settings: Setti
         finish(process)
     second = returned(tmp_path)
 
-    found = dict(query("SELECT attempt, count(DISTINCT step) FROM metrics GROUP BY attempt", wait=True, timeout=60).rows())
+    found = dict(
+        query("SELECT attempt, count(DISTINCT step) FROM metrics GROUP BY attempt", wait=True, timeout=60).rows()
+    )
     assert found[1] >= first  # a last record may lie between its commit and our note of it
     assert found[1] <= first + 1
     assert found[2] == second
