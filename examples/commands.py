@@ -10,7 +10,7 @@ rate = 0.1
 
 def set_rate(command: Command) -> dict[str, float]:
     """Act on the command; what is returned becomes its result in the log."""
-    global rate  # noqa: PLW0603
+    global rate
     before, rate = rate, float(command.args["lr"])
     return {"before": before, "after": rate}
 
