@@ -58,7 +58,7 @@ def test_every_tenth_step_is_measured_and_the_others_run_without_us() -> None:
     assert traces(model) == []
     train(model, optimizer, 24)
     watch.close()
-    assert [s.step for s in samples] == [0, 10, 20]
+    assert [s.step for s in samples] == [1, 11, 21]
     assert all(s.signals["activation_mean"] is not None and s.missing == {} for s in samples)
 
 
