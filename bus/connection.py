@@ -30,6 +30,7 @@ _LONGEST_PAUSE = 1.0
 _CALLBACK_PATIENCE = 30.0
 
 _log = logging.getLogger("morphogen.bus")
+_dice = random.Random()  # noqa: S311  our own: the global one belongs to the training job, whose seed must hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Connection:
             except Exception as error:  # noqa: BLE001  (the task that restores the connection must not end)
                 self._reason = f"{type(error).__name__}: {error}"
                 _log.warning("cannot connect: %s", self._reason)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+            await asyncio.sleep(pause * _dice.uniform(0.75, 1.25))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _tell_reconnected(self) -> None:

@@ -51,6 +51,7 @@ class Link:
                     closed_cb=self._on_end,
                     # Together these three make it fail at the first refusal and end at the first loss.
                     allow_reconnect=False,
+                    dont_randomize=True,  # it would draw from the global random, which belongs to the training job
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=timeout,

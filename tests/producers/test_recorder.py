@@ -300,3 +300,21 @@ def test_importing_the_recorder_brings_neither_torch_nor_numpy() -> None:
     script = "import sys, morphogen.producers.recorder; print(sorted({'torch', 'numpy', 'duckdb', 'pyarrow', 'nats'} & set(sys.modules)))"
 
     assert run_script(script).stdout.strip() == "[]"
+
+
+def test_recording_leaves_the_jobs_random_numbers_alone(settings: Settings) -> None:
+    script = """
+        import random, sys
+        import numpy as np
+        import morphogen
+        random.seed(7); np.random.seed(7)
+        before = random.getstate(), np.random.get_state()[1].tolist()
+        with morphogen.record("seeded") as run:
+            for step in range(50):
+                run.log(a=step, step=step)
+            run.flush(1)
+        print((random.getstate(), np.random.get_state()[1].tolist()) == before)
+    """
+
+    assert run_script(script).stdout == "True\n"
+    assert run_script(script, MORPHOGEN_URL="nats://127.0.0.1:9").stdout == "True\n"
