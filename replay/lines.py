@@ -5,14 +5,9 @@ base64. The msgpack of the frames (`raw`) is the form that loses nothing.
 """
 
 import base64
-import json
-import math
 from collections.abc import Iterator
-from typing import Any
 
-import msgspec
-
-from morphogen.schemas import Frame, Names, decode
+from morphogen.schemas import Frame, decode, json_text
 
 UNREADABLE = "$unreadable"
 
@@ -20,7 +15,7 @@ UNREADABLE = "$unreadable"
 def lines(frame: Frame) -> Iterator[str]:
     """Yield a line of JSON, without its newline, for each event of a frame."""
     for index, record in enumerate(frame.records):
-        yield _dump(
+        yield json_text(
             {
                 "seq": frame.seq,
                 "idx": index,
@@ -33,14 +28,14 @@ def lines(frame: Frame) -> Iterator[str]:
                 "step": record.step,
                 "time": record.time,
                 "cause": record.cause,
-                "body": _jsonable(decode(record.body)),
+                "body": decode(record.body),
             }
         )
 
 
 def unreadable_line(seq: int, stored: int, subject: str, data: bytes, reason: str) -> str:
     """Return the line of a message that is no frame: its bytes in base64, and why it cannot be read."""
-    return _dump(
+    return json_text(
         {
             "seq": seq,
             "type": UNREADABLE,
@@ -50,27 +45,3 @@ def unreadable_line(seq: int, stored: int, subject: str, data: bytes, reason: st
             "data": base64.b64encode(data).decode(),
         }
     )
-
-
-def _dump(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, float):
-        return (
-            value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        )
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(_jsonable(key)): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | Names):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, msgspec.msgpack.Ext):
-        return {"$ext": value.code, "data": base64.b64encode(bytes(value.data)).decode()}
-    if hasattr(value, "tolist"):
-        return _jsonable(value.tolist())
-    return str(value)
