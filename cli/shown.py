@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from morphogen.bus.bus import Seen
+from morphogen.replay.lines import line
 from morphogen.schemas import Unknown, decode, json_text
 
 _WIDTH = 160
@@ -11,15 +12,9 @@ _WIDTH = 160
 def shown(seen: Seen, *, as_json: bool = False) -> str:
     """Return one line: time, place, run, step, type, and what the event says."""
     record, frame = seen.record, seen.frame
-    body = decode(record.body)
     if as_json:
-        return json_text(
-            {
-                "seq": frame.seq, "idx": seen.idx, "id": seen.id, "type": record.type, "version": record.version,
-                "run": frame.run, "attempt": frame.attempt, "rank": frame.rank, "step": record.step, "time": record.time,
-                "cause": record.cause, "body": body,
-            }
-        )  # fmt: skip
+        return line(frame, seen.idx)
+    body = decode(record.body)
     clock = datetime.fromtimestamp(record.time / 1e9).strftime("%H:%M:%S.%f")[:-3]
     step = "" if record.step is None else f" step {record.step}"
     text = json_text(body)

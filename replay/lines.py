@@ -14,23 +14,28 @@ UNREADABLE = "$unreadable"
 
 def lines(frame: Frame) -> Iterator[str]:
     """Yield a line of JSON, without its newline, for each event of a frame."""
-    for index, record in enumerate(frame.records):
-        yield json_text(
-            {
-                "seq": frame.seq,
-                "idx": index,
-                "id": frame.event_id(index),
-                "type": record.type,
-                "version": record.version,
-                "run": frame.run,
-                "attempt": frame.attempt,
-                "rank": frame.rank,
-                "step": record.step,
-                "time": record.time,
-                "cause": record.cause,
-                "body": decode(record.body),
-            }
-        )
+    return (line(frame, index) for index in range(len(frame.records)))
+
+
+def line(frame: Frame, index: int) -> str:
+    """Return the line of one event: its place, its envelope and its body."""
+    record = frame.records[index]
+    return json_text(
+        {
+            "seq": frame.seq,
+            "idx": index,
+            "id": frame.event_id(index),
+            "type": record.type,
+            "version": record.version,
+            "run": frame.run,
+            "attempt": frame.attempt,
+            "rank": frame.rank,
+            "step": record.step,
+            "time": record.time,
+            "cause": record.cause,
+            "body": decode(record.body),
+        }
+    )
 
 
 def unreadable_line(seq: int, stored: int, subject: str, data: bytes, reason: str) -> str:
