@@ -17,7 +17,7 @@ install: $(STAMP) ## Create .venv with everything that development needs.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo]" --group dev
+	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,llama]" --group dev
 	@touch $@
 
 demo: $(STAMP) ## Train, kill, restart, query, rebuild: the whole story in under three minutes.
@@ -31,11 +31,14 @@ lint: $(STAMP) ## ruff and import-linter.
 types: $(STAMP) ## mypy, strict.
 	$(BIN)/mypy -p morphogen
 
-# A room at a time, each in a process of its own: no test is spoiled by what another room left in the interpreter.
-ROOMS := schemas bus producers projections sql replay cli docs packaging faults
+# Each room in a process of its own: no test is spoiled by what another room left in the interpreter. The longest first.
+ROOMS := sql cli projections bus replay faults producers schemas docs packaging
 
-test: lint types ## Every check, then every test.
-	@set -e; for room in $(ROOMS); do echo "== tests/$$room"; $(BIN)/pytest -q tests/$$room; done
+test: lint types ## Every check, then every test, two rooms at a time.
+	@$(MAKE) --no-print-directory -j2 --output-sync=target $(ROOMS:%=room-%)
+
+room-%: $(STAMP)
+	@echo "== tests/$*"; $(BIN)/pytest -q tests/$*
 
 bench: $(STAMP) ## Run every benchmark and print the README's table (some minutes).
 	$(BIN)/pip install -q -c constraints.txt --group bench

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from morphogen.bus import Bus
     from morphogen.bus.settings import Settings
     from morphogen.consumers.projections import Projection
-    from morphogen.consumers.projections.formats import Result
-    from morphogen.consumers.projections.query import query
+    from morphogen.consumers.projections.sql.formats import Result
+    from morphogen.consumers.projections.sql.query import query
     from morphogen.producers import Run, record
     from morphogen.schemas import Event, MorphogenError, Names, Vector, upcaster
 
@@ -25,8 +25,8 @@ _HOMES = {
     "record": "morphogen.producers",
     "Run": "morphogen.producers",
     # Ask
-    "query": "morphogen.consumers.projections.query",
-    "Result": "morphogen.consumers.projections.formats",
+    "query": "morphogen.consumers.projections.sql.query",
+    "Result": "morphogen.consumers.projections.sql.formats",
     "Projection": "morphogen.consumers.projections",
     # The log
     "Bus": "morphogen.bus",

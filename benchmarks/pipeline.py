@@ -35,7 +35,7 @@ def pipeline(projector: bool = True) -> Iterator[subprocess.Popen[bytes] | None]
         os.environ["MORPHOGEN_HOME"] = home
         from morphogen.bus import broker
         from morphogen.bus.settings import Settings
-        from morphogen.consumers.projections.query import SqlClient
+        from morphogen.consumers.projections.sql.query import SqlClient
 
         settings = Settings.from_environ()
         broker.ensure(settings)

@@ -66,7 +66,7 @@ def fill_archive(home: Path, events: int) -> float:
 def rebuild_offline(home: Path) -> float:
     """Return the seconds of one rebuild from the archive alone."""
     from morphogen.bus.settings import Settings
-    from morphogen.consumers.projections.projector import store_path
+    from morphogen.consumers.projections.follow.projector import store_path
     from morphogen.replay.rebuild import rebuild
 
     settings = Settings(home=home)

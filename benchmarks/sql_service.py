@@ -31,9 +31,9 @@ from morphogen.bus import broker
 from morphogen.bus.connection import connect
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
-from morphogen.consumers.projections.projector import store_path
-from morphogen.consumers.projections.query import SqlClient
-from morphogen.consumers.projections.service import serve
+from morphogen.consumers.projections.follow.projector import store_path
+from morphogen.consumers.projections.sql.query import SqlClient
+from morphogen.consumers.projections.sql.service import serve
 from morphogen.consumers.projections.store import Store
 
 QUERIES = {

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @app.command()
 def projector(context: typer.Context) -> None:
     """Follow the log into tables and answer SQL for everyone on the bus, until interrupted."""
-    from morphogen.consumers.projections.projector import run_projector
-    from morphogen.consumers.projections.service import serve
+    from morphogen.consumers.projections.follow.projector import run_projector
+    from morphogen.consumers.projections.sql.service import serve
     from morphogen.replay.past_source import blobs_of
     from morphogen.replay.rebuild import controls
 

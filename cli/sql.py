@@ -15,7 +15,7 @@ from .app import app, settings_of
 from .bars import bar
 
 if TYPE_CHECKING:
-    from morphogen.consumers.projections.formats import Result
+    from morphogen.consumers.projections.sql.formats import Result
 
 _SHOWN = 1000  # rows of a table on a terminal
 _WIDE = 10_000  # columns where nobody's terminal wraps
@@ -55,7 +55,7 @@ def sql(
     max_rows: Annotated[int | None, typer.Option(help="Cut the answer after so many rows.")] = None,
 ) -> None:
     """Ask the tables in SQL. Without a running projector the tables are caught up first."""
-    from morphogen.consumers.projections.query import query
+    from morphogen.consumers.projections.sql.query import query
 
     text = sys.stdin.read() if statement == "-" else statement
     chosen = form or _by_ending(output)
@@ -96,7 +96,7 @@ def snapshot(
     ] = SnapshotFormat.DUCKDB,
 ) -> None:
     """Write all tables, at one position, for outside tools. Prints the path."""
-    from morphogen.consumers.projections.query import snapshot as write_snapshot
+    from morphogen.consumers.projections.sql.query import snapshot as write_snapshot
 
     with bar("writing") as tell:
         typer.echo(write_snapshot(target, form.value, settings=settings_of(context), progress=tell))

@@ -11,7 +11,7 @@ from .app import FAILED, app, settings_of
 from .sizes import size
 
 if TYPE_CHECKING:
-    from morphogen.consumers.projections.protocol import Status
+    from morphogen.consumers.projections.sql.protocol import Status
 
 _PATIENCE = 15.0  # seconds for a projector to answer
 
@@ -28,7 +28,7 @@ def up(
     endpoint = broker.ensure(settings)
     typer.echo(f"broker at {', '.join(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
     if projector:
-        from morphogen.consumers.projections.query import status as projector_status
+        from morphogen.consumers.projections.sql.query import status as projector_status
 
         found = projector_status(settings=settings)
         if found is None:
@@ -63,7 +63,7 @@ def status(context: typer.Context) -> None:
     from morphogen.bus.bus import Bus
     from morphogen.bus.errors import BusError
     from morphogen.bus.spool.leftover import leftovers
-    from morphogen.consumers.projections.query import status as projector_status
+    from morphogen.consumers.projections.sql.query import status as projector_status
 
     settings = settings_of(context)
     lines: list[tuple[str, str]] = []

@@ -6,8 +6,8 @@ One of the two may be far away, behind the SQL service: all that is asked of eit
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from morphogen.consumers.projections.hashes import bucket_hashes, content_hash
-from morphogen.consumers.projections.layout import row_hash
+from morphogen.consumers.projections.store.hashes import bucket_hashes, content_hash
+from morphogen.consumers.projections.store.layout import row_hash
 
 BUCKET = 4096  # sequences
 NESTED = ("VARIANT", "JSON", "MAP(")

@@ -10,11 +10,11 @@ from morphogen.bus.connection import Connection
 from morphogen.bus.errors import NoResponders
 from morphogen.bus.requests import call_stream
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.answer import Answer
-from morphogen.consumers.projections.formats import Result
+from morphogen.consumers.projections.follow.projector import store_path
 from morphogen.consumers.projections.projection import Projection
-from morphogen.consumers.projections.projector import store_path
-from morphogen.consumers.projections.protocol import QUERY, Ask, encode
+from morphogen.consumers.projections.sql.answer import Answer
+from morphogen.consumers.projections.sql.formats import Result
+from morphogen.consumers.projections.sql.protocol import QUERY, Ask, encode
 from morphogen.consumers.projections.store import Store
 
 from .rebuild import ask

@@ -8,7 +8,7 @@ from morphogen.bus.connection import Connection
 from morphogen.bus.past import extent
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.fold import Folder
+from morphogen.consumers.projections.follow.folder import Folder
 from morphogen.consumers.projections.projection import Projection
 from morphogen.consumers.projections.store import Store
 from morphogen.schemas import Frame

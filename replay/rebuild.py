@@ -16,13 +16,13 @@ from morphogen.bus.errors import NoResponders
 from morphogen.bus.past import extent
 from morphogen.bus.requests import call
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.duckfile import set_aside
 from morphogen.consumers.projections.errors import PositionBeyondLog, StoreDamaged
-from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.follow.follower import Follower
+from morphogen.consumers.projections.follow.projector import store_path
 from morphogen.consumers.projections.projection import Projection
-from morphogen.consumers.projections.projector import store_path
-from morphogen.consumers.projections.protocol import CONTROL, Control, decode_reply, encode
+from morphogen.consumers.projections.sql.protocol import CONTROL, Control, decode_reply, encode
 from morphogen.consumers.projections.store import Generation, Store
+from morphogen.consumers.projections.store.duckfile import set_aside
 
 from .errors import RebuildFailed
 from .past_source import FOLD_BYTES, PastSource, blobs_of

@@ -20,7 +20,7 @@ from morphogen.bus.errors import ArchiveDamaged
 from morphogen.bus.past import Extent, extent
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.consumers.projections.projection import Projection
 from morphogen.consumers.projections.store import Store
 from morphogen.schemas import FrameError, decode_frame, verify_frame

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from morphogen.bus import broker
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.formats import Result
-from morphogen.consumers.projections.query import query
+from morphogen.consumers.projections.sql.formats import Result
+from morphogen.consumers.projections.sql.query import query
 from morphogen.replay.sync import rebuild, verify
 from morphogen.schemas import MorphogenError
 

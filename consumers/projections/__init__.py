@@ -4,8 +4,6 @@ A projection is a pure fold of events into rows; the store keeps rows and positi
 projector follows the log. It does not know how events come into the log, and it never changes the log.
 """
 
-from .arrays import nullable, strings
-from .batch import Batch, Entry, Message, Selection
 from .errors import (
     DeclarationError,
     FoldError,
@@ -16,11 +14,13 @@ from .errors import (
     StoreFull,
     StoreLocked,
 )
-from .generation import Generation, Status
+from .fold.arrays import nullable, strings
+from .fold.batch import Batch, Entry, Message, Selection
+from .fold.rows import Columns
 from .projection import Projection, Rows
 from .registry import discover, register, unregister
-from .rows import Columns
-from .store import Store
+from .store.generation import Generation, Status
+from .store.store import Store
 
 __all__ = [
     "Batch",

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .batch import Batch, Entry
-    from .rows import Columns
+    from .fold.batch import Batch, Entry
+    from .fold.rows import Columns
 
 FRONT = {
     "seq": "BIGINT",
@@ -99,7 +99,7 @@ class Projection:
 
     def fold(self, batch: "Batch") -> Rows:
         """Return the rows of a batch. Override it to work on whole columns; it asks `rows` for each event otherwise."""
-        from .rows import rows_by_event
+        from .fold.rows import rows_by_event
 
         return rows_by_event(self, batch)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from morphogen.bus import broker as brokers
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import query
+from morphogen.consumers.projections.sql.query import query
 
 ROUNDS = 50
 
@@ -41,9 +41,9 @@ run.finish()
 # Imports once and forks a projector for each line it reads: a new interpreter each time would take most of the test.
 NURSERY = """
 import asyncio, os, sys
-import morphogen.consumers.projections.projector as projector
+import morphogen.consumers.projections.follow.projector as projector
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.service import serve_until_cancelled
+from morphogen.consumers.projections.sql.service import serve_until_cancelled
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:

@@ -16,7 +16,7 @@ import pytest
 
 import morphogen
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import query
+from morphogen.consumers.projections.sql.query import query
 from morphogen.schemas import Event
 
 

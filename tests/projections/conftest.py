@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from morphogen.consumers.projections import Projection, Store, discover
-from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import Event, Record, encode, encode_frame
 
 SECOND = 1_000_000_000

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from morphogen.consumers.projections import Batch, Entry, Projection, Rows, Store, discover
-from morphogen.consumers.projections.fold import Folder
+from morphogen.consumers.projections.follow.folder import Folder
 from morphogen.schemas import (
     SIGNALS,
     CommandAccepted,

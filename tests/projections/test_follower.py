@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from morphogen.consumers.projections import DeclarationError, Entry, PositionBeyondLog, Projection, Store
-from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import Event, Metrics
 
 

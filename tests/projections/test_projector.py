@@ -18,12 +18,12 @@ from morphogen.bus.connection import Connection, connect
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
 from morphogen.consumers.projections import Store, discover
-from morphogen.consumers.projections.projector import catch_up, run_projector, store_path
+from morphogen.consumers.projections.follow.projector import catch_up, run_projector, store_path
 
 PROJECTOR = """
 import asyncio, logging
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.projector import run_projector
+from morphogen.consumers.projections.follow.projector import run_projector
 logging.basicConfig(format="%(message)s")
 async def main():
     await run_projector(Settings.from_environ(), stop=asyncio.Event(), on_commit=lambda f: print(f.last, flush=True))

@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from morphogen.consumers.projections import Store, StoreDamaged, StoreLocked, discover
-from morphogen.consumers.projections.duckfile import set_aside
-from morphogen.consumers.projections.follower import Follower
+from morphogen.consumers.projections.follow.follower import Follower
+from morphogen.consumers.projections.store.duckfile import set_aside
 from morphogen.schemas import LogLine, Metrics
 
 HOLD = """

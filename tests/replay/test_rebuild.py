@@ -11,8 +11,8 @@ from morphogen.bus.connection import Connection
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, stream_info, trim
 from morphogen.consumers.projections.errors import DeclarationError
-from morphogen.consumers.projections.projector import run_projector, store_path
-from morphogen.consumers.projections.service import serve
+from morphogen.consumers.projections.follow.projector import run_projector, store_path
+from morphogen.consumers.projections.sql.service import serve
 from morphogen.consumers.projections.store import Store
 from morphogen.replay.archive import archive
 from morphogen.replay.errors import RebuildFailed

@@ -7,7 +7,7 @@ import pytest
 from morphogen.bus.connection import Connection
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, stream_info, trim
-from morphogen.consumers.projections.projector import store_path
+from morphogen.consumers.projections.follow.projector import store_path
 from morphogen.replay.archive import archive
 from morphogen.replay.rebuild import rebuild
 from morphogen.replay.verify import verify

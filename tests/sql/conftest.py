@@ -15,14 +15,14 @@ from morphogen.bus import broker as brokers
 from morphogen.bus.connection import connect
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import ensure_streams
-from morphogen.consumers.projections.query import SqlClient
+from morphogen.consumers.projections.sql.query import SqlClient
 from morphogen.schemas import Metrics, Record, encode_frame
 
 PROJECTOR = """
 import asyncio
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.projector import run_projector
-from morphogen.consumers.projections.service import serve_until_cancelled
+from morphogen.consumers.projections.follow.projector import run_projector
+from morphogen.consumers.projections.sql.service import serve_until_cancelled
 asyncio.run(run_projector(Settings.from_environ(), stop=asyncio.Event(), serve=serve_until_cancelled))
 """
 

@@ -13,8 +13,8 @@ import duckdb
 import pytest
 
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import SqlClient, query, status, wait_for
-from morphogen.consumers.projections.sql_errors import PositionNotReached, SqlError, SqlTooLong
+from morphogen.consumers.projections.sql.errors import PositionNotReached, SqlError, SqlTooLong
+from morphogen.consumers.projections.sql.query import SqlClient, query, status, wait_for
 
 Start = Callable[[], "subprocess.Popen[str]"]
 
@@ -173,9 +173,7 @@ def test_many_askers_are_answered_at_once(log: Any, projector: "subprocess.Popen
 
 def test_processes_without_a_projector_take_turns(log: Any, settings: Settings) -> None:
     log.metrics(2, 10)
-    code = (
-        "from morphogen.consumers.projections.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
-    )
+    code = "from morphogen.consumers.projections.sql.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
     askers = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -222,7 +220,7 @@ def test_an_interrupted_asker_stops_its_query(log: Any, projector: "subprocess.P
     client = SqlClient.shared(settings)
     endless = "SELECT count(*) FROM range(1000000000000)"
     code = (
-        "import sys\nfrom morphogen.consumers.projections.query import query\nprint('asking', flush=True)\n"
+        "import sys\nfrom morphogen.consumers.projections.sql.query import query\nprint('asking', flush=True)\n"
         f"try: query({endless!r}, timeout=60)\nexcept KeyboardInterrupt: print('stopped', flush=True)"
     )
     asker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -240,7 +238,7 @@ def test_an_interrupted_asker_stops_its_query(log: Any, projector: "subprocess.P
 def test_an_asker_that_is_killed_leaves_no_query_behind(
     log: Any, projector: "subprocess.Popen[str]", settings: Settings
 ) -> None:
-    code = "from morphogen.consumers.projections.query import query\nquery('SELECT * FROM range(1000000000000)', timeout=60)"
+    code = "from morphogen.consumers.projections.sql.query import query\nquery('SELECT * FROM range(1000000000000)', timeout=60)"
     asker = subprocess.Popen([sys.executable, "-c", code])
     client = SqlClient.shared(settings)
     _until(lambda: _running(client) == 1)

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.cells import Moment
-from morphogen.consumers.projections.formats import Result
-from morphogen.consumers.projections.query import query
+from morphogen.consumers.projections.sql.cells import Moment
+from morphogen.consumers.projections.sql.formats import Result
+from morphogen.consumers.projections.sql.query import query
 
 MOMENT = "TIMESTAMP_NS '2026-01-02 03:04:05.123456789'"
 CASES: list[tuple[str, Any]] = [
@@ -201,7 +201,7 @@ def test_an_answer_without_rows_keeps_its_columns(settings: Settings, tmp_path: 
 def test_rows_need_neither_pandas_nor_polars(settings: Settings) -> None:
     code = (
         "import sys\nsys.modules['pandas'] = None\nsys.modules['polars'] = None\n"
-        "from morphogen.consumers.projections.query import query\n"
+        "from morphogen.consumers.projections.sql.query import query\n"
         f'result = query("SELECT {MOMENT} AS t, [{MOMENT}] AS l")\n'
         "print(result.rows()[0][0]); print(repr(result) != '')\n"
         "try: result.pandas()\nexcept ImportError as error: print(error)"

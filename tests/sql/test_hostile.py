@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import SqlClient, query
-from morphogen.consumers.projections.sql_errors import SqlError, SqlRefused, SqlTooLarge, SqlTooLong
+from morphogen.consumers.projections.sql.errors import SqlError, SqlRefused, SqlTooLarge, SqlTooLong
+from morphogen.consumers.projections.sql.query import SqlClient, query
 
 REFUSED = [
     # Writes, open and hidden

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from morphogen.bus.settings import Settings
-from morphogen.consumers.projections.query import query, snapshot
-from morphogen.consumers.projections.sql_errors import SnapshotFailed
+from morphogen.consumers.projections.sql.errors import SnapshotFailed
+from morphogen.consumers.projections.sql.query import query, snapshot
 
 
 def read(path: Path, sql: str) -> list[Any]:
@@ -89,11 +89,11 @@ def test_a_full_disk_leaves_nothing_behind_and_says_so(log: Any, settings: Setti
     query("SELECT 1")
     code = (
         "import resource, signal, sys\n"
-        "from morphogen.consumers.projections.query import query, snapshot\n"
+        "from morphogen.consumers.projections.sql.query import query, snapshot\n"
         "query('SELECT 1')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))\n"
-        "from morphogen.consumers.projections.sql_errors import SnapshotFailed\n"
+        "from morphogen.consumers.projections.sql.errors import SnapshotFailed\n"
         "try: snapshot(sys.argv[1], sys.argv[2])\n"
         "except SnapshotFailed as error: print(error)\n"
     )

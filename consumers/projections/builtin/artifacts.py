@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ..batch import Entry
+from ..fold.batch import Entry
 from ..projection import Projection
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..arrays import Gaps, Words, from_numpy, strings, text
-from ..batch import UNREADABLE, Batch
-from ..body_json import raw_to_json, to_json
+from ..fold.arrays import Gaps, Words, from_numpy, strings, text
+from ..fold.batch import UNREADABLE, Batch
+from ..fold.body_json import raw_to_json, to_json
+from ..fold.rows import Columns
 from ..projection import Projection, Rows
-from ..rows import Columns
 
 
 class Events(Projection, name="events", version=1, types=("*",)):

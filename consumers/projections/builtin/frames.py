@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ..arrays import Gaps, strings
-from ..batch import Batch, Part
+from ..fold.arrays import Gaps, strings
+from ..fold.batch import Batch, Part
+from ..fold.rows import Columns
 from ..projection import Projection, Rows
-from ..rows import Columns
 
 _LOWEST = -(2**63)
 

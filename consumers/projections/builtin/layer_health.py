@@ -13,8 +13,8 @@ import pyarrow as pa
 from morphogen.schemas import SIGNALS, Names
 from morphogen.schemas.values import extension_hook
 
-from ..arrays import Words, from_numpy, strings
-from ..batch import Batch, Selection
+from ..fold.arrays import Words, from_numpy, strings
+from ..fold.batch import Batch, Selection
 from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, stretches, vector_slot
 

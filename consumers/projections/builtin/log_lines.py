@@ -1,7 +1,7 @@
 """`log_lines`: what a job said."""
 
-from ..arrays import strings
-from ..batch import Batch
+from ..fold.arrays import strings
+from ..fold.batch import Batch
 from ..projection import Body, Projection, Rows
 
 

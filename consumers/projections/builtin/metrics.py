@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from ..arrays import Words, strings
-from ..batch import Batch, Selection
+from ..fold.arrays import Words, strings
+from ..fold.batch import Batch, Selection
 from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, number_slot, stretches
 

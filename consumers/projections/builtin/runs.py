@@ -5,7 +5,7 @@ from typing import Any
 
 from morphogen.schemas import RunFailed, RunFinished
 
-from ..batch import Entry
+from ..fold.batch import Entry
 from ..projection import Projection
 
 

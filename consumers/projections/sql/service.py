@@ -29,6 +29,7 @@ from morphogen.schemas.errors import MorphogenError
 
 from .answer import Chunks, answer_parts
 from .asof import cut_at
+from .errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge, SqlTooLong
 from .protocol import (
     CONTROL,
     QUERY,
@@ -45,14 +46,13 @@ from .protocol import (
 )
 from .sandbox import MEMORY, Limits, MemoryFence, Query, data_size, harden
 from .snapshot import write_snapshot
-from .sql_errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge, SqlTooLong
 from .workers import Workers
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
     from morphogen.bus.settings import Settings
 
-    from .store import Store
+    from ..store.store import Store
 
 _log = logging.getLogger("morphogen.projections")
 _LATER = encode(Part(later=True))

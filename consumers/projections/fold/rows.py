@@ -9,8 +9,8 @@ from .arrays import text, to_arrow
 from .body_json import to_json
 
 if TYPE_CHECKING:
+    from ..projection import Projection
     from .batch import Batch
-    from .projection import Projection
 
 Values = Any
 """A column: a numpy array, `Words`, `Gaps`, a list of plain values, or an Arrow array."""

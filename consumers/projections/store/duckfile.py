@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from .errors import StoreDamaged, StoreError, StoreFull, StoreLocked
+from ..errors import StoreDamaged, StoreError, StoreFull, StoreLocked
 
 MEND = "run `morphogen rebuild` to keep it aside and make it anew from the log"
 _FULL = ("no space left", "disk full", "file too large", "could not write", "failed to write", "quota exceeded")

@@ -19,11 +19,11 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
+from .errors import SnapshotFailed
 from .exported import exported_type, projection_of, quoted
-from .sql_errors import SnapshotFailed
 
 if TYPE_CHECKING:
-    from .store import Store
+    from ..store.store import Store
 
 FORMATS = ("duckdb", "parquet")
 BATCH_ROWS = 122_880  # one row group of DuckDB

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from .errors import KINDS, SqlError
 from .formats import Result
 from .protocol import CHUNK, Done, Head, Part, decode_part, encode
 from .sandbox import Query
-from .sql_errors import KINDS, SqlError
 
 
 class Chunks:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import duckdb
 
+from ..errors import DeclarationError
 from .duckfile import first_line
-from .errors import DeclarationError
 
 _log = logging.getLogger("morphogen.projections")
 

@@ -24,16 +24,16 @@ from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTi
 from morphogen.bus.requests import call, call_stream
 from morphogen.bus.settings import Settings
 
+from ..errors import StoreLocked
+from ..follow.source import Progress
 from .answer import Answer
 from .asof import AsOf, parse_as_of
-from .errors import StoreLocked
+from .errors import KINDS, SqlError, SqlTooLong
 from .formats import Result
 from .local import answer_here, opened
 from .protocol import CONTROL, QUERY, Ask, Control, Status, decode_reply, encode, packed_params
 from .sandbox import Params
 from .snapshot import write_snapshot
-from .source import Progress
-from .sql_errors import KINDS, SqlError, SqlTooLong
 
 AT_ONCE = 0.1  # seconds in which most answers are there
 LOCK_PATIENCE = 10.0  # seconds in which a store that another process owns is tried again

@@ -13,16 +13,16 @@ from morphogen.bus.errors import StreamMissing
 from morphogen.bus.streams import LOG as LOG_STREAM
 from morphogen.bus.streams import StreamInfo, ensure_streams, stream_info
 
+from ..follow.follower import Follower
+from ..follow.projector import store_path
+from ..follow.source import LogSource, Progress
+from ..store.store import Store
 from .answer import Answer, Chunks, answer_parts
 from .asof import cut_at
-from .follower import Follower
+from .errors import PositionNotReached, SqlError
 from .formats import Result
-from .projector import store_path
 from .protocol import Ask
 from .sandbox import Limits, Query, harden
-from .source import LogSource, Progress
-from .sql_errors import PositionNotReached, SqlError
-from .store import Store
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection

@@ -9,8 +9,8 @@ main.<table>, main.<view>        what people read: the live generation, as of a 
 
 from collections.abc import Iterable, Mapping
 
-from .projection import Projection
-from .rows import DOCUMENTS
+from ..fold.rows import DOCUMENTS
+from ..projection import Projection
 
 FORMAT = 1
 AS_OF = "CASE WHEN getvariable('as_of') IS NULL THEN true ELSE seq <= getvariable('as_of')::BIGINT END"

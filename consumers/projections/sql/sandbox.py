@@ -21,8 +21,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from .errors import SqlCancelled, SqlError, SqlRefused, SqlTooLarge, SqlTooLong
 from .exported import exported_type, projection_of
-from .sql_errors import SqlCancelled, SqlError, SqlRefused, SqlTooLarge, SqlTooLong
 from .statements import check
 
 BATCH_ROWS = 16_384

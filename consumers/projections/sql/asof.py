@@ -5,10 +5,10 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from .sql_errors import SqlError
+from .errors import SqlError
 
 if TYPE_CHECKING:
-    from .store import Store
+    from ..store.store import Store
 
 AsOf = int | str | dt.datetime | None
 

@@ -17,13 +17,13 @@ from morphogen.bus.connection import Connection, connect
 from morphogen.bus.errors import BusError, Disconnected, NoBroker, RequestTimeout, StreamMissing, StreamReplaced
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
 
-from .batch import Resolve
-from .errors import StoreLocked
+from ..errors import StoreLocked
+from ..fold.batch import Resolve
+from ..projection import Projection
+from ..store.generation import Folded
+from ..store.store import Store
 from .follower import Follower
-from .generation import Folded
-from .projection import Projection
 from .source import LogSource, Progress, Source
-from .store import Store
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings

@@ -5,13 +5,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from .batch import Resolve
+from ..errors import PositionBeyondLog
+from ..fold.batch import Resolve
+from ..store.generation import Folded, Generation
+from ..store.store import Store
 from .conveyor import BATCH_BYTES, Conveyor
-from .errors import PositionBeyondLog
-from .fold import Folder
-from .generation import Folded, Generation
+from .folder import Folder
 from .source import Progress, Source
-from .store import Store
 
 _log = logging.getLogger("morphogen.projections")
 _NEAR = 256  # messages: a build this close to the live position is joined while the live one waits

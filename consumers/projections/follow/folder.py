@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from .batch import Batch, Lane, Message, Resolve
-from .errors import FoldError
-from .generation import Folded, Generation
-from .projection import Rows
+from ..errors import FoldError
+from ..fold.batch import Batch, Lane, Message, Resolve
+from ..projection import Rows
+from ..store.generation import Folded, Generation
 
 
 class Folder:

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from .sql_errors import SqlRefused
+from .errors import SqlRefused
 
 LONGEST = 1 << 20
 

@@ -12,11 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .batch import Message
-from .errors import StoreFull
-from .fold import Folder
-from .generation import Folded
-from .store import Store
+from ..errors import StoreFull
+from ..fold.batch import Message
+from ..store.generation import Folded
+from ..store.store import Store
+from .folder import Folder
 
 _log = logging.getLogger("morphogen.projections")
 BATCH_BYTES = 16 << 20  # of messages in one commit

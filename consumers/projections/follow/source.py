@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from morphogen.bus.past import extent, past
 
-from .batch import Message
+from ..fold.batch import Message
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection

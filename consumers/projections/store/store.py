@@ -17,14 +17,14 @@ from typing import Any
 import duckdb
 import msgspec
 
+from ..errors import DeclarationError, StoreDamaged
+from ..fold.batch import Lane
+from ..projection import Projection
 from . import layout
-from .batch import Lane
 from .doors import Doors
 from .duckfile import MEND, connect, first_line, translated
-from .errors import DeclarationError, StoreDamaged
 from .generation import Folded, Generation, Status
 from .hashes import Bucket, bucket_hashes, content_hash
-from .projection import Projection
 from .views import Views, replace_views, stored_views
 
 __all__ = ["Folded", "Generation", "Status", "Store"]
@@ -76,7 +76,7 @@ class Store:
         Raises StoreLocked where another process owns it, StoreDamaged where it is no store, or not of this log.
         """
         if projections is None:
-            from .registry import discover
+            from ..registry import discover
 
             projections = discover()
         path = Path(path)

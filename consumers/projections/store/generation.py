@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..projection import Projection
 from . import layout
-from .projection import Projection
 
 
 @dataclass(eq=False)
