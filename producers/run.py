@@ -169,6 +169,8 @@ class Run:
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""
+        for watch, _ in self._watches:
+            watch.flush()
         self._device.flush(timeout)
         return self._publisher.flush(timeout)
 

@@ -2,7 +2,8 @@
 
 A forward hook sends each call of a module down torch's slow path, and is pickled with the model. torch keeps a slot
 in each module for a replacement of its call (made for `Module.compile`), which costs one more function call and is
-left out of pickles and copies. We fill it only for the steps that are measured.
+left out of pickles and copies. We fill it only for the steps that are measured. The slot is not public: where a
+version of torch has none, forward hooks do the same at a higher price.
 """
 
 import sys
@@ -12,11 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 _SLOT = "_compiled_call_impl"
+_HAS_SLOT = hasattr(nn.Module, _SLOT)
 
 
 class Outputs(Protocol):
@@ -69,6 +70,45 @@ class Tap:
                 _fill(module, tuple(tap for tap in taps if tap is not self))
 
 
+class HookTap:
+    """One watcher's hooks on one module, for a torch without the slot. In pickles and copies they do nothing."""
+
+    def __init__(
+        self, module: nn.Module, after: Callable[..., None], before: Callable[..., None] | None = None
+    ) -> None:
+        self._ref = weakref.ref(module)
+        self._after, self._before = Hook(after), None if before is None else Hook(before)
+        self._handles: list[Any] = []
+
+    def open(self) -> None:
+        """Hang in the hooks."""
+        module = self._ref()
+        if module is not None:
+            if self._before is not None:
+                self._handles.append(module.register_forward_pre_hook(self._before))
+            self._handles.append(module.register_forward_hook(self._after, always_call=self._before is not None))
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+class Hook:
+    """A hook that is left behind when its module is copied or pickled."""
+
+    def __init__(self, act: Callable[..., None] | None = None) -> None:
+        self._act = act
+
+    def __call__(self, *args: Any) -> None:  # noqa: D102
+        if self._act is not None:
+            self._act(*args)
+
+    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
+        return Hook, ()
+
+
 def _fill(module: nn.Module, taps: tuple[Tap, ...]) -> None:
     call: Callable[..., Any] = taps[0]._alone
     for tap in taps[1:]:
@@ -95,19 +135,27 @@ class Calls:
         self._failed = failed
         self._model = model_ref = weakref.ref(model)
         self._thread = get_ident()
-        self._inside = False  # within a training forward pass of the model
+        self._inside = 0  # the thread that is within a training forward pass of the model, 0 where none is
         self._muted = False  # within any other forward pass of the model
         self._armed = False
         self._outputs = list({id(outputs): outputs for _, outputs, _ in targets}.values())
-        self._taps: list[Tap] = []
+        self._taps: list[Tap | HookTap] = []
         # Inside a compiled or replicated module torch would trace or copy our slot: its layers are not seen.
         closed = {id(inner) for module in model.modules() if _is_replaced(module) for inner in module.modules()}
         own = next(((outputs, index) for module, outputs, index in targets if module is model), None)
         if id(model) not in closed:
-            self._taps.append(Tap(model, partial(self._root_call, model_ref, own)))
+            self._taps.append(
+                Tap(model, partial(self._root_call, model_ref, own))
+                if _HAS_SLOT
+                else HookTap(model, partial(self._after_root, own), self._before_root)
+            )
         for module, outputs, index in targets:
             if module is not model and id(module) not in closed:
-                self._taps.append(Tap(module, partial(self._layer_call, weakref.ref(module), outputs, index)))
+                self._taps.append(
+                    Tap(module, partial(self._layer_call, weakref.ref(module), outputs, index))
+                    if _HAS_SLOT
+                    else HookTap(module, partial(self._after_layer, outputs, index))
+                )
 
     def arm(self) -> None:
         """See the calls from now on."""
@@ -124,32 +172,41 @@ class Calls:
             for tap in self._taps:
                 tap.close()
 
+    def mute(self) -> None:
+        """Take nothing any more; for a thread that must not touch the modules while they may be running."""
+        self._thread = 0
+
+    # ------------------------------------------------------------------ by the slot
+
     def _layer_call(self, ref: Ref, outputs: Outputs, index: int, run: Callable[..., Any]) -> Callable[..., Any]:
         wait, at_once = outputs.waiting.append, outputs.at_once
-        compiling, gradients, thread = torch.compiler.is_compiling, torch.is_grad_enabled, get_ident
+        traced, gradients, thread = torch.compiler.is_dynamo_compiling, torch.is_grad_enabled, get_ident
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if compiling():
+            if traced():  # the cheaper question; the root has asked the other one
                 return run(ref(), *args, **kwargs)
+            if thread() != self._inside:
+                return beside(*args, **kwargs)
+            output = run(ref(), *args, **kwargs)
+            if gradients():
+                if at_once[index]:
+                    self._put(outputs, index, output)
+                else:
+                    wait((index, output))
+            return output
+
+        def beside(*args: Any, **kwargs: Any) -> Any:
             if thread() != self._thread:
                 return run(_caller(), *args, **kwargs)
             output = run(ref(), *args, **kwargs)
-            if gradients():
-                try:
-                    if not self._inside:
-                        self._outside(outputs, index, output)
-                    elif at_once[index]:
-                        outputs.put_now(index, output)
-                    else:
-                        wait((index, output))
-                except Exception as error:  # noqa: BLE001 - never into training
-                    self._failed(error)
+            if gradients() and not torch.compiler.is_compiling():
+                self._outside(outputs, index, output)
             return output
 
         return call
 
     def _root_call(self, ref: Ref, own: tuple[Outputs, int] | None, run: Callable[..., Any]) -> Callable[..., Any]:
-        compiling, tracing = torch.compiler.is_compiling, torch._C._get_tracing_state
+        compiling = torch.compiler.is_compiling
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if compiling():
@@ -157,37 +214,73 @@ class Calls:
             if get_ident() != self._thread or self._inside or self._muted:
                 return run(_caller(), *args, **kwargs)
             model = ref()
-            training = model is not None and model.training and torch.is_grad_enabled() and not tracing()
-            self._inside, self._muted = training, not training
+            self._enter(model)
             try:
                 output = run(model, *args, **kwargs)
             except BaseException:
                 self._finish(None, None, returned=False)
                 raise
-            self._finish(own if training else None, output, returned=True)
+            self._finish(own if self._inside else None, output, returned=True)
             return output
 
         return call
 
+    # ------------------------------------------------------------------ by hooks
+
+    def _before_root(self, module: nn.Module, args: object) -> None:
+        if get_ident() == self._thread and module is self._model():
+            self._enter(module)
+
+    def _after_root(self, own: tuple[Outputs, int] | None, module: nn.Module, args: object, output: object) -> None:
+        if get_ident() == self._thread and module is self._model():
+            # A forward pass that failed comes here too, with nothing to show.
+            self._finish(own if self._inside else None, output, returned=output is not None)
+
+    def _after_layer(self, outputs: Outputs, index: int, module: nn.Module, args: object, output: object) -> None:
+        if get_ident() != self._thread or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        if not self._inside:
+            self._outside(outputs, index, output)
+        elif outputs.at_once[index]:
+            self._put(outputs, index, output)
+        else:
+            outputs.waiting.append((index, output))
+
+    # ------------------------------------------------------------------ by either
+
+    def _enter(self, model: nn.Module | None) -> None:
+        training = (
+            model is not None and model.training and torch.is_grad_enabled() and not torch._C._get_tracing_state()
+        )
+        self._inside, self._muted = self._thread if training else 0, not training
+
+    def _put(self, outputs: Outputs, index: int, output: object) -> None:
+        try:
+            outputs.put_now(index, output)
+        except Exception as error:  # noqa: BLE001 - never into training
+            self._failed(error)
+
     def _finish(self, own: tuple[Outputs, int] | None, output: object, *, returned: bool) -> None:
-        self._inside = self._muted = False
+        self._inside, self._muted = 0, False
         try:
             if own is not None:
                 own[0].put_now(own[1], output)
-            with np.errstate(all="ignore"):
-                for outputs in self._outputs:
-                    if returned:
-                        outputs.flush()
-                    else:
-                        outputs.drop()
+            for outputs in self._outputs:
+                if returned:
+                    outputs.flush()
+                else:
+                    outputs.drop()
         except Exception as error:  # noqa: BLE001 - never into training
             self._failed(error)
 
     def _outside(self, outputs: Outputs, index: int, output: object) -> None:
         """Take the output of a layer that is called by itself: a part of the model used alone, or a recomputation."""
-        model = self._model()
-        if not self._muted and model is not None and model.training:
-            outputs.put_now(index, output, again=torch._C._current_graph_task_id() != -1)
+        try:
+            model = self._model()
+            if not self._muted and model is not None and model.training:
+                outputs.put_now(index, output, again=torch._C._current_graph_task_id() != -1)
+        except Exception as error:  # noqa: BLE001 - never into training
+            self._failed(error)
 
 
 def _is_replaced(module: nn.Module) -> bool:
@@ -202,7 +295,7 @@ def _is_replaced(module: nn.Module) -> bool:
 def _caller() -> nn.Module:
     """Return the module that torch is calling: a replica shares our slot but is another module."""
     frame = sys._getframe(2)
-    while not isinstance(module := frame.f_locals.get("self"), nn.Module):  # past the watchers in front of this one
+    while not isinstance(module := frame.f_locals.get("self"), nn.Module):  # past ourselves and other watchers
         assert frame.f_back is not None
         frame = frame.f_back
     return module

@@ -57,8 +57,9 @@ class FrontUnits:
         """Plan the look at `layers` (their numbers and units); `place` says where a parameter's gradient stands."""
         spans = [place[id(units.bias)] for _, units in layers]
         self._front = buffer[: sum(span.stop - span.start for span in spans)]
+        self._zero = np.zeros(len(self._front), dtype=np.bool_)
         self._runs: list[tuple[Floats, npt.NDArray[np.intp] | slice, npt.NDArray[np.intp]]] = []
-        self._known_zero, self._known = b"", dict[int, int]()
+        self._known_key, self._known = b"", dict[int, int]()
         ordered = sorted(zip(layers, spans, strict=True), key=lambda item: place[id(item[0][1].weight)].start)
         while ordered:
             run = [ordered.pop(0)]
@@ -75,18 +76,19 @@ class FrontUnits:
 
     def dead(self) -> dict[int, int]:
         """Count the dead units of the layers that have some."""
-        zero = self._front == 0
-        key = zero.tobytes()
-        if key == self._known_zero:  # the same units as the last time: their rows were read then
+        np.equal(self._front, 0, self._zero)
+        key = self._zero.tobytes()
+        if key == self._known_key:  # the same units as the last time: their rows were read then
             return self._known
         counts: dict[int, int] = {}
-        if np.count_nonzero(zero):
+        zero = self._zero
+        if zero.any():
             for rows, front, owners in self._runs:
                 candidates = np.flatnonzero(zero[front])
                 candidates = candidates[~rows[candidates].any(axis=1)]
                 found = np.bincount(owners[candidates]).tolist()
                 counts.update((owner, count) for owner, count in enumerate(found) if count)
-        self._known_zero, self._known = key, counts
+        self._known_key, self._known = key, counts
         return counts
 
 

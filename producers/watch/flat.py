@@ -1,12 +1,13 @@
 """Read the gradients and weights of ordinary parameters in a few calls over one flat buffer.
 
-Ordinary: dense, contiguous float32 on the CPU, so that NumPy sees the parameter's memory without a copy. In a real
-training loop the cost of a call on a small tensor is mostly cold caches, so the count of calls is what matters.
+Ordinary: dense, contiguous float32 on the CPU. In a real training loop the cost of a call on a small tensor is mostly
+cold caches, so what matters is how few calls there are and how few kinds of them, those of a kind one after the other.
+What comes out are sums of squares of rows of the buffer; `by_layer` adds them up later, for many steps.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from operator import is_
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,58 @@ from torch import Tensor
 from .sums import HIGH, LOW, count_nonfinite, row_dots, split, sum_of_squares
 
 Floats32 = npt.NDArray[np.float32]
+Floats64 = npt.NDArray[np.float64]
 
 
 def is_ordinary(parameter: Tensor) -> bool:
-    """Say whether NumPy can read this parameter in place."""
+    """Say whether this parameter can be read through the buffer."""
     return (
         parameter.dtype == torch.float32
         and parameter.device.type == "cpu"
         and parameter.layout == torch.strided
         and parameter.is_contiguous()
         and not hasattr(parameter, "to_local")
+        and (parameter.numel() == 0 or split(parameter.numel()) is not None)
     )
 
 
 SERIAL = 32_000  # elements that torch still copies in the calling thread: waking its pool costs more than it gains
 
 
-class FlatParameters:
-    """The parameters of `groups` (one list per layer) beside one float32 buffer with a place for each.
+class Gather:
+    """Copies tensors of known shapes into a buffer: neighbours of one shape by one `torch.cat`."""
 
-    The buffer holds the gradients first, then the weights before the step, then what the step changed.
-    Parameters in `first` (by id) stand at its front.
+    def __init__(self, like: Sequence[Tensor], buffer: Tensor, stops: Sequence[int]) -> None:
+        self.places = [buffer[a:b].view(each.shape) for each, (a, b) in zip(like, pairwise(stops), strict=True)]
+        self._runs: list[tuple[int, int, Tensor, torch.Size]] = []
+        self._alone: list[int] = []
+        for shape, members in groupby(range(len(like)), key=lambda i: like[i].shape):
+            run = list(members)
+            if not shape:
+                self._alone.extend(run)  # a scalar cannot be joined to others
+                continue
+            at_once = max(1, SERIAL // max(1, shape.numel()))
+            for first in range(0, len(run), at_once):
+                part = run[first : first + at_once]
+                room = buffer[stops[part[0]] : stops[part[-1] + 1]].view(len(part) * shape[0], *shape[1:])
+                self._runs.append((part[0], part[-1] + 1, room, room.shape))
+
+    def copy(self, tensors: list[Tensor]) -> None:
+        """Copy them all, in the order in which they were planned."""
+        cat = torch.cat
+        for start, stop, room, shape in self._runs:
+            cat(tensors[start:stop], out=room)
+            if room.shape != shape:
+                raise RuntimeError("a parameter has another shape than before")
+        if self._alone:
+            torch._foreach_copy_([self.places[i] for i in self._alone], [tensors[i] for i in self._alone])
+
+
+class FlatParameters:
+    """The parameters of `groups` (one list per layer) beside two float32 buffers with a place for each.
+
+    One holds the gradients, the other the weights before the step and then what the step changed.
+    Parameters in `first` (by id) stand at the front.
     """
 
     def __init__(self, groups: Sequence[Sequence[Tensor]], first: set[int]) -> None:
@@ -45,102 +77,95 @@ class FlatParameters:
         self.parameters = [p for p, _ in placed]
         self.layers = len(groups)
         sizes = [p.numel() for p in self.parameters]
-        stops = np.cumsum([0, *sizes])
-        self._buffer = torch.zeros(int(stops[-1]))
-        self.array: Floats32 = self._buffer.numpy()
-        self._parts: list[Floats32] = [self.array[a:b] for a, b in pairwise(stops)]
-        spans = [slice(int(a), int(b)) for a, b in pairwise(stops)]
-        self.place = {id(p): span for p, span in zip(self.parameters, spans, strict=True)}
-        self._plan_gather(stops)
-        self._plan_rows([layer for _, layer in placed], sizes, stops)
-        self._pointers: list[int] = []
-        self._views: list[Floats32] = []
+        stops = np.cumsum([0, *sizes]).tolist()
+        buffers = torch.zeros(2, stops[-1])
+        arrays: Floats32 = buffers.numpy()
+        self.gradients: Floats32 = arrays[0]
+        self.place = {id(p): slice(a, b) for p, (a, b) in zip(self.parameters, pairwise(stops), strict=True)}
+        self._gradients = Gather(self.parameters, buffers[0], stops)
+        self._weights = Gather(self.parameters, buffers[1], stops)
+        self._plan_rows([layer for _, layer in placed], sizes, stops, arrays)
         self._zeros: dict[int, Tensor] = {}
 
-    def _plan_gather(self, stops: npt.NDArray[np.int64]) -> None:
-        """Neighbours of one shape are gathered by one `torch.cat`, scalars by one `_foreach_copy_`."""
-        self._runs: list[tuple[int, int, Tensor]] = []
-        self._alone: list[int] = []
-        for shape, members in groupby(range(len(self.parameters)), key=lambda i: self.parameters[i].shape):
-            run = list(members)
-            if not shape:
-                self._alone.extend(run)
-                continue
-            at_once = max(1, SERIAL // max(1, shape.numel()))
-            for first in range(0, len(run), at_once):
-                part = run[first : first + at_once]
-                start, stop = part[0], part[-1] + 1
-                room = self._buffer[stops[start] : stops[stop]].view(len(part) * shape[0], *shape[1:])
-                self._runs.append((start, stop, room))
-        self._alone_places = [self._buffer[stops[i] : stops[i + 1]].view(self.parameters[i].shape) for i in self._alone]
-
-    def _plan_rows(self, owners: list[int], sizes: list[int], stops: npt.NDArray[np.int64]) -> None:
-        """Cut the buffer into matrices of equal rows, each row of one layer."""
-        self._matrices: list[tuple[Floats32, list[int]]] = []
-        self._uneven: list[tuple[Floats32, int]] = []
+    def _plan_rows(self, owners: list[int], sizes: list[int], stops: list[int], arrays: Floats32) -> None:
+        """Cut the buffers into matrices of equal rows, each row of one layer."""
+        self._owners: list[int] = []
+        matrices: list[Floats32] = []
         for size, members in groupby(range(len(sizes)), key=lambda i: sizes[i]):
             run = list(members)
             pieces = split(size)
-            if pieces is None:
-                self._uneven.extend((self._parts[i], owners[i]) for i in run if size)
-                continue
-            area = self.array[stops[run[0]] : stops[run[-1] + 1]]
-            rows = area.reshape(len(run) * pieces, size // pieces)
-            self._matrices.append((rows, [owners[i] for i in run for _ in range(pieces)]))
+            if pieces is not None:  # of no elements, or see `is_ordinary`
+                area = arrays[:, stops[run[0]] : stops[run[-1] + 1]]
+                matrices.append(area.reshape(2, len(run) * pieces, size // pieces))
+                self._owners += [owners[i] for i in run for _ in range(pieces)]
+        self._rows = [[row for matrix in matrices for row in matrix[side]] for side in (0, 1)]
+        self._sums = np.zeros((2, len(self._owners)), dtype=np.float32)
+        ends = np.cumsum([0, *(matrix.shape[1] for matrix in matrices)]).tolist()
+        self._matrices = [(matrix, self._sums[:, a:b]) for matrix, (a, b) in zip(matrices, pairwise(ends), strict=True)]
+        self._halves = [[(matrix[side], sums[side]) for matrix, sums in self._matrices] for side in (0, 1)]
+        order = np.argsort(self._owners, kind="stable")
+        self._order = None if np.array_equal(order, np.arange(len(order))) else order
+        self._has_rows, self._starts = np.unique(np.array(self._owners, dtype=np.intp)[order], return_index=True)
 
-    def gather_gradients(self, gradients: list[Tensor | None]) -> bool:
-        """Copy the gradients, in the order of `parameters`, into the buffer; say whether all were there.
+    def gather_gradients(self) -> bool:
+        """Copy the gradients into their buffer; say whether every parameter had one. Those that are not there are zeros.
 
-        A gradient that is not there counts as zeros.
+        Raises what torch raises for one that cannot be copied.
         """
-        tensors = [self._zero(i) if g is None else g for i, g in enumerate(gradients)]
-        self._gather(tensors)
-        return all(map(is_, tensors, gradients))
-
-    def _gather(self, tensors: list[Tensor]) -> None:
-        for start, stop, room in self._runs:
-            torch.cat(tensors[start:stop], out=room)
-        if self._alone:
-            torch._foreach_copy_(self._alone_places, [tensors[i] for i in self._alone])
+        gradients = [p.grad for p in self.parameters]
+        try:
+            self._gradients.copy(gradients)  # type: ignore[arg-type]
+        except TypeError:  # one is not there
+            present = [g is not None for g in gradients]
+            if all(present):
+                raise
+            self._gradients.copy([self._zero(i) if g is None else g for i, g in enumerate(gradients)])
+            return False
+        return True
 
     def _zero(self, index: int) -> Tensor:
         return self._zeros.setdefault(index, torch.zeros_like(self.parameters[index], requires_grad=False))
 
     def gather_weights(self) -> None:
-        """Copy the weights into the buffer."""
-        self._look()
-        np.concatenate(self._views, out=self.array)
+        """Copy the weights into their buffer."""
+        self._weights.copy(self.parameters)
 
-    def subtract_weights(self) -> None:
-        """Leave in the buffer what it held minus the weights as they are now."""
-        self._look()
-        subtract = np.subtract
-        for view, part in zip(self._views, self._parts, strict=True):
-            subtract(part, view, part)
+    def squares(self) -> tuple[list[float], list[float]]:
+        """Return the sum of squares of each row of the gradients and of the weights, for `by_layer`."""
+        for matrix, sums in self._matrices:
+            row_dots(matrix, sums)
+        gradients, weights = self._sums.tolist()
+        return self._settled(gradients, 0), self._settled(weights, 1)
 
-    def _look(self) -> None:
-        """Make the views again if a parameter's data moved (a view keeps its memory, so no address is used twice)."""
-        pointers = [p.data_ptr() for p in self.parameters]
-        if pointers != self._pointers:
-            self._views = [p.detach().numpy().reshape(-1) for p in self.parameters]
-            self._pointers = pointers
+    def squares_of_change(self) -> list[float]:
+        """Subtract the weights as they are now from their buffer, and return what `squares` would of the difference."""
+        torch._foreach_sub_(self._weights.places, self.parameters)
+        for matrix, sums in self._halves[1]:
+            row_dots(matrix, sums)
+        return self._settled(self._sums[1].tolist(), 1)
 
-    def squares(self) -> list[float]:
-        """Return, per layer, the sum of squares of what the buffer holds now."""
-        sums = [0.0] * self.layers
-        for matrix, owners in self._matrices:
-            for row, (owner, square) in enumerate(zip(owners, row_dots(matrix).tolist(), strict=True)):
-                sums[owner] += square if LOW < square < HIGH else sum_of_squares(matrix[row])
-        for part, owner in self._uneven:
-            sums[owner] += sum_of_squares(part)
+    def _settled(self, sums: list[float], side: int) -> list[float]:
+        """Sum again in float64 what left the range in which a float32 sum can be trusted."""
+        if sums and not (min(sums) > LOW and sum(sums) < HIGH):  # the sum, because it shows a NaN
+            for i, square in enumerate(sums):
+                if not LOW < square < HIGH:
+                    sums[i] = sum_of_squares(self._rows[side][i])
         return sums
 
-    def nonfinite(self) -> list[float]:
-        """Count, per layer, the NaN and infinities that the buffer holds now."""
+    def nonfinite(self, squares: list[float]) -> list[float]:
+        """Count, per layer, the NaN and infinities of the gradients, given their squares."""
         counts = [0.0] * self.layers
-        for matrix, owners in self._matrices:
-            for owner, row in zip(owners, matrix, strict=True):
+        for owner, row, square in zip(self._owners, self._rows[0], squares, strict=True):
+            if not square < math.inf:
                 counts[owner] += count_nonfinite(row)
-        for part, owner in self._uneven:
-            counts[owner] += count_nonfinite(part)
         return counts
+
+    def by_layer(self, steps: list[list[float]]) -> Floats64:
+        """Add up the sums of squares of each layer: a row for each step, a column for each layer."""
+        totals = np.zeros((len(steps), self.layers))
+        if self._owners:
+            squares = np.array(steps, dtype=np.float64)
+            if self._order is not None:
+                squares = squares[:, self._order]
+            totals[:, self._has_rows] = np.add.reduceat(squares, self._starts, axis=1)
+        return totals

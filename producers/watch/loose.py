@@ -1,7 +1,7 @@
 """Read the gradients and weights of parameters that are out of the ordinary, one by one.
 
-Half precision, double, complex, sparse gradients, shards of a distributed tensor, odd strides. Also those that no
-optimizer moves, whose weights are only read. Slower than the flat way, and right for all of them.
+Half precision, double, complex, sparse gradients, shards of a distributed tensor, odd strides; and those of models too
+large for a second copy beside the first. Also those that no optimizer moves, whose weights are only read.
 """
 
 from typing import Any
@@ -59,8 +59,7 @@ class LooseParameters:
         self._before = [(p, np.array(view)) for p, view in views] if keep else []
         return sum(sum_of_squares(view) for _, view in views)
 
-    def square_of_change(self) -> float:
-        """Return the sum of squares of the weights' change since they were kept."""
-        total = sum(sum_of_squares(flat_view(p) - old) for p, old in self._before)
-        self._before = []
-        return total
+    def square_of_change(self) -> float | None:
+        """Return the sum of squares of the weights' change since they were kept, None where they were not."""
+        before, self._before = self._before, []
+        return sum(sum_of_squares(np.subtract(flat_view(p), old, out=old)) for p, old in before) if before else None

@@ -95,6 +95,44 @@ def measures(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The signals of many steps: of each its values and which of them were measured, a row a step, a column a layer."""
+
+    signals: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]]
+
+    def measures(self, step: int) -> Measures:
+        """Return the signals of one step."""
+        return {
+            name: [
+                value if there else None for value, there in zip(values[step].tolist(), has[step].tolist(), strict=True)
+            ]
+            for name, (values, has) in self.signals.items()
+        }
+
+    def samples(self, layers: tuple[str, ...], steps: Sequence[tuple[int, int]]) -> list[LayerSample]:
+        """Return the sample of each step; `steps` has their numbers and times."""
+        with np.errstate(all="ignore"):
+            table = np.stack([np.where(has, values, 0.0) for values, has in self.signals.values()], axis=1)
+            rounded = table.astype(np.float32)
+        there = np.stack([has for _, has in self.signals.values()], axis=1)
+        whole: list[list[bool]] = np.all(there, axis=2).tolist()
+        samples = []
+        for row, (number, time_ns) in enumerate(steps):
+            signals: dict[str, npt.NDArray[np.float32] | None] = dict(zip(self.signals, rounded[row], strict=True))
+            missing: dict[str, list[int]] = {}
+            if not all(whole[row]):
+                for at, name in enumerate(self.signals):
+                    if not whole[row][at]:
+                        absent = np.flatnonzero(~there[row, at]).tolist()
+                        if len(absent) == len(layers):
+                            signals[name] = None
+                        else:
+                            missing[name] = absent
+            samples.append(LayerSample(number, time_ns, layers, signals, missing))
+        return samples
+
+
 def build_sample(
     step: int, time_ns: int, layers: tuple[str, ...], parts: Sequence[tuple[Sequence[int], Measures]]
 ) -> LayerSample:

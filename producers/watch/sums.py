@@ -16,28 +16,31 @@ Floats = npt.NDArray[np.floating[Any]]
 
 CHUNK = 8192  # below the length from which OpenBLAS starts threads for a dot product
 LOW, HIGH = 1e-24, 3e38  # a float32 sum of squares in between lost nothing to underflow or overflow
-_CANCELLED = 0.1  # a variance below this share of the mean square is computed again around the mean
-_ONES = np.ones(CHUNK, dtype=np.float32)
+CANCELLED = 0.1  # a variance below this share of the mean square is computed again around the mean
+ONES = np.ones(CHUNK, dtype=np.float32)
 _BLOCK = 1 << 20  # elements turned to float64 at a time
 
 
-def row_dots(matrix: Floats) -> Floats:
-    """Return the sum of squares of each row."""
-    return _row_products(matrix, matrix)
+def row_dots(matrix: Floats, out: Floats | None = None) -> Floats:
+    """Return the sum of squares of each row, in `out` where it is given."""
+    return _row_products(matrix, matrix, out)
 
 
-def row_sums(matrix: Floats) -> Floats:
-    """Return the sum of each row of at most CHUNK elements."""
-    return _row_products(matrix, _ONES[: matrix.shape[1]])
+def row_sums(matrix: Floats, out: Floats | None = None) -> Floats:
+    """Return the sum of each row of at most CHUNK elements, in `out` where it is given."""
+    return _row_products(matrix, ONES[: matrix.shape[-1]], out)
 
 
-def _matmul_rows(left: Floats, right: Floats) -> Floats:
-    products: Floats = np.matmul(left[:, None, :], right[..., :, None])
-    return products.reshape(-1)
+def _matmul_rows(left: Floats, right: Floats, out: Floats | None = None) -> Floats:
+    products: Floats = np.matmul(left[..., None, :], right[..., :, None])[..., 0, 0]
+    if out is None:
+        return products
+    out[...] = products
+    return out
 
 
 # One routine for all products: what was just called is called again while its code is still in the cache.
-_row_products: Callable[[Floats, Floats], Floats] = getattr(np, "vecdot", _matmul_rows)
+_row_products: Callable[[Floats, Floats, Floats | None], Floats] = getattr(np, "vecdot", _matmul_rows)
 
 
 @lru_cache(maxsize=4096)
@@ -49,29 +52,26 @@ def split(size: int) -> int | None:
     return next((rows for rows in range(least, 4 * least) if size % rows == 0), None)
 
 
+def pieces_of(flat: Floats) -> list[Floats]:
+    """Cut a buffer into pieces of at most CHUNK elements."""
+    return [flat[start : start + CHUNK] for start in range(0, flat.size, CHUNK)]
+
+
 def sum_of_squares(flat: Floats) -> float:
     """Return the sum of squares of a one-dimensional contiguous buffer, NaN and infinity as they come."""
-    size = flat.size
-    if flat.dtype == np.float64:
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        if flat.dtype == np.float64:
             return float(flat.dot(flat))
-    if size <= CHUNK:
-        fast = float(flat.dot(flat))
-        return fast if LOW < fast < HIGH else _square_in_double(flat)
-    whole = size - size % CHUNK
-    rows = row_dots(flat[:whole].reshape(-1, CHUNK))
-    tail = flat[whole:]
-    if rows.min() > LOW and rows.max() < HIGH:
-        return float(rows.sum(dtype=np.float64)) + (sum_of_squares(tail) if tail.size else 0.0)
-    return _square_in_double(flat)
+        squares = [float(piece.dot(piece)) for piece in pieces_of(flat)]
+        trusted = squares and min(squares) > LOW and sum(squares) < HIGH  # the sum, because it shows a NaN
+        return sum(squares) if trusted else _square_in_double(flat)
 
 
 def _square_in_double(flat: Floats) -> float:
     total = 0.0
-    with np.errstate(all="ignore"):
-        for start in range(0, flat.size, _BLOCK):
-            part = flat[start : start + _BLOCK].astype(np.float64)
-            total += float(part.dot(part))
+    for start in range(0, flat.size, _BLOCK):
+        part = flat[start : start + _BLOCK].astype(np.float64)
+        total += float(part.dot(part))
     return total
 
 
@@ -82,17 +82,19 @@ def count_nonfinite(flat: Floats) -> int:
 
 def moments(flat: Floats) -> tuple[float, float, int]:
     """Return the mean, the sum of squared distances from it, and the number of non-finite values."""
-    size = flat.size
-    if flat.dtype == np.float32 and size <= CHUNK:
-        total, square = float(flat.dot(_ONES[:size])), float(flat.dot(flat))
-        if LOW < square < HIGH:
-            spread = square - total * total / size
-            if spread > _CANCELLED * square:
-                return total / size, spread, 0
-    return _moments_in_double(flat)
+    if flat.dtype == np.float32:
+        pieces = pieces_of(flat)
+        with np.errstate(all="ignore"):
+            total = sum([float(piece.dot(ONES[: piece.size])) for piece in pieces])
+            square = sum([float(piece.dot(piece)) for piece in pieces])
+        spread = square - total * total / flat.size
+        if LOW < square < HIGH and spread > CANCELLED * square:
+            return total / flat.size, spread, 0
+    return moments_again(flat)
 
 
-def _moments_in_double(flat: Floats) -> tuple[float, float, int]:
+def moments_again(flat: Floats) -> tuple[float, float, int]:
+    """Return what `moments` returns, summed in float64 around the mean."""
     size = flat.size
     with np.errstate(all="ignore"):
         mean = float(np.add.reduce(flat, dtype=np.float64)) / size
@@ -101,24 +103,3 @@ def _moments_in_double(flat: Floats) -> tuple[float, float, int]:
             part = flat[start : start + _BLOCK].astype(np.float64) - mean
             spread += float(part.dot(part))
     return mean, spread, 0 if np.isfinite(spread) else count_nonfinite(flat)
-
-
-def moments_of_rows(matrix: Floats, rows: int) -> list[tuple[float, float, int]]:
-    """Return what `moments` returns, of each of `rows` equal parts of a float32 buffer.
-
-    `matrix` holds the parts one after the other, each cut into rows of at most CHUNK elements.
-    """
-    size = matrix.size // rows
-    totals, squares = row_sums(matrix), row_dots(matrix)
-    if len(matrix) != rows:
-        totals = totals.reshape(rows, -1).sum(axis=1, dtype=np.float64)
-        squares = squares.reshape(rows, -1).sum(axis=1, dtype=np.float64)
-    found = []
-    for row, (total, square) in enumerate(zip(totals.tolist(), squares.tolist(), strict=True)):
-        mean = total / size
-        spread = square - total * mean
-        if spread > _CANCELLED * square and LOW < square < HIGH:
-            found.append((mean, spread, 0))
-        else:
-            found.append(_moments_in_double(matrix.reshape(rows, -1)[row]))
-    return found

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from .backlog import Backlog
 from .calls import Calls
 from .device import AcceleratorLink, DeviceMeter, Link, Pending
 from .host import HostMeter
@@ -30,6 +31,7 @@ class Watch:
     Everything is read around `optimizer.step()`: the gradients as the optimizer sees them (accumulated, unscaled,
     clipped), the weights before and after, and the outputs that the layers gave in training since the step before.
     Nothing is stored in the model. An error in here ends the watch with one warning, never the training.
+    The samples come from a thread, in order, about a tenth of a second later (`flush` does not wait for that).
 
     With a GradScaler the optimizer's step is reached with unscaled gradients, or, where the optimizer unscales them
     itself (fused ones), with the scale beside them, by which the norms are divided. A step that the scaler skips
@@ -61,7 +63,8 @@ class Watch:
         self._link = link or _default_link
         self._model = weakref.ref(model, self._model_gone())
         self._resolver: Resolver | None = None
-        self._closed = False
+        self._backlog = Backlog(emit, self._failed_behind())
+        self._ended = self._closed = self._warned = False
         self._pid = os.getpid()
         self._due = False
         self._reading: tuple[int, bool] | None = None
@@ -69,8 +72,8 @@ class Watch:
         self._find()
         inner = _inner(optimizer)
         self._handles = [
-            inner.register_step_pre_hook(self._guarded(self._before)),
-            inner.register_step_post_hook(self._guarded(self._after)),
+            inner.register_step_pre_hook(self._before_step),
+            inner.register_step_post_hook(self._after_step),
         ]
         self._aim()
 
@@ -78,6 +81,14 @@ class Watch:
     def count(self) -> int:
         """The optimizer's steps so far."""
         return self.steps
+
+    def flush(self) -> None:
+        """Emit the samples of CPU layers that wait to be worked out; those under way from a device are not waited for."""
+        if not self._ended:
+            try:
+                self._backlog.flush()
+            except Exception as error:  # noqa: BLE001 - never into training
+                self._failed(error)
 
     def close(self, timeout: float = 5.0) -> None:
         """Remove every hook; samples under way are waited for, up to `timeout` seconds. May be called again."""
@@ -87,8 +98,13 @@ class Watch:
         self._calls.disarm()
         for handle in self._handles:
             handle.remove()
-        if self._resolver is not None and os.getpid() == self._pid:
-            self._resolver.close(timeout)
+        try:
+            self._backlog.close()
+            if self._resolver is not None and os.getpid() == self._pid:
+                self._resolver.close(timeout)
+        except Exception as error:  # noqa: BLE001 - what emits is not ours
+            self._warn(error)
+        self._ended = True
         self._forget()
 
     def _forget(self) -> None:
@@ -107,22 +123,54 @@ class Watch:
 
         return gone
 
-    def _guarded(self, act: Callable[..., None]) -> Callable[..., None]:
-        def hook(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _failed_behind(self) -> Callable[[Exception], None]:
+        """Return what background threads call with an exception; it holds no watch alive."""
+        this = weakref.ref(self)
+
+        def failed(error: Exception) -> None:
+            watch = this()
+            if watch is not None:
+                watch._end(error)
+
+        return failed
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._due:
             try:
-                with np.errstate(all="ignore"):
-                    act(optimizer, args, kwargs)
+                self._before(optimizer, args, kwargs)
             except Exception as error:  # noqa: BLE001 - never into training
                 self._failed(error)
 
-        return hook
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.steps += 1
+        if self._due or self.steps % self.every == 0:
+            try:
+                self._after()
+            except Exception as error:  # noqa: BLE001 - never into training
+                self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """End the watch and say why, once."""
-        if self._closed:
-            return
+        """End the watch from the training thread and say why, once."""
+        self._end(error)
         with contextlib.suppress(Exception):
-            self.close()
+            self._calls.disarm()
+
+    def _end(self, error: Exception) -> None:
+        """End the watch from any thread, and say why, once.
+
+        The optimizer's hooks stay until `close`: torch may be going through them at this moment.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self._calls.mute()
+        self._backlog.drop()
+        self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        if self._warned:
+            return
+        self._warned = True
         reason = " ".join(str(error).split()) or "no message"
         with contextlib.suppress(Warning):  # where warnings are errors, they are still not the training's
             warnings.warn(
@@ -188,14 +236,16 @@ class Watch:
             self._find()
 
     def _moved(self) -> bool:
-        """Say whether a parameter has another device or type than when its reading was planned."""
+        """Say whether a parameter has another device, type or shape than when its reading was planned."""
         return any(_kinds(layer) != kinds for layer, kinds in zip(self._layers, self._planned, strict=True))
 
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._reading = None
-        if not self._due or (
-            self._on_device and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-        ):
+        if self._ended:
+            self._due = False
+            self._calls.disarm()
+            return
+        if self._on_device and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return
         self._look(optimizer)
         scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
@@ -213,7 +263,6 @@ class Watch:
         number = self.steps + 1 if self.step_provider is None else self.step_provider()
         self._reading = (number, closure)
 
-    @torch.no_grad()
     def _begin(self, gradients: bool, scale: torch.Tensor | None, found_inf: torch.Tensor | None) -> None:
         for _, meter in self._parts:
             if isinstance(meter, HostMeter):
@@ -221,32 +270,37 @@ class Watch:
             else:
                 meter.before(gradients=gradients, scale=scale, found_inf=found_inf)
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _after(self) -> None:
         reading, self._reading = self._reading, None
-        self.steps += 1
+        if self._ended:
+            self._due = False
+            self._calls.disarm()
+            return
         if reading is not None:
             self._measure(*reading)
         elif self._due:
-            for _, meter in self._parts:
-                meter.activations.take()
-        if not self._closed:
-            self._aim()
+            with np.errstate(all="ignore"):
+                for _, meter in self._parts:
+                    meter.activations.take()
+        self._aim()
 
     def _measure(self, number: int, closure: bool) -> None:
         ready: list[tuple[Sequence[int], Measures]] = []
         pending: list[tuple[Sequence[int], Pending]] = []
         for indices, meter in self._parts:
             if isinstance(meter, HostMeter):
-                if closure:
-                    with torch.no_grad():
-                        meter.read_gradients(1.0)
-                ready.append((indices, meter.after()))
+                reading = meter.after(gradients=closure)
+                if len(self._parts) == 1 and len(indices) == len(self._names):
+                    self._backlog.add(meter, self._names, number, reading)
+                    return
+                ready.append((indices, meter.measures(reading)))
             else:
                 if closure:
                     meter.read_gradients(None, None)
                 launched = meter.after()
                 if launched is not None:
                     pending.append((indices, launched))
+        self._backlog.flush()  # of the time before layers moved to a device
         now, names = time.time_ns(), self._names
         if not pending:
             self._emit(build_sample(number, now, names, ready))
@@ -259,7 +313,7 @@ class Watch:
                 self._emit(build_sample(number, now, names, parts))
 
         if self._resolver is None:
-            self._resolver = Resolver(self._failed)
+            self._resolver = Resolver(self._failed_behind())
         self._resolver.submit([item for _, item in pending], finish)
 
 
@@ -281,8 +335,8 @@ def _modules(layers: list[Layer]) -> list[tuple[str, int]]:
     return [(layer.name, id(layer.module())) for layer in layers]
 
 
-def _kinds(layer: Layer) -> list[tuple[torch.device, torch.dtype]]:
-    return [(p.device, p.dtype) for p in layer.parameters()]
+def _kinds(layer: Layer) -> list[tuple[torch.device, torch.dtype, torch.Size]]:
+    return [(p.device, p.dtype, p.shape) for p in layer.parameters()]
 
 
 def _default_link(device: torch.device) -> Link | None:

@@ -33,6 +33,27 @@ def test_logging_every_tenth_step_keeps_the_distance() -> None:
     assert [step for _, step in seen] == list(range(101, 113))
 
 
+def test_a_sample_that_comes_late_has_the_step_of_its_time() -> None:
+    steps, seen = clock()
+    steps.named(501, 1)
+    steps.named(502, 2)
+    steps.named(10, 3)  # the job went back
+    for count in range(1, 6):
+        steps.sample(str(count), count)
+
+    assert seen == [("1", 501), ("2", 502), ("3", 503), ("4", 11), ("5", 12)]
+
+
+def test_steps_that_jump_at_every_log_are_kept_apart_for_late_samples() -> None:
+    steps, seen = clock()
+    for count in range(1, 21):
+        steps.named(1000 * count, count)
+    for count in range(2, 21):
+        steps.sample(str(count), count)
+
+    assert [step for _, step in seen] == [1000 * (count - 1) + 1 for count in range(2, 21)]
+
+
 def test_a_job_that_never_logs_gets_the_optimizers_own_count() -> None:
     steps, seen = clock()
     for count in range(1, 70):

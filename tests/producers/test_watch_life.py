@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import math
+import os
 import pickle
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from morphogen.producers.watch import LayerSample, Watch
+from morphogen.producers.watch import LayerSample, Watch, backlog, calls
 
 
 def model_of(width: int = 4) -> nn.Sequential:
@@ -40,6 +41,13 @@ def watched(model: nn.Module, every: int = 1, **options: Any) -> tuple[torch.opt
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     samples: list[LayerSample] = []
     return optimizer, samples, Watch(model, optimizer, every, samples.append, **options)
+
+
+def until(reached: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
 
 
 def traces(model: nn.Module) -> list[str]:
@@ -161,31 +169,97 @@ def test_a_watch_that_nobody_keeps_goes_on() -> None:
     Watch(model, optimizer, 1, samples.append)
     gc.collect()
     train(model, optimizer, 2)
-    assert len(samples) == 2
+    until(lambda: len(samples) == 2)
 
 
 def broken(sample: LayerSample) -> None:
     raise OSError("the disk\nis gone")
 
 
-def test_an_error_while_emitting_warns_once_and_ends_the_watch() -> None:
+@pytest.mark.parametrize("behind", [True, False])
+def test_an_error_while_emitting_warns_once_and_ends_the_watch(behind: bool) -> None:
     model = model_of()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    Watch(model, optimizer, 1, broken)
-    with pytest.warns(RuntimeWarning, match=r"watch stopped, training goes on: OSError: the disk is gone") as seen:
-        train(model, optimizer, 3)
-    assert len(seen) == 1
+    watch = Watch(model, optimizer, 1, broken)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        train(model, optimizer, 2)
+        until(lambda: bool(seen)) if behind else watch.flush()
+        train(model, optimizer, 2)
+        watch.flush()
+        watch.close()
+    assert [str(w.message) for w in seen] == ["watch stopped, training goes on: OSError: the disk is gone"]
     assert traces(model) == []
+
+
+def test_an_error_while_the_last_samples_are_emitted_is_no_error_of_close() -> None:
+    model = model_of()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = Watch(model, optimizer, 1, broken)
+    train(model, optimizer, 1)
+    with pytest.warns(RuntimeWarning, match="the disk is gone"):
+        watch.close()
 
 
 def test_an_error_never_reaches_training_even_where_warnings_are_errors() -> None:
     model = model_of()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    Watch(model, optimizer, 1, broken)
+    watch = Watch(model, optimizer, 1, broken)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(model, optimizer, 3)
+        train(model, optimizer, 1)
+        watch.flush()
+        train(model, optimizer, 2)
     assert traces(model) == []
+
+
+def test_a_watch_that_fails_inside_the_optimizers_hooks_leaves_the_hooks_of_others_alone() -> None:
+    model = model_of()
+    optimizer, _, watch = watched(model)
+    called: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+    optimizer.register_step_post_hook(lambda *_: called.append("after"))
+    watch._parts = None  # type: ignore[assignment]
+    with pytest.warns(RuntimeWarning, match="watch stopped"):
+        train(model, optimizer, 2)
+    watch.close()
+    assert called == ["before", "after"] * 2
+    assert len(optimizer._optimizer_step_pre_hooks) == 1
+
+
+def test_samples_come_by_themselves_and_in_order() -> None:
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    train(model, optimizer, 200)
+    until(lambda: len(samples) == 200)
+    assert [s.step for s in samples] == list(range(1, 201))
+    watch.close()
+
+
+def test_the_training_thread_helps_where_samples_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "AGE", 60.0)
+    monkeypatch.setattr(backlog, "MOST", 10)
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    train(model, optimizer, 25)
+    assert len(samples) == 22
+    watch.close()
+    assert [s.step for s in samples] == list(range(1, 26))
+
+
+def test_a_forked_child_emits_its_own_samples_only() -> None:
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    train(model, optimizer, 3)
+    child = os.fork()
+    if child == 0:
+        samples.clear()
+        train(model, optimizer, 2)
+        watch.close()
+        os._exit(0 if [s.step for s in samples] == [4, 5] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    watch.close()
+    assert [s.step for s in samples] == [1, 2, 3]
 
 
 class Strange(Tensor):
@@ -278,6 +352,7 @@ def test_a_part_of_the_model_used_alone_is_measured_too() -> None:
         expected = model[0](inputs)
         expected.sum().backward()
         optimizer.step()
+        watch.flush()
         assert samples[-1].missing["activation_mean"] == [1]
         means = samples[-1].signals["activation_mean"]
         assert means is not None
@@ -364,6 +439,7 @@ def test_parameters_whose_memory_or_type_changes_are_read_where_they_are() -> No
         for parameter in model.parameters():
             parameter.data = parameter.data.clone() * 2
     train(model, optimizer, 1)
+    watch.flush()
     norms = samples[-1].signals["weight_norm"]
     assert norms is not None
     assert norms[0] > 1.5 * samples[-2].signals["weight_norm"][0]  # type: ignore[index]
@@ -401,6 +477,54 @@ def test_a_shared_bias_does_not_confuse_dead_units() -> None:
     shares = samples[1].signals["dead_share"]
     assert shares is not None
     assert shares.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_layer_that_grows_is_read_in_its_new_shape() -> None:
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    train(model, optimizer, 2)
+    watch.flush()
+    wide = nn.Linear(4, 6), nn.Linear(6, 2)
+    optimizer.state.clear()
+    for layer, new in zip((model[0], model[2]), wide, strict=True):
+        layer.weight.data, layer.bias.data = new.weight.data, new.bias.data
+    train(model, optimizer, 2)
+    watch.close()
+    norms = samples[-1].signals["weight_norm"]
+    assert norms is not None
+    expected = math.sqrt(sum(float(p.detach().square().sum()) for p in model.get_submodule("0").parameters()))
+    np.testing.assert_allclose(norms[0], expected, rtol=0.2)
+    assert len(samples) == 4
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_without_the_slot_hooks_see_the_same_and_are_left_behind_by_copies(
+    between: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = model_of()
+    optimizer, expected, watch = watched(plain)
+    train(plain, optimizer, 3, torch.ones(3, 4))
+    watch.close()
+    monkeypatch.setattr(calls, "_HAS_SLOT", False)
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    model.eval()
+    model(torch.full((3, 4), 100.0))
+    model.train()
+    with pytest.raises(RuntimeError):
+        model(torch.ones(3, 5))
+    if not between:
+        copied = copy.deepcopy(model)
+        loaded = pickle.loads(pickle.dumps(model))
+        assert torch.equal(copied(torch.ones(2, 4)), loaded(torch.ones(2, 4)))
+    train(model, optimizer, 3, torch.ones(3, 4))
+    watch.close()
+    assert traces(model) == []
+    assert len(samples) == 3
+    for sample, truth in zip(samples, expected, strict=True):
+        assert sample.missing == truth.missing
+        for name, values in truth.signals.items():
+            np.testing.assert_array_equal(sample.signals[name], values)
 
 
 def test_two_watches_of_one_model_share_its_calls() -> None:

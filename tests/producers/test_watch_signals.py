@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morphogen.producers.watch import LayerSample, Watch
+from morphogen.producers.watch import LayerSample, Watch, host
 
 Links = Callable[[torch.device], Any]
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -463,6 +463,56 @@ def test_sparse_gradients_are_measured_on_the_host() -> None:
     compare(samples, reference)
 
 
+def test_a_first_sparse_gradient_from_a_closure_is_measured_and_so_is_its_update() -> None:
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    reference = Reference(model, optimizer)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss: Tensor = model(torch.tensor([1, 1, 3, 8])).square().mean()
+        torch.autograd.backward(loss)
+        reference.grads = {
+            name: [(n, doubles(p.grad)) for n, p in layer.named_parameters(recurse=False) if p.grad is not None]
+            for name, layer in reference.layers.items()
+        }
+        return float(loss.detach())
+
+    with watching(model, optimizer) as samples:
+        for _ in range(3):
+            optimizer.step(closure)
+    compare(samples, reference)
+
+
+def test_a_model_too_large_for_one_buffer_is_measured_parameter_by_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(11)
+    monkeypatch.setattr(host, "LARGEST_FLAT", 100)
+    model, inputs = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    with watching(model, optimizer) as samples:
+        reference = Reference(model, optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+    compare(samples, reference)
+
+
+def test_outputs_too_long_for_one_product_are_measured() -> None:
+    torch.manual_seed(12)
+    model = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for rows in (256, 300, 2000):
+        with watching(model, optimizer) as samples:
+            reference = Reference(model, optimizer)
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(torch.randn(rows, 4)).square().mean().backward()
+                optimizer.step()
+        compare(samples, reference)
+
+
 @both_ways
 def test_weights_that_start_at_zero_have_no_update_ratio(way: Links) -> None:
     model = nn.Linear(2, 2)
@@ -516,6 +566,12 @@ def test_a_closure_is_measured_as_its_last_call_left_it(way: Links) -> None:
     model, inputs = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     kept: list[float] = []
+    moved: list[float] = []
+
+    def step(*args: Any, **kwargs: Any) -> None:
+        old = own(model.get_submodule("0"))
+        optimizer.step(*args, **kwargs)
+        moved.append(float(np.linalg.norm(own(model.get_submodule("0")) - old) / np.linalg.norm(old)))
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -525,10 +581,12 @@ def test_a_closure_is_measured_as_its_last_call_left_it(way: Links) -> None:
         return float(loss.detach())
 
     with watching(model, optimizer, way) as samples:
-        optimizer.step(closure)
-        optimizer.step(closure=closure)
+        step(closure)
+        step(closure=closure)
     norms = [s.signals["grad_norm"] for s in samples]
     np.testing.assert_allclose([n[0] for n in norms if n is not None], kept, rtol=1e-5)
+    ratios = [s.signals["update_ratio"] for s in samples]
+    np.testing.assert_allclose([r[0] for r in ratios if r is not None], moved, rtol=1e-5)
     assert all(s.signals["activation_mean"] is not None for s in samples)
 
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphogen.producers.watch import sums
+from morphogen.producers.watch.activations import Plan, Rooms
 
 
 @settings(max_examples=150, deadline=None)
@@ -35,14 +37,15 @@ def test_norms_and_moments_are_right_to_float32(size: int, power: int, offset: f
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.integers(1, 5), size=st.sampled_from([1, 7, 4096, 10000]), power=st.sampled_from([-30, 0, 25]))
-def test_rows_measured_together_equal_rows_measured_alone(rows: int, size: int, power: int) -> None:
+def test_outputs_summed_together_equal_outputs_measured_alone(rows: int, size: int, power: int) -> None:
     values = (np.random.default_rng(rows).standard_normal((rows, size)) * 10.0**power).astype(np.float32)
     values[0] += np.float32(100) * np.float32(10.0**power)
-    pieces = sums.split(size)
-    assert pieces is not None
+    outputs = [torch.from_numpy(row) for row in values]
+    plan = Plan(list(range(rows)), outputs, Rooms())
     with np.errstate(all="ignore"):
-        together = sums.moments_of_rows(values.reshape(rows * pieces, -1), rows)
-    for row, (mean, spread, bad) in zip(values.astype(np.float64), together, strict=True):
+        assert plan.copy(outputs)
+        together = plan.sums().outputs()
+    for row, (_, _, mean, spread, bad) in zip(values.astype(np.float64), together, strict=True):
         np.testing.assert_allclose(mean, row.mean(), rtol=1e-6, atol=1e-6 * row.std())
         np.testing.assert_allclose(spread / size, row.var(), rtol=1e-5)
         assert bad == 0
@@ -73,5 +76,8 @@ def test_the_two_ways_to_multiply_rows_agree() -> None:
     matrix = np.random.default_rng(0).standard_normal((5, 33)).astype(np.float32)
     vector = np.ones(33, dtype=np.float32)
 
-    np.testing.assert_allclose(sums._matmul_rows(matrix, matrix), sums.row_dots(matrix), rtol=1e-6)
+    room = np.zeros(5, dtype=np.float32)
+
+    np.testing.assert_allclose(sums._matmul_rows(matrix, matrix, room), sums.row_dots(matrix), rtol=1e-6)
+    np.testing.assert_allclose(room, sums.row_dots(matrix, np.zeros(5, dtype=np.float32)), rtol=1e-6)
     np.testing.assert_allclose(sums._matmul_rows(matrix, vector), sums.row_sums(matrix), rtol=1e-5, atol=1e-6)
