@@ -19,18 +19,51 @@ from .frames import (
     verify_frame,
 )
 from .health import SIGNALS, LayerHealth
+from .improve import ProgramImproved
 from .jsonschema import json_schema
 from .jsontext import json_text, jsonable
+from .knowledge_events import (
+    FactBecameFalse,
+    FactBecameTrue,
+    HintSuggested,
+    KnowledgeDropped,
+    KnowledgeLoaded,
+    RuleAdvice,
+    RuleFired,
+)
 from .lines import LogLine
+from .llm import LlmBudgetExceeded, LlmQueried
+from .loops import (
+    Carried,
+    LoopAnswered,
+    LoopAssigned,
+    LoopCheckpoint,
+    LoopDecided,
+    LoopFinished,
+    LoopGrounded,
+    LoopHandled,
+    LoopRecorded,
+    LoopResumed,
+    LoopRuleFired,
+    LoopStarted,
+    LoopSuspended,
+    LoopVerdict,
+    LoopViolated,
+    Signal,
+    StepFinished,
+    StepStarted,
+)
 from .metrics import Metrics
 from .names import token, untoken
 from .producers import ProducerClosed, ProducerDropped
 from .run import RunFailed, RunFinished, RunStarted
+from .sweeps import SweepBest, SweepFinished, SweepStarted, TrialFinished, TrialStarted
 from .values import Names, Vector, decode, encode, plain, vector
 
 __all__ = [
     "SIGNALS",
     "ArtifactSaved",
+    "Carried",
     "CommandAccepted",
     "CommandFinished",
     "CommandIssued",
@@ -38,20 +71,52 @@ __all__ = [
     "DeadResolved",
     "EncodeError",
     "Event",
+    "FactBecameFalse",
+    "FactBecameTrue",
     "Frame",
     "FrameError",
+    "HintSuggested",
+    "KnowledgeDropped",
+    "KnowledgeLoaded",
     "LayerHealth",
+    "LlmBudgetExceeded",
+    "LlmQueried",
     "LogLine",
+    "LoopAnswered",
+    "LoopAssigned",
+    "LoopCheckpoint",
+    "LoopDecided",
+    "LoopFinished",
+    "LoopGrounded",
+    "LoopHandled",
+    "LoopRecorded",
+    "LoopResumed",
+    "LoopRuleFired",
+    "LoopStarted",
+    "LoopSuspended",
+    "LoopVerdict",
+    "LoopViolated",
     "Metrics",
     "MorphogenError",
     "Names",
     "ProducerClosed",
     "ProducerDropped",
+    "ProgramImproved",
     "Record",
+    "RuleAdvice",
+    "RuleFired",
     "RunFailed",
     "RunFinished",
     "RunStarted",
     "SchemaError",
+    "Signal",
+    "StepFinished",
+    "StepStarted",
+    "SweepBest",
+    "SweepFinished",
+    "SweepStarted",
+    "TrialFinished",
+    "TrialStarted",
     "Unknown",
     "Vector",
     "changed",

@@ -1,0 +1,218 @@
+"""From a file, or a text, to a checked program, with everything that it uses."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .check.examine import Examined, examine
+from .diagnostics import Diagnostic, did_you_mean
+from .errors import KnowledgeError
+from .lookup import program_of
+from .parse import parse
+from .program import Program
+from .tools import Signature
+from .tree import Module, Use
+
+LIBRARY = Path(__file__).parent / "library"
+_LARGEST = 16 * 1024 * 1024  # bytes of a module; a text beyond is data, not knowledge
+_STANDARD = "std."
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A text that a `use` line named: where it is and what it says."""
+
+    path: str
+    text: str
+
+
+@dataclass(slots=True)
+class Uses:
+    """Resolves `use` lines, each module once, circles and missing files as diagnostics."""
+
+    tools: Mapping[str, Signature]
+    given: Mapping[str, str]
+    chain: tuple[str, ...] = ()
+    modules: dict[str, Module] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def resolve(self, uses: Iterable[Use], path: str) -> None:
+        """Load every used module into `modules` and `texts`, those that they use first."""
+        for use in uses:
+            if any(one.target == use.target for one in uses if one is not use and one.span.start < use.span.start):
+                self._say("K107", use, f"`{use.target}` is used twice")
+                continue
+            self._resolve(use, path)
+
+    def _resolve(self, use: Use, path: str) -> None:
+        try:
+            read = find_used(use.target, path, self.given)
+        except KnowledgeError as error:
+            self._say("K109", use, str(error), hint=_library_hint(use.target))
+            return
+        key = _same(read.path)
+        if key in self.chain:
+            names = [Path(one).name for one in (*self.chain[self.chain.index(key) :], key)]
+            self._say("K110", use, f"modules use each other in a circle: {' -> '.join(names)}")
+            return
+        if use.target in self.texts:
+            return
+        try:
+            program = source_of(read.text, read.path, self.tools, self.given, (*self.chain, key))
+        except KnowledgeError as error:
+            circle = next((one for one in error.diagnostics if one.code == "K110"), None)
+            self._say(
+                circle.code if circle else "K109",
+                use,
+                circle.message if circle else f"`{use.target}` cannot be used: {error}",
+            )
+            return
+        for target, module in program.used_modules.items():
+            self.modules.setdefault(target, module)
+            self.texts.setdefault(target, program.used[target])
+        self.modules[use.target] = program.module
+        self.texts[use.target] = read.text
+
+    def _say(self, code: str, use: Use, message: str, hint: str | None = None) -> None:
+        self.diagnostics.append(Diagnostic(code, "error", use.span, message, hint=hint))
+
+
+def load_file(path: Path, tools: Mapping[str, Signature]) -> Program:
+    """Read, parse and check a file, or a module of the library by its name (`std.training`) where there is no such file."""
+    if str(path) in library() and not path.exists():
+        return load_source(find_used(str(path), str(path), {}).text, str(path), tools, {})
+    return load_source(read_text(path), str(path), tools, {})
+
+
+def load_source(text: str, path: str, tools: Mapping[str, Signature], given: Mapping[str, str]) -> Program:
+    """Parse and check a text."""
+    return source_of(text, path, tools, given, (_same(path),))
+
+
+def source_of(
+    text: str, path: str, tools: Mapping[str, Signature], given: Mapping[str, str], chain: tuple[str, ...]
+) -> Program:
+    """Parse and check a text that is used by the modules of a chain; raise KnowledgeError with all that is wrong."""
+    examined, uses, diagnostics = examined_source(text, path, tools, given, chain)
+    if any(one.severity == "error" for one in diagnostics):
+        raise KnowledgeError(diagnostics, text, path)
+    return program_of(examined, text, path, hash_of(text, uses.texts), diagnostics, uses.texts, uses.modules)
+
+
+def examined_source(
+    text: str,
+    path: str,
+    tools: Mapping[str, Signature],
+    given: Mapping[str, str] | None = None,
+    chain: tuple[str, ...] | None = None,
+) -> tuple[Examined, Uses, tuple[Diagnostic, ...]]:
+    """Parse and check a text whatever is wrong with it, and return all findings in the order of the source.
+
+    What a half-read module lacks is not held against it: with syntax errors, names are not looked for.
+    """
+    try:
+        parsed = parse(text, path)
+    except ImportError:
+        raise KnowledgeError.plain(
+            "reading knowledge needs Lark: pip install 'morphogen[knowledge]'", path=path
+        ) from None
+    uses = Uses(tools, given or {}, chain or (_same(path),))
+    uses.resolve(parsed.module.uses, path)
+    examined = examine(parsed.module, tools, uses.modules.values())
+    broken = any(one.severity == "error" for one in (*parsed.diagnostics, *uses.diagnostics))
+    unread = [one.span for one in parsed.diagnostics]
+    found = [
+        one
+        for one in examined.diagnostics
+        if not (broken and one.code in _NEEDS_ALL)
+        and not any(span.start <= one.span.start <= span.end for span in unread)
+    ]
+    first = {*parsed.diagnostics, *uses.diagnostics}
+    every = sorted({*first, *found}, key=lambda one: (one.span.start, one not in first, one.code, one.message))
+    return examined, uses, tuple(every)
+
+
+# Findings that a missing part of the module, or a module that could not be read, would bring about by itself.
+_NEEDS_ALL = frozenset(
+    {"K101", "K103", "K104", "K105", "K106", "K112", "K113", "K115", "K311", "K315", "K401", "K403", "K406", "K409", "K411",
+     "K501", "K503", "K504", "K506", "K510", "K511", "K102"}
+)  # fmt: skip
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a module file; KnowledgeError in one line where there is none to be had."""
+    try:
+        if path.is_dir():
+            raise KnowledgeError.plain(f"{path} is a folder; name a module file in it", path=str(path))
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise KnowledgeError.plain(f"there is no file {path}", path=str(path)) from None
+    except OSError as error:
+        raise KnowledgeError.plain(f"cannot read {path}: {error.strerror or error}", path=str(path)) from None
+    except ValueError as error:
+        raise KnowledgeError.plain(f"{str(path)!r} is no file name: {error}", path=str(path)) from None
+    return text_of_bytes(data, str(path))
+
+
+def text_of_bytes(data: bytes, path: str) -> str:
+    """Return bytes as the text of a module; KnowledgeError where they are none."""
+    if len(data) > _LARGEST:
+        raise KnowledgeError.plain(f"{path} is larger than {_LARGEST >> 20} MiB; that is no module", path=path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise KnowledgeError.plain(
+            f"{path} is not UTF-8 text (byte {error.start}); is it a module?", path=path
+        ) from None
+    if "\0" in text:
+        raise KnowledgeError.plain(f"{path} holds null bytes; is it a module?", path=path)
+    return text.replace("\r\n", "\n")
+
+
+def find_used(target: str, path: str, given: Mapping[str, str]) -> Read:
+    """Return what a `use` names: a given text, a module of the library, or a file beside the one that uses it."""
+    if target in given:
+        return Read(target, given[target])
+    if target.startswith(_STANDARD):
+        name = target.removeprefix(_STANDARD)
+        file = LIBRARY / f"{name}.mk"
+        if not name.isidentifier() or not file.is_file():
+            raise KnowledgeError.plain(f"there is no standard module `{target}`", path=path)
+        return Read(str(file), read_text(file))
+    beside = Path(path).parent if not path.startswith("<") else Path()
+    return Read(str(beside / target), read_text(beside / target))
+
+
+def library() -> list[str]:
+    """Return the names of the modules that ship with Morphogen, as `use` wants them."""
+    return sorted(f"{_STANDARD}{file.stem}" for file in LIBRARY.glob("*.mk"))
+
+
+def _library_hint(target: str) -> str | None:
+    if not target.startswith(_STANDARD):
+        return None
+    known = library()
+    return did_you_mean(target, known) or (f"there are {', '.join(known)}" if known else None)
+
+
+def _same(path: str) -> str:
+    """Return one spelling for one file, so that circles close."""
+    if path.startswith("<"):
+        return path
+    try:
+        return str(Path(path).resolve())
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def hash_of(text: str, used: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a module and all that it uses; the order of `use` lines does not count."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    for target in sorted(used):
+        for part in (target, used[target]):
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(b"\0%d\0" % len(data) + data)
+    return digest.hexdigest()
