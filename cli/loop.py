@@ -1,0 +1,326 @@
+"""`loop`: run durable loops, go on with them, answer what they ask, look at what they did.
+
+Exit codes of `run` and `resume`: 0 done, 1 failed, 2 the program or the command line is wrong, 3 the loop waits for an answer.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from morphogen.schemas import MorphogenError, json_text, jsonable
+
+from .app import FAILED, WRONG_USE, app, settings_of
+from .loop_improve import add_improve
+from .loop_shown import moment, print_state, print_waiting, short, summary, whole
+
+if TYPE_CHECKING:
+    from morphogen.producers.loops.runner import Ended, Options
+    from morphogen.producers.loops.state import Waiting
+
+SUSPENDED = 3
+
+loop = typer.Typer(help="Durable loops: run them, resume them, answer them, see what they did.", no_args_is_help=True)
+app.add_typer(loop, name="loop")
+
+_Run = Annotated[str, typer.Argument(help="The run's name.")]
+_Live = Annotated[
+    bool, typer.Option("--live", help="Act. Without it every effect is only planned, and recorded as a plan.")
+]
+_Workspace = Annotated[
+    Path | None, typer.Option(help="The only folder that the loop's tools touch. Default: the current one.")
+]
+_Backend = Annotated[
+    str | None, typer.Option(help="Who answers llm.query: suspend, script, replay, openai, llama. Default: suspend.")
+]
+_BackendOption = Annotated[
+    list[str] | None, typer.Option("--backend-option", "-o", help="An option of the backend, name=value; repeat it.")
+]
+
+
+@loop.command("run")
+def run_loop(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A knowledge module, FILE.mk.")],
+    name: Annotated[
+        str | None, typer.Argument(help="The task or loop; may be left out where there is only one.")
+    ] = None,
+    live: _Live = False,
+    workspace: _Workspace = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="A variable's first value, name=value (JSON or text); repeat it.")
+    ] = None,
+    backend: _Backend = None,
+    backend_option: _BackendOption = None,
+    run: Annotated[str | None, typer.Option(help="A name for the run. Default: the loop's name and the time.")] = None,
+) -> None:
+    """Run a loop from its beginning; every step is an event, so it can be gone on with wherever it stops."""
+    from morphogen.producers.loops import runner
+
+    with _told(), _opened(context) as (bus, options):
+        options.live, options.workspace = live, workspace
+        options.parameters = _pairs(values or [], "--set")
+        options.backend, options.backend_options = backend, _pairs(backend_option or [], "--backend-option")
+        _exit(runner.start(bus, file, name, run=run, options=options))
+
+
+@loop.command()
+def resume(
+    context: typer.Context,
+    run: _Run,
+    workspace: Annotated[Path | None, typer.Option(help="Another folder than before, on another machine say.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept-changed-program", help="Go on with the program file as it is now.")
+    ] = False,
+    file: Annotated[Path | None, typer.Option(help="Where the program's file is now. Default: where it was.")] = None,
+    backend: _Backend = None,
+    backend_option: _BackendOption = None,
+) -> None:
+    """Go on with a run from where the log says it stands; what is done is not done again."""
+    from morphogen.producers.loops import runner
+
+    with _told(), _opened(context) as (bus, options):
+        options.workspace = workspace
+        options.backend, options.backend_options = backend, _pairs(backend_option or [], "--backend-option")
+        _exit(runner.resume(bus, run, path=file, accept_changed_program=accept, options=options))
+
+
+@loop.command()
+def answer(
+    context: typer.Context,
+    run: _Run,
+    text: Annotated[str | None, typer.Option(help="The answer.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file that holds the answer; - is standard input.")] = None,
+    editor: Annotated[bool, typer.Option("--editor", help="Write the answer in $EDITOR.")] = False,
+    go_on: Annotated[bool, typer.Option("--resume", help="Resume the run at once.")] = False,
+) -> None:
+    """Answer what a suspended run asks."""
+    from morphogen.producers.loops.errors import NotSuspended
+    from morphogen.producers.loops.journal import answer as put_answer
+    from morphogen.producers.loops.journal import read_history
+
+    if sum((text is not None, file is not None, editor)) != 1:
+        raise typer.BadParameter("give the answer by one of --text, --file and --editor")
+    with _told():
+        with _opened(context) as (bus, _):
+            waiting = read_history(bus, run).state.waiting
+            if waiting is None:
+                raise NotSuspended(f"run {run} waits for no answer: see `morphogen loop show {run}`")
+            said = _said(text, file, waiting)
+            put_answer(bus, run, waiting.path, waiting.sha256, said, by=os.environ.get("USER"))
+        if not go_on:
+            typer.echo(f"answered; go on with: morphogen loop resume {shlex.quote(run)}")
+            return
+    resume(context, run)
+
+
+@loop.command("list")
+def list_runs(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List the runs of loops, oldest first."""
+    from morphogen.producers.loops.journal import read_all
+
+    with _told(), _opened(context) as (bus, _):
+        states = [history.state for history in read_all(bus)]
+    if as_json:
+        for state in states:
+            typer.echo(json_text(summary(state)))
+        return
+    table = Table("run", "loop", "kind", "status", "steps", "started", "reason", show_edge=False, header_style="bold")
+    for state in states:
+        table.add_row(
+            *(
+                escape(str(one))
+                for one in (state.run, state.loop, state.kind, state.status, state.steps, moment(state.started))
+            ),
+            escape(state.reason),
+        )
+    Console().print(table if states else "no loops", markup=False)
+
+
+@loop.command()
+def show(
+    context: typer.Context,
+    run: _Run,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show how a run stands: its steps, its variables, what it waits for, its verdict."""
+    from morphogen.producers.loops.journal import read_history
+
+    with _told(), _opened(context) as (bus, _):
+        state = read_history(bus, run).state
+    if as_json:
+        typer.echo(json.dumps(jsonable(whole(state)), indent=2, ensure_ascii=False))
+        return
+    print_state(state)
+
+
+@loop.command()
+def trace(
+    context: typer.Context,
+    run: _Run,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show every event of a run in the order of the log."""
+    from morphogen.producers.loops.journal import read_events
+
+    with _told(), _opened(context) as (bus, _):
+        events = list(read_events(bus, run))
+    for time_ns, type_name, event in events:
+        fields = jsonable(event)
+        if as_json:
+            typer.echo(json_text({"time": time_ns, "type": type_name, **fields}))
+            continue
+        shown = " ".join(
+            f"{name}={short(value)}" for name, value in fields.items() if value not in (None, "", [], {}, "retry", 0)
+        )
+        typer.echo(f"{moment(time_ns)} {type_name.removeprefix('loop.'):14} {shown}")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what is wrong with the program or the command line into lines and exit code 2."""
+    from morphogen.producers.loops.errors import Interrupted, NotSuspended, ProgramChanged, RunExists, UnknownRun
+    from morphogen.producers.loops.llm import BackendError
+    from morphogen.schemas.knowledge.errors import KnowledgeError
+
+    try:
+        yield
+    except KnowledgeError as error:
+        typer.echo(error.render() or f"morphogen: {error}", err=True)
+        raise typer.Exit(WRONG_USE) from None
+    except (ProgramChanged, UnknownRun, RunExists, NotSuspended, BackendError) as error:
+        typer.echo(f"morphogen: {error}", err=True)
+        raise typer.Exit(WRONG_USE) from None
+    except Interrupted as error:
+        typer.echo(f"morphogen: {error}", err=True)
+        raise typer.Exit(0 if error.at_rest else 130) from None
+
+
+@contextlib.contextmanager
+def _opened(context: typer.Context) -> "Iterator[tuple[Any, Options]]":
+    """Open the bus, and let Ctrl-C and SIGTERM ask a loop to stop between effects; a second Ctrl-C insists."""
+    from morphogen.bus.bus import Bus
+    from morphogen.producers.loops.runner import Options
+
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    with Bus.open(settings_of(context), name="loop") as bus:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with _progress() as progress:
+                yield (
+                    bus,
+                    Options(stop=stop, progress=progress, say=lambda line: typer.echo(f"morphogen: {line}", err=True)),
+                )
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress() -> "Iterator[Callable[[int, int | None, str], None]]":
+    """Give what shows progress: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, text: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    said, counted = TextColumn("{task.description}"), MofNCompleteColumn()
+    columns = (said, BarColumn(), counted, TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None, visible=False)
+        yield lambda done, total, text: bars.update(
+            task, completed=done, total=total, description=escape(text), visible=True
+        )
+
+
+def _exit(ended: "Ended") -> None:
+    """Say how a process left the run, and exit with the code for it."""
+    name = shlex.quote(ended.run)
+    if ended.status == "suspended" and ended.waiting is not None:
+        print_waiting(ended.waiting)
+        typer.echo(f"run {ended.run} is suspended: {ended.waiting.reason}", err=True)
+        typer.echo(f"answer it with:   morphogen loop answer {name} --text '...'", err=True)
+        typer.echo(f"then go on with:  morphogen loop resume {name}", err=True)
+        raise typer.Exit(SUSPENDED)
+    if ended.status == "failed":
+        typer.echo(f"morphogen: run {ended.run} failed: {ended.reason}", err=True)
+        raise typer.Exit(FAILED)
+    verdict = ended.verdict
+    if verdict is not None and verdict.success is None:
+        typer.echo(
+            f"planned: {ended.run}, {ended.steps} steps; nothing was done (--live acts): morphogen loop show {name}"
+        )
+        return
+    metrics = "" if verdict is None else "".join(f", {one} {value:g}" for one, value in verdict.metrics.items())
+    typer.echo(f"done: {ended.run}, {ended.steps} steps{metrics}")
+
+
+def _said(text: str | None, file: Path | None, waiting: "Waiting") -> str:
+    if text is not None:
+        return text
+    if file is not None:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    return _edited(waiting)
+
+
+def _edited(waiting: "Waiting") -> str:
+    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    question = "".join(f"# {line}\n" for line in f"{waiting.system or ''}\n{waiting.prompt}".strip().splitlines())
+    with tempfile.NamedTemporaryFile("w+", suffix=".md", prefix="answer-") as file:
+        file.write(f"\n{question}")
+        file.flush()
+        try:
+            subprocess.run([*command, file.name], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise MorphogenError(f"the editor {command[0]} did not end well: {error}; set EDITOR") from error
+        written = Path(file.name).read_text()
+    lines = [line for line in written.splitlines() if not line.startswith("# ")]
+    answer_text = "\n".join(lines).strip()
+    if not answer_text:
+        raise MorphogenError("the answer is empty: nothing was sent")
+    return answer_text
+
+
+def _pairs(given: Sequence[str], option: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{option} takes name=value, got {pair!r}")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
+add_improve(loop)

@@ -1,0 +1,101 @@
+"""Runs of loops as people read them, and as other programs do."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from morphogen.schemas import json_text
+
+if TYPE_CHECKING:
+    from morphogen.producers.loops.state import State, Waiting
+
+
+def print_waiting(waiting: "Waiting") -> None:
+    """Print what a suspended run asks."""
+    if waiting.system:
+        typer.echo(waiting.system)
+        typer.echo()
+    typer.echo(waiting.prompt)
+
+
+def summary(state: "State") -> dict[str, Any]:
+    """Return a run in one flat object."""
+    return {
+        "run": state.run,
+        "loop": state.loop,
+        "kind": state.kind,
+        "program": state.program,
+        "sha256": state.sha256,
+        "status": state.status,
+        "reason": state.reason,
+        "live": state.live,
+        "workspace": state.workspace,
+        "steps": state.steps,
+        "attempts": state.attempt,
+        "started": state.started,
+        "finished": state.finished or None,
+        "handled": state.handled,
+    }
+
+
+def whole(state: "State") -> dict[str, Any]:
+    """Return all of a run that its state holds."""
+    steps = [
+        {"path": path, "ok": one.ok, "planned": one.planned, "output": one.output, "error": one.error, "duration_ns": one.duration_ns}
+        for path, one in state.outcomes.items()
+    ]  # fmt: skip
+    return {
+        **summary(state),
+        "steps_done": steps,
+        "steps_begun": list(state.pending),
+        "variables": {name: value for name, value in state.variables.items() if "\0" not in name},
+        "facts": state.facts,
+        "rules_fired": state.rules,
+        "trace": state.trace,
+        "waiting": state.waiting,
+        "verdict": state.verdict,
+    }
+
+
+def print_state(state: "State") -> None:
+    """Print how a run stands."""
+    console = Console()
+    head = f"{state.run}: {state.kind} {state.loop}, {state.status}{f' ({state.reason})' if state.reason else ''}"
+    typer.echo(head)
+    typer.echo(
+        f"program {state.program} {state.sha256[:12]}, workspace {state.workspace}, {'live' if state.live else 'dry run'}"
+    )
+    table = Table("step", "result", "ms", "output", show_edge=False, header_style="bold")
+    for path, one in state.outcomes.items():
+        result = "planned" if one.planned else "done" if one.ok else "failed"
+        table.add_row(escape(path), result, f"{one.duration_ns / 1e6:.1f}", escape(short(one.error or one.output)))
+    for path in state.pending:
+        table.add_row(escape(path), "begun", "", "")
+    console.print(table)
+    for name, value in state.facts.items():
+        typer.echo(f"fact {name}: {'unknown' if value is None else str(value).lower()}")
+    for name, count in state.rules.items():
+        typer.echo(f"rule {name}: fired {count} times")
+    if state.waiting is not None:
+        typer.echo(f"waits at {state.waiting.path}: {state.waiting.reason}\n{state.waiting.prompt}")
+    if state.verdict is not None:
+        for condition in state.verdict.conditions:
+            typer.echo(f"success {condition.get('condition', '')}: {condition.get('value', condition.get('error'))}")
+        for name, number in state.verdict.metrics.items():
+            typer.echo(f"metric {name}: {number:g}")
+
+
+def short(value: Any) -> str:
+    """Return a value on one line of at most 100 characters."""
+    text = value if isinstance(value, str) else json_text(value)
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def moment(ns: int) -> str:
+    """Return a time in unix nanoseconds as local time."""
+    return datetime.fromtimestamp(ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")

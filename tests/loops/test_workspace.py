@@ -1,0 +1,135 @@
+"""The workspace is all that a step can reach."""
+
+import contextlib
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from morphogen.producers.loops.errors import ToolRefused, WorkspaceError
+from morphogen.producers.loops.workspace import Workspace
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "space")
+
+
+def test_a_file_is_written_whole_into_folders_that_are_made(space: Workspace) -> None:
+    space.write("a/b/c.txt", b"one")
+    space.write("a/b/c.txt", b"two")
+
+    assert space.read("a/b/c.txt") == b"two"
+    assert os.listdir(space.root / "a" / "b") == ["c.txt"]
+    assert space.exists("a/b")
+    assert not space.exists("a/x/y")
+    assert space.sha256("nothing") is None
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt", "/etc/passwd", "", "a\0b", ".."])
+def test_a_path_that_leads_outside_is_refused(space: Workspace, name: str) -> None:
+    with pytest.raises(ToolRefused):
+        space.write(name, b"x")
+    with pytest.raises(ToolRefused):
+        space.read(name)
+    assert not (space.root.parent / "out.txt").exists()
+
+
+def test_an_absolute_path_inside_is_a_path_inside(space: Workspace) -> None:
+    space.write(str(space.root / "a.txt"), b"x")
+
+    assert space.read("a.txt") == b"x"
+
+
+def test_links_are_never_followed(space: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("s")
+    (space.root / "folder").symlink_to(tmp_path / "secret")
+    (space.root / "file").symlink_to(tmp_path / "secret" / "key")
+
+    for name in ("folder/key", "file"):
+        with pytest.raises(ToolRefused, match="symbolic link"):
+            space.read(name)
+        with pytest.raises(ToolRefused, match="symbolic link"):
+            space.write(name, b"x")
+    with pytest.raises(ToolRefused, match="symbolic link"):
+        space.folder("folder")
+    assert (tmp_path / "secret" / "key").read_text() == "s"
+
+
+def test_a_folder_swapped_for_a_link_while_it_is_written_to_lets_nothing_out(space: Workspace, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    inside = space.root / "inside"
+    inside.mkdir()
+    over = threading.Event()
+
+    link = tmp_path / "link"
+
+    def swap() -> None:
+        while not over.is_set():
+            link.symlink_to(outside)
+            shutil.rmtree(inside, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                link.replace(inside)
+            with contextlib.suppress(OSError):
+                inside.unlink()
+            with contextlib.suppress(OSError):
+                link.unlink()
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for _ in range(300):
+            try:
+                space.write("inside/a.txt", b"x")
+            except (ToolRefused, WorkspaceError, FileNotFoundError):
+                continue
+    finally:
+        over.set()
+        swapping.join()
+
+    assert list(outside.iterdir()) == []
+
+
+def test_a_read_only_workspace_is_one_line(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+    with pytest.raises(
+        WorkspaceError, match=r"a\.txt cannot be written: Read-only file system; name another workspace"
+    ):
+        space.write("a.txt", b"x")
+    assert list(space.root.iterdir()) == []
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(WorkspaceError, match="is a file"):
+        Workspace.open(tmp_path / "file")
+
+
+def test_steps_cannot_write_the_policy_and_a_wrong_policy_is_told(space: Workspace) -> None:
+    with pytest.raises(ToolRefused, match="policy"):
+        space.write(".morphogen/policy.toml", b"")
+    space.export(".morphogen/policy.toml", b'hosts = ["127.0.0.1"]\n')
+    assert Workspace.open(space.root).policy.hosts == ("127.0.0.1",)
+    space.export(".morphogen/policy.toml", b"host = 1\n")
+    with pytest.raises(WorkspaceError, match="host is not understood"):
+        Workspace.open(space.root)
+
+
+def test_a_pipe_or_a_folder_is_no_file(space: Workspace) -> None:
+    os.mkfifo(space.root / "pipe")
+    (space.root / "folder").mkdir()
+
+    for name in ("pipe", "folder"):
+        with pytest.raises(ToolRefused, match="is not a file"):
+            space.read(name)
+        with pytest.raises(ToolRefused, match="is not a file"):
+            space.write(name, b"x")
