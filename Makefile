@@ -32,7 +32,7 @@ types: $(STAMP) ## mypy, strict.
 	$(BIN)/mypy -p morphogen
 
 # Each room in a process of its own: no test is spoiled by what another room left in the interpreter. The longest first.
-ROOMS := sql cli projections bus replay faults producers schemas docs packaging
+ROOMS := sql cli projections loops llm bus replay knowledge facts sweep faults producers training_facts schemas docs packaging
 
 test: lint types ## Every check, then every test, two rooms at a time.
 	@$(MAKE) --no-print-directory -j2 --output-sync=target $(ROOMS:%=room-%)

@@ -14,11 +14,14 @@ async def in_thread(call: Callable[[], _T]) -> _T:
     loop = asyncio.get_running_loop()
     result: asyncio.Future[_T] = loop.create_future()
 
+    # Both wait for the thread's last steps: one that the end of the process overtakes would keep what it holds for ever.
     def succeed(value: _T) -> None:
+        thread.join()
         if not result.done():
             result.set_result(value)
 
     def fail(error: Exception) -> None:
+        thread.join()
         if not result.done():
             result.set_exception(error)
 
@@ -33,5 +36,6 @@ async def in_thread(call: Callable[[], _T]) -> _T:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(succeed, value)
 
-    threading.Thread(target=work, name="morphogen aside", daemon=True).start()
+    thread = threading.Thread(target=work, name="morphogen aside", daemon=True)
+    thread.start()
     return await result

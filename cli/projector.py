@@ -1,4 +1,4 @@
-"""`projector`: follow the log, fill the tables, answer SQL, in the foreground."""
+"""`projector`: follow the log, fill the tables, answer SQL, announce facts, in the foreground."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def projector(context: typer.Context) -> None:
-    """Follow the log into tables and answer SQL for everyone on the bus, until interrupted."""
+    """Follow the log into tables, answer SQL for everyone on the bus and announce facts, until interrupted."""
+    from morphogen.consumers.projections.facts.announce import announce_until_cancelled
     from morphogen.consumers.projections.follow.projector import run_projector
     from morphogen.consumers.projections.sql.service import serve
     from morphogen.replay.past_source import blobs_of
@@ -25,7 +26,7 @@ def projector(context: typer.Context) -> None:
     async def answer(store: "Store", conn: "Connection") -> None:
         service = await serve(store, conn, settings, controls=controls(store))
         try:
-            await asyncio.Event().wait()
+            await announce_until_cancelled(store, conn)
         finally:
             await service.close()
 

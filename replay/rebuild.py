@@ -16,6 +16,7 @@ from morphogen.bus.errors import NoResponders
 from morphogen.bus.past import extent
 from morphogen.bus.requests import call
 from morphogen.bus.settings import Settings
+from morphogen.bus.streams import LOG, stream_info
 from morphogen.consumers.projections.errors import PositionBeyondLog, StoreDamaged
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.consumers.projections.follow.projector import store_path
@@ -131,7 +132,7 @@ async def _ask_projector(
 ) -> RebuildReport:
     answer = await ask(conn, "rebuild", {"names": names, "resume": resume})
     begun = {(name, number) for name, number in answer["begun"]}
-    goal = int((await ask(conn, "generations"))["head"])
+    goal = (await stream_info(conn, LOG)).last_seq  # the projector may not have read all of it yet
     heard = time.monotonic()
     while True:
         try:
@@ -154,7 +155,7 @@ async def _ask_projector(
                 raise RebuildFailed(error)
         done = min((seq for seq, _, _ in found), default=goal)
         progress(min(done, goal), goal, "messages")
-        if all(live for _, live, _ in found):
+        if done >= goal and all(live for _, live, _ in found):
             made = tuple(sorted(name for name, _ in begun))
             return RebuildReport(made, done, by_projector=True, seconds=time.monotonic() - began)
         await asyncio.sleep(_POLL)

@@ -15,8 +15,9 @@ from .errors import (
     StoreLocked,
 )
 from .fold.arrays import nullable, strings
-from .fold.batch import Batch, Entry, Message, Selection
+from .fold.batch import Batch, Entry, Message
 from .fold.rows import Columns
+from .fold.selection import Selection
 from .projection import Projection, Rows
 from .registry import discover, register, unregister
 from .store.generation import Generation, Status

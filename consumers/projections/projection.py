@@ -15,7 +15,7 @@ table can be read as it stood at any position. What changes (the state of a run)
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -76,6 +76,8 @@ class Projection:
     """SELECT statements over public tables and views, by name."""
     keys: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Tables of which the public view shows the newest row of each key; `<table>_versions` shows all."""
+    derives: ClassVar[bool] = False
+    """Whether rows of this projection call for further projections, which `derive` then returns."""
     bodies: Mapping[str, Body] = MappingProxyType({})
     """How to give back the bodies of an event type from a table: `events` need not store them again."""
 
@@ -109,6 +111,14 @@ class Projection:
         A projection with several tables yields `(table, row)` pairs.
         """
         raise DeclarationError(f"projection {self.name!r} declares neither `rows` nor `fold`: write one of them")
+
+    def derive(self, read: "Callable[[str], list[tuple[Any, ...]]]", live: Collection[str]) -> "list[Projection]":
+        """Return further projections that the rows of this one call for; override it together with `derives`.
+
+        `read` gives all rows of one of its tables, front columns first, in the order of the log; `live` names the
+        projections that answer queries by now. It is asked again whenever a commit brought rows, and after each swap.
+        """
+        return []
 
     def holds(self, batch: "Batch") -> "npt.NDArray[np.intp]":
         """Return the positions in `batch` of the events whose bodies `bodies` gives back exactly."""

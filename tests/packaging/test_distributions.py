@@ -30,8 +30,9 @@ def test_the_wheel_holds_one_package(built: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"morphogen"}
     assert "morphogen/py.typed" in names
     for path in (*(ROOT / room for room in ROOMS),):
-        for file in path.rglob("*.py"):
+        for file in (*path.rglob("*.py"), *path.rglob("*.mk"), *path.rglob("*.lark")):
             assert f"morphogen/{file.relative_to(ROOT)}" in names
+    assert "morphogen/schemas/knowledge/library/training.mk" in names
 
 
 def test_the_sdist_holds_the_real_folders(built: Path) -> None:

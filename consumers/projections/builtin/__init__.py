@@ -1,5 +1,6 @@
 """The projections that are always there, one file each."""
 
+from ..facts.knowledge import Knowledge
 from ..projection import Projection
 from .artifacts import Artifacts
 from .commands import Commands
@@ -8,9 +9,11 @@ from .events import Events
 from .frames import Frames
 from .layer_health import LayerHealthRows
 from .log_lines import LogLines
+from .loops import Loops
 from .metrics import MetricRows
 from .producers import Producers
 from .runs import Runs
+from .sweeps import Sweeps
 
 BUILTIN: tuple[type[Projection], ...] = (
     Frames,
@@ -22,6 +25,9 @@ BUILTIN: tuple[type[Projection], ...] = (
     Commands,
     DeadLetters,
     Producers,
+    Loops,
+    Sweeps,
+    Knowledge,
 )
 """All built-in projections but `events`, which is made last: it must know whose tables hold which bodies."""
 

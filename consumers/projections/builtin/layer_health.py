@@ -14,7 +14,8 @@ from morphogen.schemas import SIGNALS, Names
 from morphogen.schemas.values import extension_hook
 
 from ..fold.arrays import Words, from_numpy, strings
-from ..fold.batch import Batch, Selection
+from ..fold.batch import Batch
+from ..fold.selection import Selection
 from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, stretches, vector_slot
 

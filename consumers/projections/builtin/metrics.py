@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from ..fold.arrays import Words, strings
-from ..fold.batch import Batch, Selection
+from ..fold.batch import Batch
+from ..fold.selection import Selection
 from ..projection import Body, Projection, Rows
 from .alike import Slot, alike, column, fields, number_slot, stretches
 

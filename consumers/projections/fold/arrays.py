@@ -5,6 +5,7 @@ costs a short-lived process half a second and a long-lived one 60 MB.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _OF_DTYPE = {
 }  # fmt: skip
 _TEXT = ("VARCHAR", "TEXT", "STRING")
 _FLAG = ("BOOLEAN", "BOOL")
+_FEW = 256  # words of one column that are worth being kept for the next batch
 _BLOB = ("BLOB", "BYTEA", "BINARY", "VARBINARY")
 
 
@@ -62,7 +64,8 @@ class Words:
         """Return them as a dictionary array."""
         missing = self.codes < 0
         codes = from_numpy(self.codes, pa.int32(), missing if missing.any() else None)
-        return pa.DictionaryArray.from_arrays(codes, text(self.words))
+        words = _same_text(tuple(self.words)) if len(self.words) <= _FEW else text(self.words)
+        return pa.DictionaryArray.from_arrays(codes, words)
 
 
 class Gaps:
@@ -103,13 +106,19 @@ def nullable(values: "npt.NDArray[Any]", missing: "Mask | None") -> Gaps:
     return Gaps(values, missing)
 
 
+@lru_cache(maxsize=256)
+def _same_text(words: tuple[str, ...]) -> pa.Array:
+    """Return a few words as an Arrow array; those of one batch are mostly those of the next."""
+    return text(words)
+
+
 def to_arrow(values: Any, kind: str) -> pa.Array:
     """Return a column as an Arrow array for a DuckDB column of type `kind`."""
-    kind = kind.split(" USING ", maxsplit=1)[0].upper()
-    if isinstance(values, pa.Array | pa.ChunkedArray):
-        return values
     if isinstance(values, Words):
         return values.arrow()
+    if isinstance(values, pa.Array) or isinstance(values, pa.ChunkedArray):  # noqa: SIM101  (a union is built each time)
+        return values
+    kind = kind.split(" USING ", maxsplit=1)[0].upper()
     if isinstance(values, Gaps):
         return from_numpy(values.numbers, _arrow_type(values.numbers, kind), values.missing)
     if isinstance(values, np.ndarray):
@@ -129,7 +138,8 @@ def to_arrow(values: Any, kind: str) -> pa.Array:
 
 def from_numpy(values: "npt.NDArray[Any]", kind: pa.DataType, missing: "Mask | None" = None) -> pa.Array:
     """Return numbers as an Arrow array over the same memory, null where `missing` is true."""
-    values = np.ascontiguousarray(values)
+    if not values.flags.c_contiguous:
+        values = np.ascontiguousarray(values)
     return pa.Array.from_buffers(kind, len(values), [_validity(missing), pa.py_buffer(values)])
 
 

@@ -6,7 +6,6 @@ is made on first use and kept, so that ten projections over one batch decode it 
 """
 
 import datetime
-import struct
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -15,26 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from morphogen.schemas import (
-    Frame,
-    FrameError,
-    Record,
-    Unknown,
-    decode,
-    decode_event,
-    decode_frame,
-    decoder_of,
-    event_class,
-)
+from morphogen.schemas import Frame, FrameError, Record, decode, decode_frame
 
 from .arrays import Gaps, Words, strings
-from .rows import Columns, Values
+from .selection import Selection, select
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    Positions = npt.NDArray[np.intp]
-    Mask = npt.NDArray[np.bool_]
 
 _T = TypeVar("_T")
 Lane = tuple[str, str, str]
@@ -45,7 +31,6 @@ Resolve = Callable[[str], bytes]
 UNREADABLE = "$unreadable"
 """The type under which `events` shows a message that is no frame."""
 
-_ARRAY32 = struct.Struct(">BI")
 _STUB = b"\xa5$blob"
 _TIME_MAX = 2**63 - 2  # of TIMESTAMP_NS, whose last value means infinity
 
@@ -250,7 +235,7 @@ class Batch:
         """
         found = self._selections.get((kind, shape))
         if found is None:
-            found = self._selections[kind, shape] = _select(self, kind, shape)
+            found = self._selections[kind, shape] = select(self, kind, shape)
         return found
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
@@ -287,48 +272,6 @@ class Batch:
         return np.repeat(np.array(values, np.int64), self.counts)
 
 
-class Selection:
-    """The readable events of one type in a batch; `positions` says where they stand in it."""
-
-    def __init__(self, batch: Batch, kind: str, positions: "Positions", bodies: list[Any], newest: "Mask") -> None:
-        self.batch = batch
-        self.type = kind
-        self.positions = positions
-        self.bodies = bodies
-        """Decoded bodies, in order."""
-        self.newest = newest
-        """Which of them were written in the newest version, not lifted to it."""
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def whole(self) -> bool:
-        """Tell whether every event of the batch is in here."""
-        return len(self.positions) == len(self.batch)
-
-    def take(self, array: Any) -> Any:
-        """Cut an array over the batch down to this selection."""
-        return array if self.whole else array[self.positions]
-
-    @cached_property
-    def front(self) -> dict[str, Values]:
-        """Place and envelope of each event, by the column names that every table begins with."""
-        batch = self.batch
-        every = (batch.seq, batch.idx, batch.run, batch.attempt, batch.rank, batch.step, batch.time)
-        names = ("seq", "idx", "run", "attempt", "rank", "step", "time")
-        return {name: self.take(array) for name, array in zip(names, every, strict=True)}
-
-    def columns(self, columns: dict[str, Values], lengths: "npt.NDArray[np.integer[Any]] | None" = None) -> Columns:
-        """Return rows for a table: `columns` with place and envelope in front.
-
-        With `lengths`, event i has `lengths[i]` consecutive rows; without, each has one.
-        """
-        if lengths is None:
-            return Columns({**self.front, **columns})
-        return Columns({**{name: array.repeat(lengths) for name, array in self.front.items()}, **columns})
-
-
 def _already(frame: Frame, lanes: dict[Lane, int]) -> int:
     """Return how many leading records of a frame were folded before, and note the frame in `lanes`."""
     lane = (frame.run, frame.family, frame.writer)
@@ -349,66 +292,3 @@ def _resolve(records: list[Record], resolve: Resolve) -> None:
             record.body = msgspec.Raw(resolve(decode(record.body)["$blob"]))
         except Exception:  # noqa: BLE001, S112  the stub stays: it says what is missing, and the log goes on
             continue
-
-
-def _select(batch: Batch, kind: str, shape: type[Any] | None) -> Selection:
-    kinds = batch.kinds
-    code = kinds.words.index(kind) if kind in batch.types else -1
-    if code < 0:
-        none = np.empty(0, np.intp)
-        return Selection(batch, kind, none, [], np.empty(0, np.bool_))
-    only = len(kinds.words) == 1
-    positions = np.arange(len(batch)) if only else np.flatnonzero(kinds.codes == code)
-    records = batch.records if only else [batch.records[at] for at in positions]
-    cls = event_class(kind)
-    if cls is None:
-        return Selection(
-            batch, kind, positions, [decode(record.body) for record in records], np.ones(len(records), np.bool_)
-        )
-    newest = batch.version[positions] == cls.version
-    raws = [record.body for record in records]
-    if newest.all():
-        if shape is msgspec.Raw:
-            return Selection(batch, kind, positions, raws, newest)
-        bodies = _decode_all(raws, decoder_of(cls) if shape is None else _shape_decoder(shape), shape or cls)
-        if bodies is not None:
-            return Selection(batch, kind, positions, bodies, newest)
-    kept: list[int] = []
-    bodies = []
-    for i, record in enumerate(records):
-        event = decode_event(kind, record.version, record.body)
-        if isinstance(event, Unknown):
-            continue
-        body: Any = event
-        if shape is not None:
-            raw = record.body if newest[i] else msgspec.Raw(event.encode())
-            try:
-                body = raw if shape is msgspec.Raw else _shape_decoder(shape).decode(raw)
-            except msgspec.MsgspecError:
-                continue
-        kept.append(i)
-        bodies.append(body)
-    chosen = np.array(kept, np.intp)
-    return Selection(batch, kind, positions[chosen], bodies, newest[chosen])
-
-
-_list_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
-_shape_decoders: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {}
-
-
-def _shape_decoder(shape: type[Any]) -> "msgspec.msgpack.Decoder[Any]":
-    if shape not in _shape_decoders:
-        _shape_decoders[shape] = msgspec.msgpack.Decoder(shape)
-    return _shape_decoders[shape]
-
-
-def _decode_all(raws: list[msgspec.Raw], one: "msgspec.msgpack.Decoder[Any]", kind: type[Any]) -> list[Any] | None:
-    """Decode many bodies in one call, as the array that their bytes are when laid end to end; None if any is bad."""
-    decoder = _list_decoders.get(kind)
-    if decoder is None:
-        decoder = _list_decoders[kind] = msgspec.msgpack.Decoder(list[kind], dec_hook=one.dec_hook)  # type: ignore[valid-type]
-    try:
-        bodies = decoder.decode(_ARRAY32.pack(0xDD, len(raws)) + b"".join(raws))
-    except Exception:  # noqa: BLE001  the caller goes through them one by one and leaves out the bad ones
-        return None
-    return bodies  # type: ignore[no-any-return]

@@ -3,7 +3,6 @@
 DuckDB reads the literals NaN, Infinity and -Infinity, so that all floats survive; integers keep all their digits.
 """
 
-import base64
 import json
 import re
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 import numpy as np
 
 from morphogen.schemas import Names, decode
+from morphogen.schemas.jsontext import json_text
 
 # A float64 or float32 of msgpack whose exponent is all ones. It may also be found inside other values: that costs time,
 # not truth.
@@ -31,7 +31,7 @@ def raw_to_json(raw: "msgspec.Raw | bytes") -> str:
 
 def to_json(value: Any) -> str:
     """Return the JSON text of a plain value; structs, vectors, bytes and keys that are no strings find a form."""
-    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+    return json_text(value, literals=True)
 
 
 def _hook(value: Any) -> Any:
@@ -43,23 +43,3 @@ def _hook(value: Any) -> Any:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_hook)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | Names):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(bytes(value)).decode()
-    if isinstance(value, msgspec.msgpack.Ext):
-        return {"$ext": value.code, "data": base64.b64encode(bytes(value.data)).decode()}
-    if isinstance(value, msgspec.Struct):
-        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

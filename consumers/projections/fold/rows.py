@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Values = Any
 """A column: a numpy array, `Words`, `Gaps`, a list of plain values, or an Arrow array."""
 
+Made = dict[tuple[int, str], tuple[pa.Array, Values]]
+"""Arrow arrays by the identity of the column and the DuckDB type that they were made for, with the column itself."""
+
 DOCUMENTS = ("VARIANT", "JSON")
 """DuckDB types of columns whose values are nested: they travel as JSON text."""
 
@@ -36,13 +39,30 @@ class Columns:
     def __getitem__(self, name: str) -> Values:
         return self.columns[name]
 
-    def arrow(self, types: Mapping[str, str]) -> pa.Table:
-        """Return the rows as an Arrow table for a DuckDB table with these columns and types, which must be all here."""
-        if missing := [name for name in types if name not in self.columns]:
-            raise ValueError(f"the fold returned no column {', '.join(missing)}")
-        if extra := [name for name in self.columns if name not in types]:
+    def arrow(self, types: Mapping[str, str], made: "Made | None" = None) -> pa.Table:
+        """Return the rows as an Arrow table for a DuckDB table with these columns and types, which must be all here.
+
+        `made` keeps what was made of a column for the tables that are to come: those of one batch share many.
+        """
+        columns = self.columns
+        if columns.keys() != types.keys():
+            if missing := [name for name in types if name not in columns]:
+                raise ValueError(f"the fold returned no column {', '.join(missing)}")
+            extra = [name for name in columns if name not in types]
             raise ValueError(f"the fold returned {', '.join(extra)}, which the table does not declare")
-        return pa.table({name: _array(self.columns[name], kind) for name, kind in types.items()})
+        if made is None:
+            made = {}
+        arrays = []
+        for name, kind in types.items():
+            values = columns[name]
+            found = made.get((id(values), kind))
+            if found is None:
+                found = made[id(values), kind] = (
+                    _array(values, kind),
+                    values,
+                )  # held, so that its id is not given anew
+            arrays.append(found[0])
+        return pa.Table.from_arrays(arrays, names=list(types))
 
 
 def _array(values: Values, kind: str) -> pa.Array:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ..errors import FoldError
 from ..fold.batch import Batch, Lane, Message, Resolve
+from ..fold.rows import Made
 from ..projection import Rows
 from ..store.generation import Folded, Generation
 
@@ -41,12 +42,13 @@ class Folder:
         folded = Folded(batch.first, batch.last, [], list(self.generations))
         folded.events = len(batch)
         folded.bytes = sum(len(message.data) for message in messages)
+        made: Made = {}
         for one in folded.generations:
             if not one.projection.wants(batch.types) and not batch.unreadable:
                 continue
             try:
                 state, rows = one.projection.advance(self._states[one], batch)
-                tables = _arrow(one, rows)
+                tables = _arrow(one, rows, made)
             except Exception as error:  # noqa: BLE001  a user's fold is foreign code: it must not stop the others
                 folded.failed[one] = str(FoldError(one.projection.name, batch.first, batch.last, error))
                 self.generations.remove(one)
@@ -70,12 +72,12 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _arrow(one: Generation, rows: Rows) -> list[tuple[Generation, str, pa.Table]]:
+def _arrow(one: Generation, rows: Rows, made: Made) -> list[tuple[Generation, str, pa.Table]]:
     tables = []
     for table, columns in rows.items():
         types = one.projection.columns.get(table)
         if types is None:
             raise ValueError(f"the fold returned rows for table {table!r}, which is not declared")
         if len(columns):
-            tables.append((one, table, columns.arrow(types)))
+            tables.append((one, table, columns.arrow(types, made)))
     return tables

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from morphogen.bus.aside import in_thread
-from morphogen.bus.connection import Connection, connect
+from morphogen.bus.bus import Bus
+from morphogen.bus.connection import Connection
 from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout, ServiceError
 from morphogen.bus.requests import call, call_stream
 from morphogen.bus.settings import Settings
@@ -93,18 +94,15 @@ def wait_for(seq: int | None = None, *, timeout: float = 30.0, settings: Setting
 
 
 class SqlClient:
-    """Asks one bus, from any thread, many questions at once; its connection and loop live in a thread of their own."""
+    """Asks one bus, from any thread, many questions at once. It connects with the first."""
 
     _all: "dict[tuple[int, Settings], SqlClient]" = {}  # noqa: RUF012  (one for each bus and process)
     _guard = threading.Lock()
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._loop = asyncio.new_event_loop()
-        self._conn: Connection | None = None
-        self._connecting: asyncio.Lock | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="morphogen-sql-client", daemon=True)
-        self._thread.start()
+        self._bus: Bus | None = None
+        self._opening = threading.Lock()
 
     @classmethod
     def shared(cls, settings: Settings | None = None) -> "SqlClient":
@@ -146,55 +144,47 @@ class SqlClient:
         except NotImplementedError as error:
             raise SqlError(str(error)) from None
         given = params if params is None or isinstance(params, dict) else list(params)
-        return self._run(self._ask(question, given, progress))
+        return self._run(lambda conn: self._ask(conn, question, given, progress))
 
     def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: Progress | None = None) -> Path:
         """Write a snapshot; see the function of the same name."""
-        return self._run(self._snapshot(Path(target).expanduser().absolute(), form, progress))
+        path = Path(target).expanduser().absolute()
+        return self._run(lambda conn: self._snapshot(conn, path, form, progress))
 
     def status(self, *, timeout: float = 5.0) -> Status | None:
         """Return how the projector stands, or None where none runs."""
         try:
-            values = self._run(self._status(timeout))
+            values = self._status(timeout)
         except (NoResponders, NoBroker):
             return None
         return Status(**values)
 
     def wait_for(self, seq: int | None = None, *, timeout: float = 30.0) -> int:
         """Return the projector's position once it is at `seq`, or at the end that the log has now."""
-        values = self._run(self._control("wait", {"seq": seq, "timeout": timeout}, timeout + 2.0))
+        values = self.control("wait", {"seq": seq, "timeout": timeout}, timeout=timeout + 2.0)
         return int(values["position"])
 
     def control(self, op: str, args: dict[str, Any] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
         """Ask the projector for one of its operations. Raises NoResponders where none runs."""
-        return self._run(self._control(op, args or {}, timeout))
+        return self._run(lambda conn: _asked(conn, op, args or {}, timeout))
 
     def close(self) -> None:
-        """Disconnect and end the thread."""
-        if self._loop.is_closed() or not self._thread.is_alive():
-            return
+        """Disconnect."""
         with type(self)._guard:
             for key in [key for key, client in self._all.items() if client is self]:
                 del self._all[key]
-        with contextlib.suppress(Exception):
-            if self._conn is not None:
-                asyncio.run_coroutine_threadsafe(self._conn.close(), self._loop).result(3.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(3.0)
-        if not self._thread.is_alive():
-            self._loop.close()
+        with self._opening:
+            bus, self._bus = self._bus, None
+        if bus is not None:
+            bus.close()
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run on the loop's thread and wait; an interrupt cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                with contextlib.suppress(BaseException):
-                    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), self._loop).result(1.0)
-            raise
+    def _run(self, work: Callable[[Connection], Coroutine[Any, Any, _T]]) -> _T:
+        """Do some work with the connection and wait for it; an interrupt cancels it."""
+        with self._opening:
+            if self._bus is None:
+                self._bus = Bus.open(self.settings, name="sql client")
+            bus = self._bus
+        return bus.run(work(bus.conn))
 
     @classmethod
     def _forget(cls) -> None:
@@ -202,21 +192,13 @@ class SqlClient:
         cls._all = {}
         cls._guard = threading.Lock()
 
-    async def _connection(self) -> Connection:
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
-            if self._conn is None:
-                self._conn = await connect(self.settings, name="sql client")
-            return self._conn
-
-    async def _ask(self, question: Ask, params: Any, progress: Progress | None) -> Result:
+    async def _ask(self, conn: Connection, question: Ask, params: Any, progress: Progress | None) -> Result:
         payload = encode(question)
         question.at_once = AT_ONCE
         first = encode(question)
         question.params = params  # here they need no packing
 
-        async def remote(conn: Connection) -> Result:
+        async def remote() -> Result:
             answer = Answer()
             with contextlib.suppress(RequestTimeout):
                 answer.add(await call(conn, QUERY, first, timeout=AT_ONCE + 5.0))
@@ -229,31 +211,34 @@ class SqlClient:
             return answer.result()
 
         return await self._either(
-            remote, lambda conn: answer_here(conn, self.settings, question, progress), question.timeout
+            conn, remote, lambda: answer_here(conn, self.settings, question, progress), question.timeout
         )
 
-    async def _snapshot(self, target: Path, form: str, progress: Progress | None) -> Path:
-        async def remote(conn: Connection) -> Path:
+    async def _snapshot(self, conn: Connection, target: Path, form: str, progress: Progress | None) -> Path:
+        async def remote() -> Path:
             args = {"target": str(target), "format": form, "host": socket.gethostname()}
-            return Path((await self._asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
+            return Path((await _asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
 
-        async def here(conn: Connection) -> Path:
+        async def here() -> Path:
             async with opened(conn, self.settings, progress) as (store, _):
                 return await in_thread(lambda: write_snapshot(store, target, form))
 
-        return await self._either(remote, here, SNAPSHOT_PATIENCE)
+        return await self._either(conn, remote, here, SNAPSHOT_PATIENCE)
 
     async def _either(
-        self, remote: Callable[[Connection], Awaitable[_T]], here: Callable[[Connection], Awaitable[_T]], timeout: float
+        self,
+        conn: Connection,
+        remote: Callable[[], Awaitable[_T]],
+        here: Callable[[], Awaitable[_T]],
+        timeout: float,
     ) -> _T:
         """Ask the projector, or do it here where there is none; both may change while we try."""
-        conn = await self._connection()
         started = time.monotonic()
         end = started + timeout
         pause = 0.01
         while True:
             try:
-                return await remote(conn)
+                return await remote()
             except NoResponders:
                 pass
             except RequestTimeout as error:
@@ -270,7 +255,7 @@ class SqlClient:
                 pause = min(2 * pause, 0.5)
                 continue
             try:
-                return await here(conn)
+                return await here()
             except StoreLocked as error:
                 if time.monotonic() >= min(end, started + LOCK_PATIENCE):
                     raise SqlError(
@@ -279,24 +264,21 @@ class SqlClient:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.25)
 
-    async def _status(self, timeout: float) -> dict[str, Any]:
-        if self._conn is not None:
-            return await self._control("status", {}, timeout)
-        conn = await connect(self.settings, name="sql status", start_broker=False)  # to look is not to start one
-        try:
-            return await self._asked(conn, "status", {}, timeout)
-        finally:
-            await conn.close()
+    def _status(self, timeout: float) -> dict[str, Any]:
+        with self._opening:
+            bus = self._bus
+        if bus is not None:
+            return self.control("status", timeout=timeout)
+        with Bus.open(self.settings, name="sql status", start_broker=False) as bus:  # to look is not to start one
+            return bus.run(_asked(bus.conn, "status", {}, timeout))
 
-    async def _control(self, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:
-        return await self._asked(await self._connection(), op, args, timeout)
 
-    async def _asked(self, conn: Connection, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:
-        reply = decode_reply(await call(conn, CONTROL, encode(Control(op=op, args=args)), timeout=timeout))
-        if reply.failure is not None:
-            raise KINDS.get(reply.failure.kind, SqlError)(reply.failure.line, reply.failure.detail)
-        values: dict[str, Any] = reply.values
-        return values
+async def _asked(conn: Connection, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:
+    reply = decode_reply(await call(conn, CONTROL, encode(Control(op=op, args=args)), timeout=timeout))
+    if reply.failure is not None:
+        raise KINDS.get(reply.failure.kind, SqlError)(reply.failure.line, reply.failure.detail)
+    values: dict[str, Any] = reply.values
+    return values
 
 
 os.register_at_fork(after_in_child=SqlClient._forget)

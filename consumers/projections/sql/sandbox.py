@@ -116,7 +116,8 @@ class Query:
     """One foreign query on a cursor of its own, which it closes. Use it in one thread; `stop` works from any.
 
     `timeout` is the limit that the asker knows, where some of it was spent waiting. DuckDB ends the query in time;
-    whoever runs it also calls `stop` then, for the loops that DuckDB does not watch.
+    whoever runs it also calls `stop` then, for the loops that DuckDB does not watch. `limited` says that the cursor
+    has these limits set. Once closed, `reusable` tells whether the query left the cursor as it found it, and open.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Query:
         as_of: int | None = None,
         limits: Limits | None = None,
         timeout: float | None = None,
+        limited: bool = False,
     ) -> None:
         self.types: list[str] = []
         self.rows = 0
@@ -138,6 +140,8 @@ class Query:
         self._params = params
         self._as_of = as_of
         self._timeout = self._limits.seconds if timeout is None else timeout
+        self.reusable = False
+        self._limited = limited
         self._reader: Any = None
         self._stopped: SqlError | None = None
         self._closed = False
@@ -151,8 +155,8 @@ class Query:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(keep=kind is None)
 
     @property
     def schema(self) -> pa.Schema:
@@ -189,8 +193,11 @@ class Query:
             if not self._closed:
                 self._cursor.interrupt()
 
-    def close(self) -> None:
-        """End the transaction and close the cursor, and with it whatever the query left there."""
+    def close(self, *, keep: bool = False) -> None:
+        """End the transaction and close the cursor, and with it whatever the query left there.
+
+        With `keep`, a cursor on which nothing went wrong and nothing was left stays open for the next query.
+        """
         with self._guard:
             if self._closed:
                 return
@@ -198,6 +205,9 @@ class Query:
         self._reader = None
         with contextlib.suppress(Exception):
             self._cursor.execute("ROLLBACK")
+            if keep and self._stopped is None and self._as_of is None:
+                self.reusable = True
+                return
         with contextlib.suppress(Exception):
             self._cursor.close()
 
@@ -207,10 +217,11 @@ class Query:
             check(cursor, self._sql)
             cut = f"; SET VARIABLE as_of = {int(self._as_of)}" if self._as_of is not None else ""
             # All in one transaction: each new one would wait for the commit that the projector is about to make.
-            cursor.execute(
-                f"BEGIN TRANSACTION READ ONLY; SET max_execution_time = {max(1, int(limits.seconds * 1000))}; "
-                f"SET operator_memory_limit = '{limits.memory}B'{cut}"
+            bounds = (
+                f"; SET max_execution_time = {max(1, int(limits.seconds * 1000))}; "
+                f"SET operator_memory_limit = '{limits.memory}B'"
             )
+            cursor.execute(f"BEGIN TRANSACTION READ ONLY{'' if self._limited else bounds}{cut}")
             if self._stopped is not None:
                 raise self._stopped
             relation = self._bound()

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -27,9 +26,8 @@ from morphogen.bus.requests import Responder, respond
 from morphogen.bus.streams import LOG, stream_info
 from morphogen.schemas.errors import MorphogenError
 
-from .answer import Chunks, answer_parts
-from .asof import cut_at
-from .errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge, SqlTooLong
+from .cursors import Cursors
+from .errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge
 from .protocol import (
     CONTROL,
     QUERY,
@@ -44,7 +42,8 @@ from .protocol import (
     decode_control,
     encode,
 )
-from .sandbox import MEMORY, Limits, MemoryFence, Query, data_size, harden
+from .running import Running
+from .sandbox import MEMORY, MemoryFence, data_size, harden
 from .snapshot import write_snapshot
 from .workers import Workers
 
@@ -60,7 +59,6 @@ _HEADROOM = 1 << 30  # bytes beyond DuckDB's limit that all queries together may
 _YOUNG = 0.5  # seconds within which a query is not held responsible for the memory that is taken
 _LOOK = 0.02  # seconds between two looks at the memory while queries run
 _PARTING = 3.0  # seconds that queries have to end when the service closes
-_GRACE = 0.25  # seconds after which a query that ignored DuckDB's own limit is interrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +114,12 @@ class Service:
         self._temporary: Path | None = None
         self._hardened: object = None
         self._workers = Workers(limits.threads)
+        self._cursors = Cursors(store)
         self._one_snapshot = asyncio.Lock()
         self._responders: list[Responder] = []
         self._fence = MemoryFence()
         self._most = data_size() + limits.memory + _HEADROOM
-        self._at_work: set[_Running] = set()  # also those that nobody waits for any more
+        self._at_work: set[Running] = set()  # also those that nobody waits for any more
         self._watch: asyncio.Task[None] | None = None
         self._waiting = 0
         self._answered = 0
@@ -144,6 +143,7 @@ class Service:
         while self._at_work and time.monotonic() < end:
             await asyncio.sleep(0.01)
         self._workers.close()
+        self._cursors.clear()
         if self._watch is not None:
             self._watch.cancel()
         self._fence.lift()
@@ -152,6 +152,7 @@ class Service:
         """Close the database off; again after the store had to open its file anew."""
         con = self._store._con
         if self._hardened is not con:
+            self._cursors.clear()
             harden(self._store.cursor(), temporary=self._temporary, memory=self._limits.memory)
             self._hardened = con
 
@@ -212,7 +213,7 @@ class Service:
         try:
             end = time.monotonic() + min(ask.timeout, self._limits.longest)
             await self._reach(ask, end)
-            async with contextlib.aclosing(_Running(self, ask, end).parts()) as parts:
+            async with contextlib.aclosing(Running(self, ask, end).parts()) as parts:
                 async for part in parts:
                     yield part
             self._answered += 1
@@ -281,106 +282,6 @@ class Service:
         async with self._one_snapshot:
             path = await in_thread(lambda: write_snapshot(self._store, target, form))
         return {"path": str(path), "host": host}
-
-
-class _Running:
-    """One query between its thread, which makes chunks, and the loop, which sends them."""
-
-    def __init__(self, service: Service, ask: Ask, end: float) -> None:
-        self._service = service
-        self._ask = ask
-        self._end = end
-        self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Queue[bytes | SqlError | None] = asyncio.Queue()
-        self._room = threading.Semaphore(8)
-        self._over = threading.Event()
-        self._reason: SqlError = SqlCancelled("the query was cancelled")
-        self._query: Query | None = None
-        self._began: float | None = None
-
-    async def parts(self) -> AsyncGenerator[bytes, None]:
-        """Yield the parts of the answer; close it to interrupt the query."""
-        self._service._harden()
-        self._service._guard_memory()
-        self._service._at_work.add(self)
-        self._service._workers.do(self._work)
-        left = self._end - time.monotonic()
-        alarm = self._loop.call_later(max(0.0, left) + _GRACE, self._late)
-        try:
-            while (item := await self._ready.get()) is not None:
-                if isinstance(item, SqlError):
-                    raise item
-                self._room.release()
-                yield item
-        finally:
-            alarm.cancel()
-            self.stop()
-
-    @property
-    def age(self) -> float:
-        """Seconds since a thread took it up."""
-        return 0.0 if self._began is None else time.monotonic() - self._began
-
-    def stop(self, reason: SqlError | None = None) -> None:
-        """Interrupt the query, if it still runs."""
-        if not self._over.is_set():
-            self._reason = reason or self._reason
-            self._over.set()
-            query = self._query
-            if query is not None:
-                query.stop(reason)
-            self._room.release()  # wakes the thread where it waits to hand a part over
-
-    def _late(self) -> None:
-        error = SqlTooLong(f"no answer within {self._ask.timeout:g} s: narrow the query, or allow more with a timeout")
-        self._ready.put_nowait(error)  # the asker need not wait for a function that cannot be interrupted
-        self.stop(error)
-
-    def _work(self) -> None:
-        """Run the query in a thread of the pool."""
-        end: SqlError | None = None
-        try:
-            self._answer()
-        except SqlError as error:
-            end = error
-        except Exception as error:  # noqa: BLE001  whatever it is, it is that query's and not the service's end
-            _log.debug("a query failed", exc_info=True)
-            end = SqlError(f"the query failed: {' '.join(str(error).split())[:300] or type(error).__name__}")
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._ended, end)
-
-    def _ended(self, end: SqlError | None) -> None:
-        self._service._at_work.discard(self)
-        self._ready.put_nowait(end)
-
-    def _answer(self) -> None:
-        service, ask = self._service, self._ask
-        self._began = time.monotonic()
-        if self._over.is_set():
-            raise self._reason
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise SqlTooLong(f"no thread was free within {ask.timeout:g} s: try again, or allow more with a timeout")
-        store = service._store
-        position = store.position()
-        as_of = cut_at(store, ask.as_of, ask.as_of_ns, position)
-        limits = Limits(
-            seconds=left, rows=ask.max_rows, bytes=service._limits.bytes, memory=service._limits.query_memory
-        )
-        query = Query(store.cursor(), ask.sql, params=ask.params, as_of=as_of, limits=limits, timeout=ask.timeout)
-        self._query = query
-        if self._over.is_set():
-            raise self._reason
-        with query:
-            for part in answer_parts(query, Chunks(), position, as_of):
-                self._hand_over(part)
-
-    def _hand_over(self, part: bytes) -> None:
-        if not self._room.acquire(timeout=self._service._limits.idle):
-            raise SqlTooLong(f"the answer was given up: nobody took it for {self._service._limits.idle:g} s")
-        if self._over.is_set():
-            raise self._reason
-        self._loop.call_soon_threadsafe(self._ready.put_nowait, part)
 
 
 async def reach(store: "Store", goal: int, timeout: float) -> None:

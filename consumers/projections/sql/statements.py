@@ -6,17 +6,16 @@ files, raw memory, settings, or run other text), and a few scalar ones are barre
 column or a string, is no offence: then the parser's tree is asked.
 """
 
-import functools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import duckdb
-
 from .errors import SqlRefused
 
 LONGEST = 1 << 20
+_REMEMBERED, _MOST_REMEMBERED = 4096, 1024  # characters of a text, and texts
+_passed: set[str] = set()  # whether a text only reads follows from the text alone, and the same questions come again
 
 _HARMLESS = frozenset(
     [
@@ -101,6 +100,16 @@ def check(cursor: Any, sql: str) -> None:
     """Raise SqlRefused unless `sql` is one statement that reads; DuckDB's own error where it does not parse."""
     if not isinstance(sql, str):
         raise SqlRefused(f"refused: a query is text, not {type(sql).__name__}")
+    if sql in _passed:
+        return
+    _check(cursor, sql)
+    if len(sql) <= _REMEMBERED:
+        if len(_passed) >= _MOST_REMEMBERED:
+            _passed.clear()
+        _passed.add(sql)
+
+
+def _check(cursor: Any, sql: str) -> None:
     if len(sql) > LONGEST:
         raise SqlRefused(f"refused: the text has {len(sql)} characters, at most {LONGEST} are read")
     if "\0" in sql:
@@ -116,7 +125,7 @@ def check(cursor: Any, sql: str) -> None:
         match = _EXPLAIN.match(text)
         if match is None or _EXPLAIN.match(_LEADING.sub("", text[match.end() :], count=1)):
             raise SqlRefused("refused: only EXPLAIN [ANALYZE] of a SELECT is answered")
-        check(cursor, text[match.end() :])
+        _check(cursor, text[match.end() :])
         return
     first = (_WORD.match(text) or [kind])[0].upper()
     pivot = kind == "MULTI" and first in _BEFORE_PIVOT and "pivot" in set(_words(sql))
@@ -150,29 +159,20 @@ def _words(sql: str) -> Iterator[str]:
 
 
 def _barred(cursor: Any) -> frozenset[str]:
-    return _BARRED | _table_functions(duckdb.__version__, _Asked(cursor))
+    return _BARRED | (_table_functions or _look_up_table_functions(cursor))
 
 
-class _Asked:
-    """A cursor that the cache below does not count as part of the question."""
-
-    def __init__(self, cursor: Any) -> None:
-        self.cursor = cursor
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Asked)
-
-    def __hash__(self) -> int:
-        return 0
+_table_functions: frozenset[str] = frozenset()
 
 
-@functools.cache
-def _table_functions(_version: str, asked: _Asked) -> frozenset[str]:
+def _look_up_table_functions(cursor: Any) -> frozenset[str]:
     """Return the functions of the FROM clause that are not known to be harmless, as this DuckDB lists them."""
-    rows = asked.cursor.execute(
+    global _table_functions  # noqa: PLW0603  (asked once in a process: one DuckDB, one answer)
+    rows = cursor.execute(
         "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN ('table', 'table_macro')"
     ).fetchall()
-    return frozenset(name for (name,) in rows) - _HARMLESS
+    _table_functions = frozenset(name for (name,) in rows) - _HARMLESS
+    return _table_functions
 
 
 def _tree(cursor: Any, sql: str) -> Any:

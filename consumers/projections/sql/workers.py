@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 Job = Callable[[], None]
+_PARTING = 0.1  # seconds for a thread that has nothing to do to end
 
 
 class Workers:
@@ -26,7 +27,10 @@ class Workers:
         """End each thread after its present job; one that is stuck in its job ends with the process."""
         for _ in self._threads:
             self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(_PARTING)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # and with it the query and its cursor, which would otherwise wait for the next one

@@ -21,6 +21,7 @@ class Generation:
     state: Any = None
     error: str | None = None
     outdated: bool = False  # live, but its code is gone: it answers, and does not go on
+    hidden: bool = False  # called for by the log no more: it goes on, and nobody sees it
 
     @property
     def schema(self) -> str:

@@ -3,6 +3,7 @@
 morphogen.store                  what this file is: its format and the epoch of its log
 morphogen.views                  the public views as they were made
 morphogen.positions              one row a generation: how far it has folded, with its state
+morphogen.parts                  states that are kept in parts, by generation and key
 p_<projection>_<generation>.*    the tables of one generation; they only grow
 main.<table>, main.<view>        what people read: the live generation, as of a position where one is set
 """
@@ -26,6 +27,10 @@ META = """
         seq BIGINT, state BLOB, live BOOLEAN, error VARCHAR
     );
 """
+
+
+PARTS = "CREATE TABLE IF NOT EXISTS morphogen.parts(id INTEGER, key VARCHAR, state BLOB)"
+"""States that are kept in parts, by generation."""
 
 
 def schema_of(projection: str, generation: int) -> str:

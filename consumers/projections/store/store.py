@@ -4,27 +4,27 @@ The owner must never open this file in any other way, not even to copy it: closi
 that keeps other processes out.
 """
 
-import asyncio
 import contextlib
 import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from ..errors import DeclarationError, StoreDamaged
-from ..fold.batch import Lane
+from ..errors import DeclarationError
+from ..parts import Parts
 from ..projection import Projection
 from . import layout
 from .doors import Doors
-from .duckfile import MEND, connect, first_line, translated
+from .duckfile import connect, first_line, translated
 from .generation import Folded, Generation, Status
-from .hashes import Bucket, bucket_hashes, content_hash
+from .identity import claim
+from .reading import Readable
 from .views import Views, replace_views, stored_views
 
 __all__ = ["Folded", "Generation", "Status", "Store"]
@@ -44,21 +44,17 @@ class _BadRowsError(Exception):
         super().__init__(reason)
 
 
-class Store:
+class Store(Readable):
     """Owns the file. Open it with `Store.open`, close it with `close` or as a context manager."""
 
     def __init__(self, path: Path, epoch: str, projections: Sequence[Projection], config: dict[str, Any]) -> None:
+        super().__init__(connect(path, config))
         self.path = path
         self.epoch = epoch
         self.projections = list(projections)
-        self.head = 0
-        """Last sequence known to be in the log; kept up to date by whoever follows it."""
-        self.generations: list[Generation] = []
+        self._derived: list[Projection] = []  # those of `projections` that rows of others call for
         self._config = config
-        self._changed = threading.Condition()
-        self._listeners: list[Callable[[], None]] = []
         self._writing = threading.Lock()
-        self._con: duckdb.DuckDBPyConnection = connect(path, config)
         self._doors = Doors()
 
     @classmethod
@@ -133,93 +129,6 @@ class Store:
         self._settle(folded)
         return True
 
-    def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a connection of its own for reading (another thread may use it while commits go on)."""
-        return self._con.cursor()
-
-    # Positions
-
-    @property
-    def live(self) -> list[Generation]:
-        """Generations that answer queries and go on with the log."""
-        return [one for one in self.generations if one.live and not one.outdated]
-
-    @property
-    def behind(self) -> list[Generation]:
-        """Generations that must first be brought up to the live position: new, rebuilt, or stopped by an error."""
-        front = self.front()
-        return [
-            one
-            for one in self.generations
-            if not one.outdated and one.error is None and (not one.live or one.seq < front)
-        ]
-
-    def front(self) -> int:
-        """Return the position of the live projections that go on with the log."""
-        return max((one.seq for one in self.live if one.error is None), default=0)
-
-    def position(self) -> int:
-        """Return the last sequence that every table shows.
-
-        A new projection has no table before it is built, and one whose code failed is left out; `status` tells both.
-        """
-        return min((one.seq for one in self.generations if one.live and one.error is None), default=0)
-
-    def status(self) -> list[Status]:
-        """Return how each generation stands."""
-        return [
-            Status(one.projection.name, one.projection.version, one.number, one.seq, one.live, one.error)
-            for one in self.generations
-        ]
-
-    def wait(self, seq: int, timeout: float | None = None) -> bool:
-        """Block until the position reaches `seq`; return whether it did within `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.position() >= seq, timeout)
-
-    async def reached(self, seq: int, timeout: float | None = None) -> bool:
-        """Wait like `wait`, without blocking the event loop."""
-        loop, event = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(event.set)
-
-        stop = self.listen(wake)
-        try:
-            async with asyncio.timeout(timeout):
-                while self.position() < seq:
-                    await event.wait()
-                    event.clear()
-        except TimeoutError:
-            return self.position() >= seq
-        finally:
-            stop()
-        return True
-
-    def listen(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after every change of a position, from the thread that made it; return how to stop that."""
-        self._listeners.append(callback)
-        return lambda: self._listeners.remove(callback) if callback in self._listeners else None
-
-    def lanes(self, upto: int) -> dict[Lane, int]:
-        """Return the last counter folded in each lane, as of a position."""
-        found = [one for one in self.generations if one.projection.name == "frames" and one.seq >= upto]
-        if not found or upto == 0:
-            return {}
-        rows = self._con.execute(
-            f"SELECT run, family, writer, max(last) FROM {found[0].schema}._frames WHERE seq <= ? GROUP BY ALL", [upto]
-        ).fetchall()
-        return {(run, family, writer): last for run, family, writer, last in rows}
-
-    def seq_at(self, time_ns: int) -> int:
-        """Return the last sequence that the broker had stored by a time (unix ns), 0 where there was none."""
-        row = (
-            self.cursor()
-            .execute("SELECT coalesce(max(seq), 0) FROM frames WHERE stored <= make_timestamp_ns(?)", [time_ns])
-            .fetchone()
-        )
-        return int(row[0]) if row else 0
-
     # Writing
 
     def commit(self, folded: Folded) -> None:
@@ -253,6 +162,8 @@ class Store:
             else:
                 generation.seq = folded.last
                 generation.state = folded.states.get(generation, generation.state)
+        if any(one.projection.derives and one.live for one, _, _ in folded.rows):
+            self._derive()
         self._tell()
 
     def _write(self, folded: Folded) -> None:
@@ -260,8 +171,8 @@ class Store:
         con.begin()
         try:
             for generation, table, rows in folded.rows:
-                if generation in folded.failed:
-                    continue
+                if generation in folded.failed or generation not in self.generations:
+                    continue  # one that was dropped while it was built has no table any more
                 try:
                     self._doors.insert(con, generation, table, rows)
                 except _WRONG_ROWS as error:
@@ -276,12 +187,16 @@ class Store:
 
     def _move(self, folded: Folded) -> None:
         moved = [one for one in folded.generations if one not in folded.failed]
-        if stateless := [str(one.id) for one in moved if one not in folded.states]:
+        states = {one: state for one, state in folded.states.items() if not isinstance(state, Parts)}
+        if stateless := [str(one.id) for one in moved if one not in states]:
             self._con.execute(
                 f"UPDATE morphogen.positions SET seq = {int(folded.last)} WHERE id IN ({', '.join(stateless)})"
             )
         for one, state in folded.states.items():
-            if one not in folded.failed:
+            if isinstance(state, Parts):
+                if one in moved and one in self.generations:
+                    self._write_parts(one, state)
+            elif one not in folded.failed:
                 self._con.execute(
                     "UPDATE morphogen.positions SET seq = ?, state = ? WHERE id = ?",
                     [folded.last, msgspec.msgpack.encode(state), one.id],
@@ -323,85 +238,34 @@ class Store:
                 self._replace_views()
             with contextlib.suppress(duckdb.Error):
                 self._con.execute("CHECKPOINT")  # gives the dropped tables' room back; a reader may put it off
+        self._derive()
         self._tell()
-
-    # Reading
-
-    def tables(self) -> list[str]:
-        """Return the names of all tables of live generations, hidden ones too."""
-        return [table for one in self.generations if one.live for table in one.projection.tables]
-
-    def views(self) -> list[str]:
-        """Return the names of everything that people may read."""
-        rows = (
-            self.cursor()
-            .execute(
-                "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal "
-                "AND NOT starts_with(view_name, '_') ORDER BY view_name"
-            )
-            .fetchall()
-        )
-        return [row[0] for row in rows]
-
-    def content_hash(self, table: str, upto: int | None = None) -> tuple[int, str]:
-        """Return the rows of a table or view, and a hash over them; as it stood at `upto` where that is given."""
-        with self.reading(upto) as con:
-            return content_hash(con, table)
-
-    def bucket_hashes(self, table: str, *, bucket: int = 4096, after: int = 0, upto: int | None = None) -> list[Bucket]:
-        """Return a hash for each range of `bucket` sequences in a table that has a column `seq`."""
-        with self.reading(upto) as con:
-            return bucket_hashes(con, table, bucket=bucket, after=after)
-
-    @contextlib.contextmanager
-    def reading(self, as_of: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor on which all public tables stand as they did at position `as_of`."""
-        con = self.cursor()
-        try:
-            if as_of is not None:
-                con.execute(f"SET VARIABLE as_of = {int(as_of)}")
-            yield con
-        finally:
-            con.close()
 
     # Opening
 
     def _prepare(self) -> None:
         try:
-            made = self._con.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'morphogen' AND table_name = 'store'"
-            ).fetchone()
-            others = self._con.execute("SELECT count(*) FROM duckdb_tables()").fetchone()
-            assert made is not None
-            assert others is not None
-            if made[0] == 0 and others[0]:
-                raise StoreDamaged(f"{self.path} is a DuckDB file, but no store of Morphogen: move it away")
             with self._transaction():
-                if made[0] == 0:
-                    self._con.execute(layout.META)
-                    self._con.execute("INSERT INTO morphogen.store VALUES (?, ?)", [layout.FORMAT, self.epoch])
-                self._check_identity()
-                self._reconcile()
+                claim(self._con, self.path, self.epoch)
+                self._con.execute(layout.PARTS)
+                self._reconcile(self.projections)
+                if any(projection.derives for projection in self.projections):
+                    own = self.projections
+                    self._reconcile(self._called_for())
+                    self._derived = self._called_for()  # by now it is known which of them are live
+                    self._fit(self._derived, set())
+                    self.projections = own + self._derived
                 self._replace_views()
         except duckdb.Error as error:
             raise translated(error, self.path) from error
 
-    def _check_identity(self) -> None:
-        row = self._con.execute("SELECT format, epoch FROM morphogen.store").fetchone()
-        if row is None:
-            raise StoreDamaged(f"{self.path} does not say which log it belongs to: {MEND}")
-        if row[0] != layout.FORMAT:
-            raise StoreDamaged(f"{self.path} has store format {row[0]}, this version writes {layout.FORMAT}: {MEND}")
-        if row[1] != self.epoch:
-            raise StoreDamaged(f"{self.path} was made from log {row[1]}, not from {self.epoch}: {MEND}")
-
-    def _reconcile(self) -> None:
+    def _reconcile(self, projections: Sequence[Projection]) -> None:
         rows = self._con.execute(
             "SELECT id, projection, signature, generation, seq, state, live FROM morphogen.positions "
             "ORDER BY generation"
         ).fetchall()
         fresh = not rows
-        for projection in self.projections:
+        for projection in projections:
             live: Generation | None = None
             building: Generation | None = None
             for key, name, signature, number, seq, state, is_live in rows:
@@ -409,7 +273,7 @@ class Store:
                     continue
                 one = Generation(key, projection, number, seq, is_live)
                 same = signature == projection.signature
-                one.state = projection.initial() if state is None else msgspec.msgpack.decode(state)
+                one.state = self._state(one, state)
                 one.outdated = not same
                 if is_live:
                     live = one
@@ -420,10 +284,90 @@ class Store:
                 else:
                     self._drop(one)
             if live is None and building is None:
-                self._begin(projection, live=fresh)
+                self._begin(projection, live=fresh or not projection.tables)
             elif live is not None and live.outdated and building is None:
                 self._begin(projection, live=False)
         self._con.execute("UPDATE morphogen.positions SET error = NULL")
+
+    def _state(self, one: Generation, stored: bytes | None) -> Any:
+        """Return the state of a generation as it was committed last."""
+        initial = one.projection.initial()
+        if isinstance(initial, Parts):
+            rows = self._con.execute("SELECT key, state FROM morphogen.parts WHERE id = ?", [one.id]).fetchall()
+            return Parts(dict(rows))
+        return initial if stored is None else msgspec.msgpack.decode(stored)
+
+    def _write_parts(self, one: Generation, state: Parts) -> None:
+        keys, values = list(state.written), list(state.written.values())
+        if keys:
+            self._con.execute("DELETE FROM morphogen.parts WHERE id = ? AND key IN (SELECT unnest(?))", [one.id, keys])
+            self._con.execute(
+                "INSERT INTO morphogen.parts SELECT ?, unnest(?::VARCHAR[]), unnest(?::BLOB[])", [one.id, keys, values]
+            )
+
+    # Projections that the log calls for
+
+    def _called_for(self) -> list[Projection]:
+        """Return the projections that rows of live ones call for."""
+        found: list[Projection] = []
+        live = {one.projection.name for one in self.generations if one.live}
+        for one in self.generations:
+            if one.live and not one.outdated and one.projection.derives:
+
+                def read(table: str, schema: str = one.schema) -> list[tuple[Any, ...]]:
+                    rows: list[tuple[Any, ...]] = self._con.execute(
+                        f"SELECT * FROM {schema}.{table} ORDER BY seq, idx"
+                    ).fetchall()
+                    return rows
+
+                found += one.projection.derive(read, live)
+        return found
+
+    def _derive(self) -> None:
+        """Take up what the log calls for, and let go of what it calls for no more; a fault there is no end of the rest."""
+        if not any(one.projection.derives for one in self.generations):
+            return
+        with self._writing:
+            found = self._called_for()
+            if [(one.signature, one.views) for one in found] == [(one.signature, one.views) for one in self._derived]:
+                return
+            kept, own = self._derived, [one for one in self.projections if one not in self._derived]
+            marks = [(one, one.projection, one.hidden, one.outdated) for one in self.generations]
+            try:
+                self._derived, self.projections = found, own + found
+                with self._transaction():
+                    self._fit(found, {one.name for one in kept} - {one.name for one in found})
+                    self._replace_views()
+            except (DeclarationError, duckdb.Error) as error:
+                self._derived, self.projections = kept, own + kept
+                for one, projection, hidden, outdated in marks:
+                    one.projection, one.hidden, one.outdated = projection, hidden, outdated
+                _log.error("what the log calls for cannot be made: %s", first_line(error))
+
+    def _fit(self, wanted: Sequence[Projection], gone: set[str]) -> None:
+        """Begin, go on with, or hide generations so that they are those of `wanted`."""
+        for one in [one for one in self.generations if one.projection.name in gone]:
+            one.hidden = True
+            if not one.live:
+                self._drop(one)
+        for projection in wanted:
+            known = [one for one in self.generations if one.projection.name == projection.name]
+            if not known:
+                self._reconcile([projection])
+                continue
+            fitting = [one for one in known if one.projection.signature == projection.signature]
+            for one in known:
+                one.hidden = False
+                one.outdated = one not in fitting
+                if one in fitting:
+                    one.projection = projection
+                elif not one.live:
+                    self._drop(one)
+            if not fitting:
+                self._begin(projection, live=False)
+            elif any(one.live for one in fitting):
+                for one in [one for one in fitting if not one.live]:
+                    self._drop(one)
 
     def _begin(self, projection: Projection, *, live: bool) -> Generation:
         row = self._con.execute(
@@ -432,15 +376,16 @@ class Store:
             [projection.name],
         ).fetchone()
         assert row is not None
-        one = Generation(row[0], projection, row[1], 0, live, projection.initial())
+        seq = 0 if projection.tables else self.front()  # views alone have nothing to be built from
+        one = Generation(row[0], projection, row[1], seq, live, projection.initial())
         try:
             self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
             self._con.execute(layout.create_generation(projection, one.number))
         except (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException) as error:
             raise DeclarationError(f"projection {projection.name!r}: {first_line(error)}") from error
         self._con.execute(
-            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, ?, 0, NULL, ?, NULL)",
-            [one.id, projection.name, projection.version, projection.signature, one.number, self.epoch, live],
+            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
+            [one.id, projection.name, projection.version, projection.signature, one.number, self.epoch, seq, live],
         )
         self.generations.append(one)
         return one
@@ -448,12 +393,13 @@ class Store:
     def _drop(self, one: Generation) -> None:
         self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
         self._con.execute("DELETE FROM morphogen.positions WHERE id = ?", [one.id])
+        self._con.execute("DELETE FROM morphogen.parts WHERE id = ?", [one.id])
         if one in self.generations:
             self.generations.remove(one)
 
     def _replace_views(self) -> None:
         """Make the public views those of the live generations; an outdated one keeps the views it had."""
-        live = [one for one in self.generations if one.live]
+        live = [one for one in self.generations if one.live and not one.hidden]
         outdated = {one.projection.name for one in live if one.outdated}
         wanted: Views = {name: view for name, view in stored_views(self._con).items() if view[0] in outdated}
         current = [one for one in live if not one.outdated]
@@ -477,12 +423,6 @@ class Store:
             with contextlib.suppress(duckdb.Error):
                 self._con.rollback()
             raise
-
-    def _tell(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-        for callback in list(self._listeners):
-            callback()
 
 
 def _tidy(sql: str) -> str:

@@ -1,0 +1,247 @@
+"""`know load`, `know drop`, `know loaded` and `know diff`: knowledge in the log, and what other knowledge would have said."""
+
+import asyncio
+import json
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import DIFFERENT, FAILED, settings_of
+from .bars import bar
+from .know import know
+
+if TYPE_CHECKING:
+    from morphogen.bus.settings import Settings
+    from morphogen.consumers.projections.facts.compare import Comparison, FactDifference
+    from morphogen.schemas import Event
+    from morphogen.schemas.knowledge.program import Program
+
+
+@know.command()
+def load(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A knowledge module, FILE.mk, or one of the library: std.training.")],
+    again: Annotated[bool, typer.Option("--again", help="Also where this very text is in force.")] = False,
+) -> None:
+    """Put a module into the log: from then on its cases are tables, and its facts are followed, on every machine."""
+    from morphogen.schemas.knowledge.program import load as read_program
+
+    program = read_program(file)
+    events = load_events(program, str(file))
+    if not events:
+        typer.echo(f"morphogen: {file} has no system, so there is nothing to follow: only systems are loaded", err=True)
+        raise typer.Exit(FAILED)
+    settings = settings_of(context)
+    known = {} if again else _in_force(settings)
+    fresh = [one for one in events if any(known.get(system) != one.sha256 for system in one.systems)]
+    last = emit_all(settings, fresh)
+    for one in events:
+        systems = ", ".join(one.systems)
+        said = f"loaded at message {last}" if one in fresh else "in force already, as it stands"
+        typer.echo(f"{systems}: {said}")
+
+
+@know.command()
+def drop(
+    context: typer.Context,
+    system: Annotated[str, typer.Argument(help="A system, as `know loaded` names it.")],
+    reason: Annotated[str, typer.Option(help="Why, for those who read the log.")] = "",
+) -> None:
+    """Follow a system no longer: its tables and views go, its items stay in the log."""
+    from morphogen.schemas import KnowledgeDropped
+    from morphogen.schemas.knowledge.diagnostics import did_you_mean
+
+    settings = settings_of(context)
+    known = _in_force(settings)
+    if system not in known:
+        advice = did_you_mean(system, list(known)) or (f"there are {', '.join(known)}" if known else "none is loaded")
+        typer.echo(f"morphogen: no system {system!r} is loaded; {advice}", err=True)
+        raise typer.Exit(FAILED)
+    last = emit_all(settings, [KnowledgeDropped(system=system, reason=reason)])
+    typer.echo(f"{system}: dropped at message {last}")
+
+
+@know.command()
+def loaded(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False
+) -> None:
+    """Show which systems are followed, from which text, and what of them cannot run."""
+    from morphogen.consumers.projections.sql.query import query
+
+    settings = settings_of(context)
+    rows = query(
+        "SELECT system, path, sha256, seq, loaded FROM knowledge WHERE in_force ORDER BY system",
+        wait=True,
+        settings=settings,
+    ).rows()
+    refused = query(
+        "SELECT system, fact, refused FROM knowledge_facts WHERE refused IS NOT NULL UNION ALL "
+        "SELECT system, name, refused FROM knowledge_rules WHERE refused IS NOT NULL", settings=settings,
+    ).rows()  # fmt: skip
+    advice = query(
+        "SELECT system, name, advice::VARCHAR FROM knowledge_rules WHERE NOT executable AND refused IS NULL",
+        settings=settings,
+    ).rows()
+    if as_json:
+        document = [
+            {
+                "system": system, "path": path, "sha256": sha256, "seq": seq, "loaded": str(when),
+                "refused": {name: why for owner, name, why in refused if owner == system},
+                "not_executable": {name: json.loads(text or "[]") for owner, name, text in advice if owner == system},
+            }
+            for system, path, sha256, seq, when in rows
+        ]  # fmt: skip
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    for system, path, sha256, seq, when in rows:
+        typer.echo(f"{system}  {path}  {sha256[:12]}  message {seq}, {str(when)[:19]}")
+        for owner, name, why in refused:
+            if owner == system:
+                typer.echo(f"  {name} cannot run: {why}")
+        for owner, name, text in advice:
+            if owner == system:
+                typer.echo(
+                    f"  {name} is advice, not executable: {'; '.join(json.loads(text or '[]')) or 'no condition'}"
+                )
+    if not rows:
+        typer.echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
+
+
+@know.command()
+def diff(
+    context: typer.Context,
+    old: Annotated[Path, typer.Argument(help="A module, FILE.mk.")],
+    new: Annotated[Path, typer.Argument(help="The same module, changed.")],
+    runs: Annotated[
+        list[str] | None, typer.Option("--runs", "-r", help="Only these runs; several with commas.")
+    ] = None,
+    shown: Annotated[int, typer.Option(min=0, help="First differing places that are shown of each fact.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
+) -> None:
+    """Show what a changed module would have said of the recorded past. Exit code 3 where anything would be different."""
+    from morphogen.consumers.projections.facts.compare import Comparing
+    from morphogen.schemas.knowledge.program import load as read_program
+
+    comparing = Comparing(read_program(old), read_program(new), runs=_split(runs), shown=shown)
+    asyncio.run(_replay(settings_of(context), comparing.feed))
+    result = comparing.result
+    if as_json:
+        document = {"differs": result.differs, "items": result.items, "facts": [_plain(one) for one in result.facts]}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        _print(result)
+    if result.differs:
+        raise typer.Exit(DIFFERENT)
+
+
+def load_events(program: "Program", path: str) -> list[Any]:
+    """Return what loading a module says: its text and, before it, those of the modules with systems that it uses."""
+    from morphogen.schemas import KnowledgeLoaded
+    from morphogen.schemas.knowledge.loading import library
+    from morphogen.schemas.knowledge.program import load_text
+
+    events = []
+    for target, module in program.used_modules.items():
+        systems = [system.name for system in module.systems]
+        if systems:
+            text = program.used[target]
+            used = load_text(text, target, used=program.used)
+            events.append(
+                KnowledgeLoaded(
+                    name=target, path=target, sha256=used.sha256, text=text, systems=systems, used=dict(used.used)
+                )
+            )
+    systems = [system.name for system in program.module.systems]
+    if systems:
+        events.append(
+            KnowledgeLoaded(
+                name=path if path in library() else Path(path).stem, path=path, sha256=program.sha256, text=program.text, systems=systems,
+                used=dict(program.used),
+            )
+        )  # fmt: skip
+    return events
+
+
+def emit_all(settings: "Settings", events: "list[Event]") -> int:
+    """Write events into the log, each in a message of its own; return the sequence of the last, 0 where there is none."""
+    from morphogen.bus.bus import Bus
+
+    if not events:
+        return 0
+    with Bus.open(settings) as bus:
+        return [bus.emit(event, msg_id=f"knowledge.{uuid.uuid4().hex}").seq for event in events][-1]
+
+
+def _in_force(settings: "Settings") -> dict[str, str]:
+    from morphogen.consumers.projections.sql.query import query
+
+    return dict(query("SELECT system, sha256 FROM knowledge WHERE in_force", wait=True, settings=settings).rows())
+
+
+def _split(runs: list[str] | None) -> list[str] | None:
+    if not runs:
+        return None
+    return [name for given in runs for name in given.split(",") if name]
+
+
+async def _replay(settings: "Settings", feed: Any) -> None:
+    """Give all batches of the past to `feed`."""
+    from morphogen.bus.connection import connect
+    from morphogen.bus.past import extent, past
+    from morphogen.bus.streams import ensure_streams
+    from morphogen.consumers.projections.fold.batch import Batch, Lane
+    from morphogen.replay.past_source import blobs_of
+
+    conn = await connect(settings, name="know diff")
+    try:
+        await ensure_streams(conn)
+        end = (await extent(conn, settings)).last
+        lanes: dict[Lane, int] = {}
+        resolve = blobs_of(conn)
+        with bar("replaying") as tell:
+            async for messages in past(conn, settings, upto=end):
+                batch = await asyncio.to_thread(Batch.read, messages, lanes=lanes, resolve=resolve)
+                await asyncio.to_thread(feed, batch)
+                batch.release()
+                tell(messages[-1].seq, end)
+    finally:
+        await conn.close()
+
+
+def _plain(one: "FactDifference") -> dict[str, Any]:
+    from morphogen.schemas import jsonable
+
+    found: dict[str, Any] = jsonable({**asdict(one), "differs": one.differs})
+    return found
+
+
+def _print(result: "Comparison") -> None:
+    for one in result.facts:
+        if one.reason:
+            typer.echo(f"{one.fact}: cannot run: {one.reason}")
+            continue
+        if one.status == "same":
+            continue
+        typer.echo(
+            f"{one.fact}: {one.status}; holds for {one.old_holds:,} of {one.old_items:,} items before and "
+            f"{one.new_holds:,} of {one.new_items:,} after, {one.changed_items:,} judged otherwise; "
+            f"{one.old_changes:,} changes before, {one.new_changes:,} after"
+        )
+        for place in one.first:
+            where = f"{place.seq}.{place.idx}" + (f".{place.part}" if place.part else "")
+            typer.echo(
+                f"  {where} {place.run}: {_said(place.old, place.old_values)} -> {_said(place.new, place.new_values)}"
+            )
+    same = sum(one.status == "same" for one in result.facts)
+    verdict = "something would have been different" if result.differs else "nothing would have been different"
+    typer.echo(f"{result.items:,} items, {len(result.facts)} facts, {same} of them unchanged: {verdict}")
+
+
+def _said(truth: bool | None, values: dict[str, Any]) -> str:
+    from morphogen.schemas import json_text
+
+    word = {True: "holds", False: "does not hold", None: "unknown"}[truth]
+    return f"{word} {json_text(values)}" if values else word

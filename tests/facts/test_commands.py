@@ -1,0 +1,92 @@
+"""`know load`, `know drop`, `know loaded`, `know diff` and `facts`, as people type them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from morphogen.bus.bus import Bus
+from morphogen.bus.settings import Settings
+from morphogen.cli.app import run
+from morphogen.consumers.projections.sql.query import SqlClient
+
+from .modules import MATMUL, perf
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Iterator[Settings]:
+    """Settings whose SQL client is closed before the broker is stopped."""
+    yield settings
+    SqlClient.shared(settings).close()
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    """The module as a file."""
+    path = tmp_path / "matmul.mk"
+    path.write_text(MATMUL)
+    return path
+
+
+def test_a_module_is_loaded_asked_and_dropped(
+    settings: Settings, module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["know", "load", str(module)]) == 0
+    assert "loaded at message 1" in capsys.readouterr().out
+    assert run(["know", "load", str(module)]) == 0
+    assert "in force already" in capsys.readouterr().out
+    with Bus.open(settings) as bus:
+        for number, tflops in enumerate((12.0, 9.0)):
+            bus.emit(perf(tflops), run="r", msg_id=f"item {number}")
+
+    assert run(["facts", "--json", "--run", "r", "--module", "MatMul"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["fact"], one["evidence"]["tflops"], one["place"]) for one in found] == [
+        ("is_slow", 9.0, [3, 0, 0]), ("regresses", 9.0, [3, 0, 0]),
+    ]  # fmt: skip
+    assert run(["facts"]) == 0
+    assert "is_slow" in capsys.readouterr().out
+    assert run(["know", "loaded"]) == 0
+    assert "Think is advice, not executable: it feels slow" in capsys.readouterr().out
+    assert run(["know", "drop", "MatMull"]) == 1
+    assert "did you mean" in capsys.readouterr().err
+    assert run(["know", "drop", "MatMul"]) == 0
+    assert run(["facts"]) == 0
+    assert "no knowledge is loaded" in capsys.readouterr().err
+
+
+def test_a_changed_fact_shows_what_would_have_been_different(
+    settings: Settings, module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tmp_path / "changed.mk"
+    changed.write_text(MATMUL.replace("SLOW = 10.0", "SLOW = 8.5"))
+    with Bus.open(settings) as bus:
+        for number, tflops in enumerate((12.0, 9.0, 8.0, 9.0)):
+            bus.emit(perf(tflops), run="r" if number < 3 else "other", msg_id=f"item {number}")
+
+    assert run(["know", "diff", str(module), str(module)]) == 0
+    assert "nothing would have been different" in capsys.readouterr().out
+    assert run(["know", "diff", str(module), str(changed), "--runs", "r", "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+
+    (fact,) = [one for one in document["facts"] if one["status"] != "same"]
+    assert (fact["fact"], fact["old_holds"], fact["new_holds"], fact["changed_items"]) == ("MatMul.is_slow", 2, 1, 1)
+    assert (fact["old_changes"], fact["new_changes"]) == (1, 1)
+    (place,) = fact["first"]
+    assert (place["seq"], place["run"], place["old"], place["new"]) == (2, "r", True, False)
+    assert place["old_values"] == {"tflops": 9.0, "bound": "mem"}
+
+
+def test_what_cannot_be_loaded_is_one_line(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "task.mk"
+    task.write_text('task T { step s: tool.run { cmd: "true" } }\n')
+
+    assert run(["know", "load", str(tmp_path / "none.mk")]) == 1
+    assert run(["know", "load", str(task)]) == 1
+
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert "has no system" in lines[1]

@@ -1,0 +1,239 @@
+"""A module in the log becomes tables, views and changes of facts, like any other projection."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from morphogen.consumers.projections import Store
+from morphogen.schemas import KnowledgeDropped, LayerHealth, Metrics, Names
+from morphogen.schemas.knowledge.cases import make_item
+
+from ..projections.conftest import Log
+from .modules import MATMUL, loaded, perf, program
+
+OpenStore = Callable[..., Store]
+CatchUp = Callable[..., int]
+Ask = Callable[..., list[Any]]
+
+
+def health(*norms: float, layers: tuple[str, ...] = ("fc1", "fc2")) -> LayerHealth:
+    return LayerHealth(layers=Names(layers), grad_norm=np.array(norms, np.float32))
+
+
+def test_items_lie_in_the_table_of_their_case_and_facts_are_views_over_it(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(12.0), perf(9.0), perf(float("nan")), perf(8.0, origin="simulated"), step=3)
+    store = open_store()
+
+    catch_up(store, log)
+
+    assert ask(store, "SELECT tflops, bound, origin FROM trace_mat_mul_performance WHERE idx <> 2") == [
+        (12.0, "mem", "measured"), (9.0, "mem", "measured"), (8.0, "mem", "simulated"),
+    ]  # fmt: skip
+    assert ask(store, "SELECT idx, truth, holds FROM fact_mat_mul_is_slow ORDER BY idx") == [
+        (0, False, False), (1, True, True), (2, None, False),
+    ]  # fmt: skip
+    assert ask(store, "SELECT idx, fact, holds, first FROM facts WHERE fact = 'is_slow' ORDER BY idx") == [
+        (0, "is_slow", False, True), (1, "is_slow", True, False), (2, "is_slow", False, False),
+    ]  # fmt: skip
+
+
+def test_the_changes_that_the_stream_found_are_those_that_the_views_show(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    rng = np.random.default_rng(5)
+    for _ in range(12):
+        run = str(rng.choice(["one", "two"]))
+        log.write(
+            *(
+                perf(float(v), step_name=str(s))
+                for v, s in zip(rng.integers(5, 15, 4), rng.choice(["a", "b"], 4), strict=True)
+            ),
+            run=run,
+        )
+        log.write(health(*rng.choice([1e-4, 1.0, np.nan], 2)), run=run, rank=int(rng.integers(0, 2)))
+        log.write(Metrics(values={"loss": float(rng.integers(1, 9))}), Metrics(values={"other": 1.0}), run=run)
+    store = open_store()
+    catch_up(store, log, batch_bytes=1)
+
+    for fact, key in (
+        ("is_slow", "run"), ("regresses", "run, step_name"), ("vanishing", "run, layer, rank_"), ("diverges", "run"),
+    ):  # fmt: skip
+        expected = ask(
+            store,
+            f"SELECT seq, idx, part, holds FROM (SELECT *, lag(holds) OVER (PARTITION BY {key} ORDER BY seq, idx, part) AS "
+            f"before FROM fact_mat_mul_{fact}) WHERE holds IS DISTINCT FROM before ORDER BY ALL",
+        )
+        found = ask(store, f"SELECT seq, idx, part, holds FROM facts WHERE fact = '{fact}' ORDER BY ALL")
+        assert found == expected
+        assert len(found) > 2
+
+
+def test_a_change_says_which_values_made_it_so_and_whose(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    seq = log.write(health(1.0, 1e-5), run="r", step=7, rank=1)
+    store = open_store()
+    catch_up(store, log)
+
+    ((key, evidence, event, since),) = ask(
+        store, "SELECT key, evidence, event, seq FROM facts_now WHERE fact = 'vanishing' AND holds"
+    )
+
+    assert json.loads(key) == {"layer": "fc2", "rank": 1}
+    assert json.loads(evidence) == {"max(grad_norm) over last 2 per layer, rank": float(np.float32(1e-5))}
+    assert (event, since) == ("aaaaaaaaaaaaaaaa.health.1", seq)
+
+
+def test_rules_fire_where_their_conditions_come_to_hold_also_over_several_cases(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0), perf(9.5), perf(11.0))
+    wrong = make_item(program(), "Correctness", {"passed": False, "max_error": 1.0})
+    log.write(wrong)
+    log.write(perf(8.0))
+    store = open_store()
+    catch_up(store, log)
+
+    fired = ask(store, "SELECT kind, name, seq, idx FROM rules_fired ORDER BY ALL")
+
+    assert fired == [
+        ("hint", "Auto", 2, 0), ("hint", "Auto", 4, 0), ("rule", "Both", 4, 0), ("rule", "Fuse", 2, 0), ("rule", "Fuse", 4, 0),
+    ]  # fmt: skip
+    assert ask(store, "SELECT name, executable, advice::VARCHAR FROM knowledge_rules ORDER BY ALL") == [
+        ("Auto", True, None), ("Both", True, None), ("Fuse", True, None), ("Think", False, '["it feels slow"]'),
+    ]  # fmt: skip
+
+
+def test_a_newer_text_takes_the_place_of_the_older_and_is_applied_to_the_whole_past(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0), perf(12.0))
+    store = open_store()
+    catch_up(store, log)
+    assert ask(store, "SELECT count(*) FROM fact_mat_mul_is_slow WHERE holds") == [(1,)]
+
+    log.write(loaded(MATMUL.replace("SLOW = 10.0", "SLOW = 20.0")))
+    log.write(perf(13.0))
+    catch_up(store, log)
+
+    assert ask(store, "SELECT count(*) FROM fact_mat_mul_is_slow WHERE holds") == [(3,)]
+    assert ask(store, "SELECT seq, idx, holds FROM facts WHERE fact = 'is_slow'") == [(2, 0, True)]
+
+
+def test_a_case_with_other_fields_gets_a_new_table_and_keeps_what_still_fits(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0))
+    newer = MATMUL.replace("speedup: float?", "speedup: float?, watts: float?")
+    store = open_store()
+    catch_up(store, log)
+    log.write(loaded(newer))
+    log.write(perf(7.0, text=newer))
+    catch_up(store, log)
+
+    assert ask(store, "SELECT tflops, watts FROM trace_mat_mul_performance ORDER BY seq") == [(9.0, None), (7.0, None)]
+
+
+def test_a_dropped_system_is_seen_no_more_and_comes_back_whole(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    log.write(KnowledgeDropped(system="MatMul"))
+    log.write(perf(8.0))
+    catch_up(store, log)
+    assert "trace_mat_mul_performance" not in store.views()
+    assert ask(store, "SELECT count(*) FROM facts") == [(0,)]
+
+    log.write(loaded())
+    log.write(perf(7.0))
+    catch_up(store, log)
+
+    assert ask(store, "SELECT tflops FROM trace_mat_mul_performance ORDER BY seq") == [(9.0,), (8.0,), (7.0,)]
+    assert ask(store, "SELECT seq, holds FROM facts WHERE fact = 'is_slow'") == [(2, True)]
+
+
+def test_a_store_that_is_opened_again_goes_on_where_it_was(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, fresh: Callable[[], Log]
+) -> None:
+    log.write(loaded())
+    values = [9.0, 12.0, 11.0, 8.0, 13.0, 9.0, 10.0, 14.0]
+    store = open_store()
+    for value in values:
+        log.write(perf(value), health(value, 1 / value**9))
+        catch_up(store, log)
+        store.close()
+        store = open_store()
+    other = open_store("other")
+    catch_up(other, log)
+
+    for table in ("facts", "rules_fired", "trace_mat_mul_performance", "trace_mat_mul_layer"):
+        assert store.content_hash(table) == other.content_hash(table)
+    for upto in range(2, len(log.messages), 3):
+        assert store.content_hash("facts", upto) == other.content_hash("facts", upto)
+
+
+def test_an_event_that_is_not_as_declared_is_rejected_with_the_reason_and_stays_in_events(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(
+        ("trace.mat_mul.performance", 1, {"step_name": "a", "tflops": "fast", "bound": "mem"}),
+        ("trace.mat_mul.performance", 1, {"step_name": "a", "tflops": 1.0, "bound": "neither"}),
+        ("trace.mat_mul.performance", 1, {"tflops": 1.0, "bound": "mem"}),
+        ("trace.mat_mul.performance", 1, {"step_name": "a", "tflops": 1.0, "bound": "mem", "origin": "guessed"}),
+        ("trace.mat_mul.performance", 1, {"step_name": "a", "tflops": 3, "bound": "mem", "more": [1]}),
+        ("trace.mat_mul.performance", 1, [1, 2]),
+    )
+    store = open_store()
+    catch_up(store, log)
+
+    assert ask(store, "SELECT idx, tflops FROM trace_mat_mul_performance") == [(4, 3.0)]
+    assert [idx for (idx,) in ask(store, "SELECT idx FROM trace_rejected ORDER BY idx")] == [0, 1, 2, 3, 5]
+    assert ask(store, "SELECT count(*) FROM events WHERE type = 'trace.mat_mul.performance'") == [(6,)]
+
+
+def test_a_text_that_is_not_understood_is_one_warning_and_stops_nothing(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any
+) -> None:
+    log.write(loaded("system Broken { this is no module", systems=["Broken"]))
+    log.write(loaded())
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    store.close()
+    store = open_store()
+
+    assert ask(store, "SELECT count(*) FROM fact_mat_mul_is_slow") == [(1,)]
+    assert [one.message.count("Broken") for one in caplog.records if "left out" in one.message] == [1]
+
+
+def test_facts_are_there_to_be_asked_before_any_module_is_loaded(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    store = open_store()
+    log.write(Metrics(values={"loss": 1.0}))
+    catch_up(store, log)
+
+    for view in (
+        "facts",
+        "facts_now",
+        "rules_fired",
+        "knowledge",
+        "knowledge_facts",
+        "knowledge_rules",
+        "trace_rejected",
+    ):
+        assert ask(store, f"SELECT * FROM {view}") == []
