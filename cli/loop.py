@@ -141,15 +141,14 @@ def list_runs(
         for state in states:
             typer.echo(json_text(summary(state)))
         return
-    table = Table("run", "loop", "kind", "status", "steps", "started", "reason", show_edge=False, header_style="bold")
+    table = Table(show_edge=False, header_style="bold")
+    table.add_column("run", overflow="fold", min_width=min(28, max((len(state.run) for state in states), default=3)))
+    for name in ("loop", "kind", "status", "steps", "started", "reason"):
+        table.add_column(name, overflow="fold")
     for state in states:
-        table.add_row(
-            *(
-                escape(str(one))
-                for one in (state.run, state.loop, state.kind, state.status, state.steps, moment(state.started))
-            ),
-            escape(state.reason),
-        )
+        status = "planned" if state.status == "done" and not state.live else state.status  # nothing was done
+        told = (state.run, state.loop, state.kind, status, state.steps, moment(state.started), state.reason)
+        table.add_row(*(escape(str(one)) for one in told))
     Console().print(table if states else "no loops", markup=False)
 
 

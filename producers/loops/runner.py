@@ -253,9 +253,11 @@ def run_loop(live: Live, loop: AnyLoop, began: int, *, say: Callable[[str], None
 
             serve(live, loop, interpreter)
             return ended(journal.state)
-        interpreter.steps(loop.steps)
+        before, after = _around_sweep(loop)
+        interpreter.steps(before)
         if isinstance(loop, EngineeringLoop):
             interpreter.step(_sweep(loop))
+            interpreter.steps(after)
         live.hold("end")
         _build(live)
         verdict = journal.state.verdict or judge(live, actions, *_criteria(loop))
@@ -307,6 +309,15 @@ def _build(live: Live) -> None:
 
 def _criteria(loop: AnyLoop) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return (loop.evaluation, loop.success) if isinstance(loop, Task | AgentLoop) else ((), ())
+
+
+def _around_sweep(loop: "Task | AgentLoop | EngineeringLoop") -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """Return the steps before and after the sweep, which is where `measure` is written."""
+    if not isinstance(loop, EngineeringLoop) or loop.measure is None:
+        return loop.steps, ()
+    place = loop.measure.span.start
+    late = tuple(one for one in loop.steps if one.span.start > place)
+    return tuple(one for one in loop.steps if one.span.start <= place), late
 
 
 def _sweep(loop: EngineeringLoop) -> Step:

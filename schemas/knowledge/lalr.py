@@ -179,7 +179,7 @@ def run(
             state = action  # type: ignore[assignment]
             place += 1
             kind = types[place] if kind != END else END
-        elif (soft := SOFT.get(kind)) is not None and soft in rows[state]:
+        elif (soft := SOFT.get(kind)) is not None and (soft in rows[state] or SOFT.get(soft) in rows[state]):
             kind = soft
         elif kind == END and len(states) == 2:
             return values[0], errors

@@ -73,13 +73,13 @@ _MARKS = {
 } | dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), "COMPARE")
 
 _KEYWORDS = {word: word.upper() for word in KEYWORDS}
-SOFT = dict.fromkeys(_KEYWORDS.values(), "NAME") | {"RETURN_NOTHING": "NAME", "SUCCESS": "KEY"}
+SOFT = dict.fromkeys(_KEYWORDS.values(), "NAME") | {"RETURN_NOTHING": "RETURN", "SUCCESS": "KEY"}
 CLOSER = {"LBRACE": "RBRACE", "LPAR": "RPAR", "LSQB": "RSQB"}
 
 _NAMES_AFTER = re.compile(r"\s*(?:=(?!=)|\.)")
 _BLANK = re.compile(r"(?:\s++|//[^\n]*|\#[^\n]*|/\*(?:[^*]++|\*(?!/))*+\*/)*+")
 _STATEMENT = re.compile(r"(?:if|for|emit|return)\b(?!\s*[=.])")
-_ACTION_OR_ASSIGNMENT = re.compile(rf"{_WORD}(?:\s*\.\s*{_WORD})*\s*(?:=(?!=)|\{{)")
+_ACTION_OR_ASSIGNMENT = re.compile(rf"(?!not\b){_WORD}(?:\s*\.\s*{_WORD})*\s*(?:=(?!=)|\{{)")
 _CASE_AFTER = re.compile(rf"[ \t]*({_WORD})(?!\w|\s*(?::|=(?!=)))")
 _SECOND_GROUP = re.compile(rf"\s*(?!(?:parameter|step|check|state)\s+\w){_WORD}(?!\w|\s*(?:[:(\[.]|=(?!=)))")
 

@@ -151,6 +151,14 @@ def test_statements_act_emit_assign_branch_loop_and_return() -> None:
     assert found[7:] == (t.Return(), t.Assign("z", t.Literal(2)), t.Return(t.Name("z")))
 
 
+def test_a_returned_value_may_stand_on_the_next_line() -> None:
+    assert system("function f(a: int) { return // why\n not { b: a } }").functions[0].body == t.Unary(
+        "not", t.MapExpr((t.Property("b", t.Name("a")),))
+    )
+    assert system("function f(a: int) { return\n if }").functions[0].body == t.Name("if")
+    assert statements("return\n x == 3") == (t.Return(t.Binary("==", t.Name("x"), t.Literal(3))),)
+
+
 def test_knowledge_holds_facts_rules_hints_and_invariants_with_bare_and_quoted_names() -> None:
     found = system(
         """knowledge {

@@ -154,8 +154,7 @@ def broken(name: str) -> None:
 
 
 SCENARIOS = {
-    each.__name__: each
-    for each in (healthy, vanishing, exploding, dead, plateau, divergence, leak, stall, broken)
+    each.__name__: each for each in (healthy, vanishing, exploding, dead, plateau, divergence, leak, stall, broken)
 }
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ system Numbers {
 def test_it_counts_nan_and_infinities_of_all_names_and_a_number_of_that_name_wins(
     log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
 ) -> None:
-    log.write(KnowledgeLoaded(name="numbers", path="n.mk", sha256=load_text(MODULE).sha256, text=MODULE, systems=["Numbers"]))
+    log.write(
+        KnowledgeLoaded(name="numbers", path="n.mk", sha256=load_text(MODULE).sha256, text=MODULE, systems=["Numbers"])
+    )
     for values in (
         {"loss": 1.0, "lr": 0.1}, {"loss": NAN, "lr": INF, "acc": -INF}, {"acc": NAN}, {"lr": 0.1}, {"loss": 1, "nonfinite": 7},
         {"lr": NAN}, {"loss": INF, "nonfinite": NAN},

@@ -123,9 +123,11 @@ class Loops:
                 f"`{loop.name}` measures nothing",
                 hint="write `measure { cmd: ... metric: ... objective: maximize }`",
             )
-        flow.sure.update(dict.fromkeys(_RESULT, ANY))
         self._unique_steps(loop.steps, loop.name)
-        flow.steps(loop.steps)
+        place = loop.measure.span.start if loop.measure is not None else 0
+        flow.steps(tuple(one for one in loop.steps if one.span.start <= place))
+        flow.sure.update(dict.fromkeys(_RESULT, ANY))
+        flow.steps(tuple(one for one in loop.steps if one.span.start > place))
         self._properties(loop.properties, flow.here())
         self._unread(loop.steps, (loop.measure, loop.properties), flow)
         self._unused_parameters(loop)

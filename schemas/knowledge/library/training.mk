@@ -38,10 +38,10 @@ system Training {
         }
     }
 
-    // What a loss gains or loses if it follows its line for as long again as the run has lasted, with two standard
-    // errors of that line. `length` is of the window that `slope` and `noise` come from, `count` is of the run.
+    // What a loss gains or loses if it follows its line for as long again as the run has lasted, at least 500 values,
+    // with two standard errors of that line. `length` is of the window that `slope` and `noise` come from.
     function reach(slope: float, noise: float, length: float, count: float) -> float {
-        return (abs(slope) * length + 2 * sqrt(12 / length) * noise) * count / length
+        return (abs(slope) * length + 2 * sqrt(12 / length) * noise) * max(count, 500) / length
     }
 
     // Whether memory climbs by more than a twentieth along a line that explains 80% of its variance (a line explains
@@ -54,7 +54,7 @@ system Training {
         // A millionth of what other layers get, relative to the weights. Exactly nothing is dead, not vanishing.
         fact vanishing_gradients(t: Signal.Layer) {
             return count(t.grad_norm) over last 50 per layer, rank >= 50
-                && p50(t.grad_norm) over last 50 per layer, rank > 0
+                && min(t.grad_norm) over last 50 per layer, rank > 0
                 && p50(t.grad_norm / t.weight_norm) over last 50 per layer, rank < 1e-6 * max(
                 t.grad_norm / t.weight_norm,
             ) over last 1000 per rank
@@ -74,10 +74,10 @@ system Training {
             return max(t.nonfinite) over last 10 per rank > 0
         }
 
-        // More than half of a layer's units without any gradient in every one of fifty batches.
+        // More than three fifths of a layer's units without any gradient in every one of fifty batches.
         fact dead_units(t: Signal.Layer) {
             return count(t.dead_share) over last 50 per layer, rank >= 50
-                && min(t.dead_share) over last 50 per layer, rank > 0.5
+                && min(t.dead_share) over last 50 per layer, rank > 0.6
         }
 
         // As long a run again would move the loss by less than a twentieth, by its last 200 or 2000 values.
