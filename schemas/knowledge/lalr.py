@@ -107,7 +107,7 @@ def grammar() -> Grammar:
                 rows[state][symbol] = rules.get(argument) or rules.setdefault(argument, _alternative(argument))
             else:
                 symbols[argument] = symbol
-                (rows if symbol.isupper() else gotos)[state][symbol] = argument  # type: ignore[index]
+                (rows if symbol.isupper() else gotos)[state][symbol] = argument
     return Grammar(tuple(rows), tuple(gotos), dict(table.start_states), tuple(symbols))
 
 
@@ -154,7 +154,7 @@ def run(
     while True:
         action = rows[state].get(kind)
         if action.__class__ is tuple:
-            build, count, rule = action  # type: ignore[misc]
+            build, count, rule = action
             if build is None:  # only after the kind of the next token has changed; see _settle
                 state = states[-1] = tables.gotos[states[-2]][rule]
                 continue
