@@ -288,7 +288,7 @@ def _drop_item(
         depth += 1 if kind in CLOSER else -1 if kind in _CLOSERS else 0
         stop += 1
     for column, new in ((types, "ERROR"), (tokens.starts, tokens.starts[place]), (tokens.ends, tokens.starts[place])):
-        column[place:stop] = [new]  # type: ignore[index, list-item]
+        column[place:stop] = [new]  # type: ignore[list-item]
 
 
 def _open_brackets(types: list[str], values: list[Any]) -> int:
