@@ -10,12 +10,14 @@ holds, by group, over the view that the fact is compiled to, over a table of ten
 
 # ruff: noqa: E402  numpy must find these settings when it is imported
 import argparse
+import json
 import os
 import platform
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -183,6 +185,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     program = load_text(MODULE, "bench.mk")
     items = trace(options.items)
@@ -193,15 +196,18 @@ def main() -> None:
     own = time.process_time
     seconds = timed(lambda: stream(program, items), options.rounds, own)
     rate = options.items / seconds
+    figures: dict[str, Any] = {"stream_items_s": rate}
     print(f"stream, 20 facts, columns in          {rate:12,.0f} items/s")
     some = min(options.items, 200_000)
     messages = log(program, items, some)
     seconds = timed(lambda: from_log(program, messages), options.rounds, own)
+    figures["from_log_items_s"] = some / seconds
     print(f"stream, 20 facts, bytes of the log in {some / seconds:12,.0f} items/s")
     few = items.take(slice(0, min(options.items, 200_000)))
     seconds = timed(lambda: loop(few), options.rounds, own)
     naive = len(few) / seconds
     print(f"loop in Python, 3 facts               {naive:12,.0f} items/s; {naive * 3 / 20:,.0f} scaled to 20 facts")
+    figures["loop_items_s"] = naive * 3 / 20
     print(f"stream over loop                      {rate / (naive * 3 / 20):12,.0f} times")
     con = table(options.rows)
     relation = relation_of(program.case("Step"))
@@ -225,9 +231,12 @@ def main() -> None:
         assert sorted(con.execute(ours_sql).fetchall()) == sorted(con.execute(plain).fetchall())
         ours = timed(lambda sql=ours_sql: con.execute(sql).fetchall(), options.rounds)  # type: ignore[misc]
         hand = timed(lambda sql=plain: con.execute(sql).fetchall(), options.rounds)  # type: ignore[misc]
+        figures[name] = {"rows": rows, "view_ms": ours * 1e3, "by_hand_ms": hand * 1e3}
         print(
             f"  {name:10} {rows:12,} rows: view {ours * 1e3:8.0f} ms, by hand {hand * 1e3:8.0f} ms, ratio {ours / hand:.2f}"
         )
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from .app import app, settings_of
 
@@ -62,24 +59,18 @@ def _where(run: str | None, module: str | None) -> tuple[str, list[Any]]:
 
 
 def _show(rows: list[tuple[Any, ...]]) -> None:
-    table = Table(show_edge=False, header_style="bold")
-    for name in ("system", "fact", "run", "key", "holds", "since", "step", "place", "evidence"):
-        table.add_column(name, overflow="fold")
     for system, fact, run, key, holds, evidence, since, seq, idx, part, step, _ in rows:
         place = f"{seq}.{idx}" + (f".{part}" if part else "")
-        values = (
-            system,
-            fact,
-            run,
-            _pairs(key),
-            "yes" if holds else "no",
-            str(since)[:23],
-            step,
-            place,
-            _pairs(evidence),
+        subject = ", ".join(part for part in (f"run {run}", _pairs(key)) if part)
+        word = "holds" if holds else "does not hold"
+        when = (
+            ""
+            if since is None
+            else f" since {str(since)[:19]}, {'' if step is None else f'step {step}, '}place {place}"
         )
-        table.add_row(*(escape("" if value is None else str(value)) for value in values))
-    Console().print(table)
+        typer.echo(f"{system}.{fact}  {subject}: {word}{when}")
+        for name, value in json.loads(evidence or "{}").items():
+            typer.echo(f"    {name} = {_short(value)}")
 
 
 def _pairs(text: str | None) -> str:

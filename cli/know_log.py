@@ -23,25 +23,32 @@ if TYPE_CHECKING:
 @know.command()
 def load(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A knowledge module, FILE.mk, or one of the library: std.training.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Knowledge modules, FILE.mk, or of the library: std.training.", metavar="FILE..."),
+    ],
     again: Annotated[bool, typer.Option("--again", help="Also where this very text is in force.")] = False,
 ) -> None:
-    """Put a module into the log: from then on its cases are tables, and its facts are followed, on every machine."""
+    """Put modules into the log: from then on their cases are tables, and their facts are followed, on every machine."""
     from morphogen.schemas.knowledge.program import load as read_program
 
-    program = read_program(file)
-    events = load_events(program, str(file))
-    if not events:
-        typer.echo(f"morphogen: {file} has no system, so there is nothing to follow: only systems are loaded", err=True)
-        raise typer.Exit(FAILED)
+    events: list[Any] = []
+    for file in files:
+        made = load_events(read_program(file), str(file))
+        if not made:
+            typer.echo(
+                f"morphogen: {file} has no system, so there is nothing to follow: only systems are loaded", err=True
+            )
+            raise typer.Exit(FAILED)
+        events += [one for one in made if one not in events]
     settings = settings_of(context)
     known = {} if again else _in_force(settings)
     fresh = [one for one in events if any(known.get(system) != one.sha256 for system in one.systems)]
-    last = emit_all(settings, fresh)
+    places = dict(zip(map(id, fresh), emit_all(settings, fresh), strict=True))
     for one in events:
-        systems = ", ".join(one.systems)
-        said = f"loaded at message {last}" if one in fresh else "in force already, as it stands"
-        typer.echo(f"{systems}: {said}")
+        place = places.get(id(one))
+        said = "in force already, as it stands" if place is None else f"loaded at message {place}"
+        typer.echo(f"{', '.join(one.systems)}: {said}")
 
 
 @know.command()
@@ -60,8 +67,29 @@ def drop(
         advice = did_you_mean(system, list(known)) or (f"there are {', '.join(known)}" if known else "none is loaded")
         typer.echo(f"morphogen: no system {system!r} is loaded; {advice}", err=True)
         raise typer.Exit(FAILED)
-    last = emit_all(settings, [KnowledgeDropped(system=system, reason=reason)])
+    if users := _users_of(settings, system):
+        typer.echo(f"morphogen: {', '.join(users)} stands on {system!r}: drop that first", err=True)
+        raise typer.Exit(FAILED)
+    (last,) = emit_all(settings, [KnowledgeDropped(system=system, reason=reason)])
     typer.echo(f"{system}: dropped at message {last}")
+
+
+def _users_of(settings: "Settings", system: str) -> list[str]:
+    """Return the loaded systems whose module uses the one that declares `system`."""
+    from morphogen.consumers.projections.sql.query import query
+    from morphogen.schemas.knowledge.parse import parse
+
+    rows = query(
+        "SELECT k.system, e.body::JSON::VARCHAR FROM knowledge k JOIN events e USING (seq, idx) "
+        "WHERE k.in_force AND e.type = 'knowledge.loaded' ORDER BY k.system", settings=settings,
+    ).rows()  # fmt: skip
+    users = []
+    for user, body in rows:
+        loaded = json.loads(body)
+        used = (parse(text).module.systems for text in loaded["used"].values())
+        if system not in loaded["systems"] and any(one.name == system for systems in used for one in systems):
+            users.append(user)
+    return users
 
 
 @know.command()
@@ -165,14 +193,14 @@ def load_events(program: "Program", path: str) -> list[Any]:
     return events
 
 
-def emit_all(settings: "Settings", events: "list[Event]") -> int:
-    """Write events into the log, each in a message of its own; return the sequence of the last, 0 where there is none."""
+def emit_all(settings: "Settings", events: "list[Event]") -> list[int]:
+    """Write events into the log, each in a message of its own; return the sequences."""
     from morphogen.bus.bus import Bus
 
     if not events:
-        return 0
+        return []
     with Bus.open(settings) as bus:
-        return [bus.emit(event, msg_id=f"knowledge.{uuid.uuid4().hex}").seq for event in events][-1]
+        return [bus.emit(event, msg_id=f"knowledge.{uuid.uuid4().hex}").seq for event in events]
 
 
 def _in_force(settings: "Settings") -> dict[str, str]:

@@ -56,6 +56,21 @@ def test_a_module_is_loaded_asked_and_dropped(
     assert "no knowledge is loaded" in capsys.readouterr().err
 
 
+def test_several_modules_load_at_once_and_one_that_others_stand_on_is_not_dropped(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "base.mk").write_text("system Ground { trace_schema { variant T { case Beat { x: float } } } }")
+    upper = 'use "base.mk" system Upper { knowledge { fact high(t: Ground.Beat) { return t.x > 1 } } }'
+    (tmp_path / "upper.mk").write_text(upper)
+
+    assert run(["know", "load", str(tmp_path / "base.mk"), str(tmp_path / "upper.mk")]) == 0
+    assert "Ground: loaded at message 1" in capsys.readouterr().out
+    assert run(["know", "drop", "Ground"]) == 1
+    assert "Upper stands on 'Ground': drop that first" in capsys.readouterr().err
+    assert run(["know", "drop", "Upper"]) == 0
+    assert run(["know", "drop", "Ground"]) == 0
+
+
 def test_a_changed_fact_shows_what_would_have_been_different(
     settings: Settings, module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
