@@ -281,6 +281,19 @@ def _exit(ended: "Ended") -> None:
         return
     metrics = "" if verdict is None else "".join(f", {one} {value:g}" for one, value in verdict.metrics.items())
     typer.echo(f"done: {ended.run}, {ended.steps} steps{metrics}")
+    if ended.swept:
+        typer.echo(_found(ended.swept))
+
+
+def _found(swept: "dict[str, Any]") -> str:
+    """Return what a sweep found, in a line."""
+    trials = f"{swept.get('trials', 0)} trials"
+    best = swept.get("best")
+    if best is None:
+        return f"none of {trials} is any good: {swept.get('failed', 0)} failed, {swept.get('rejected', 0)} rejected"
+    speedup = swept.get("speedup")
+    gain = "" if speedup is None else f", {speedup:.3g}x the baseline"
+    return f"best of {trials}: {swept['metric']:.6g}{gain} with {', '.join(f'{name}={value}' for name, value in best.items())}"
 
 
 def _said(text: str | None, file: Path | None, waiting: "Waiting") -> str:

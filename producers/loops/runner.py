@@ -100,6 +100,8 @@ class Ended:
     waiting: Waiting | None = None
     verdict: LoopVerdict | None = None
     steps: int = 0
+    swept: dict[str, Any] | None = None
+    """What a sweep found: `best`, `metric`, `speedup`, `trials`, ... as its later steps see it."""
 
 
 def start(
@@ -203,7 +205,9 @@ def resume(
 
 def ended(state: State) -> Ended:
     """Return how a run stands, in the form in which a process leaves it."""
-    return Ended(state.run, state.status, state.reason, state.waiting, state.verdict, state.steps)
+    result = state.variables.get("result") if state.kind == _KINDS[EngineeringLoop] else None
+    swept = result if isinstance(result, dict) else None
+    return Ended(state.run, state.status, state.reason, state.waiting, state.verdict, state.steps, swept)
 
 
 def _drive(

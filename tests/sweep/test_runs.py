@@ -367,3 +367,29 @@ def test_an_agent_sweeps_as_one_of_its_steps(runs: Runs) -> None:
     assert ended.status == "done", ended.reason
     assert (runs.folder / "best.txt").read_text() == "3 3 2"
     assert {one.sweep for one in runs.trials()} == {"Tune", "Tune@fine"}
+
+
+def test_steps_stand_around_the_sweep_and_the_command_says_what_it_found(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "around.mk"
+    program.write_text("""
+    system Around {
+      trace_schema { variant T { case Seen { score: float } } }
+      engineering_loop Tune {
+        step before: tool.write { path: "order.txt", content: "before\\n" }
+        parameter A: [1, 2, 3]
+        measure {
+          cmd: ["sh", "-c", "test -f order.txt && echo 'MORPHOGEN_TRACE {\\"case\\": \\"Seen\\", \\"score\\": {{A}}}'"]
+          metric: Seen.score
+          objective: maximize
+        }
+        step after: tool.write { path: "best.txt", content: "{{result.metric}}" }
+      }
+    }
+    """)
+
+    assert cli.run(["loop", "run", str(program), "--live", "--workspace", str(tmp_path), "--run", "around"]) == 0
+
+    assert "best of 3 trials: 3 with A=3" in capsys.readouterr().out
+    assert (tmp_path / "best.txt").read_text() == "3"

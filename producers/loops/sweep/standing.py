@@ -1,8 +1,8 @@
 """How a sweep stands: a fold over its trials, pure and the same in every process.
 
 Among trials that measured well, the leader has the best median. All that are not worse than the leader beyond noise tie
-with it, and of those the best is the cheapest, then the earliest. So a candidate replaces the best only by being better
-beyond noise, or by being as good and cheaper.
+with it, and of those the best is the cheapest, where the program says what a configuration costs; then the one with the best
+median; then the earliest.
 """
 
 import statistics
@@ -54,7 +54,7 @@ class Standing:
             self._tied = {one.key: one for one in others if self._ties(one)}
         elif self._ties(trial):
             self._tied[trial.key] = trial
-        best = min(self._tied.values(), key=lambda one: (one.cost or 0.0, one.number))
+        best = min(self._tied.values(), key=lambda one: (one.cost or 0.0, -self._median(one), one.number))
         if self.best is not None and best.key == self.best.key:
             return None
         previous, self.best, self.since_best = self.best, best, 0
