@@ -17,7 +17,8 @@ install: $(STAMP) ## Create .venv with everything that development needs.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,llama]" --group dev
+	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp]" --group dev
+	@$(BIN)/pip install -q -c constraints.txt --group llama || echo "llama-cpp-python did not build here: the tests that need it skip"
 	@touch $@
 
 demo: $(STAMP) ## Train, kill, restart, query, rebuild: the whole story in under three minutes.
