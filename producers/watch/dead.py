@@ -3,7 +3,7 @@
 A unit of a Linear or convolution layer is dead in a step when every element of the gradient of its own bias and of
 its own row of weights is exactly zero. Behind a ReLU (a module or `F.relu`) that is the unit that fired for no
 input of the step. The bias gradient alone decides almost always: rows are read only for the units that it leaves
-open, and only when those are not the same units as in the step measured before.
+open.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,6 @@ class FrontUnits:
         self._front = buffer[: sum(span.stop - span.start for span in spans)]
         self._zero = np.zeros(len(self._front), dtype=np.bool_)
         self._runs: list[tuple[Floats, npt.NDArray[np.intp] | slice, npt.NDArray[np.intp]]] = []
-        self._known_key, self._known = b"", dict[int, int]()
         ordered = sorted(zip(layers, spans, strict=True), key=lambda item: place[id(item[0][1].weight)].start)
         while ordered:
             run = [ordered.pop(0)]
@@ -77,9 +76,6 @@ class FrontUnits:
     def dead(self) -> dict[int, int]:
         """Count the dead units of the layers that have some."""
         np.equal(self._front, 0, self._zero)
-        key = self._zero.tobytes()
-        if key == self._known_key:  # the same units as the last time: their rows were read then
-            return self._known
         counts: dict[int, int] = {}
         zero = self._zero
         if zero.any():
@@ -88,7 +84,6 @@ class FrontUnits:
                 candidates = candidates[~rows[candidates].any(axis=1)]
                 found = np.bincount(owners[candidates]).tolist()
                 counts.update((owner, count) for owner, count in enumerate(found) if count)
-        self._known_key, self._known = key, counts
         return counts
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -267,6 +267,9 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     size=st.sampled_from([1e-6, 1.0, 1e4]),
     adam=st.booleans(),
 )
+@example(
+    name="convolutions", seed=58, rate=0.01, size=1e-6, adam=False
+)  # a bias gradient that cancels, then a dead unit
 def test_every_signal_equals_a_float64_reference(
     way: Links, name: str, seed: int, rate: float, size: float, adam: bool
 ) -> None:
