@@ -28,29 +28,26 @@ class KnowledgeDropped(Event, type="knowledge.dropped", version=1):
     reason: str = ""
 
 
-class FactBecameTrue(Event, type="fact.became_true", version=1):
+class _FactChanged(Event):
+    """What both ways of changing say."""
+
+    fact: str
+    system: str
+    key: dict[str, Any] = msgspec.field(default_factory=dict)
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
+    place: list[int] = msgspec.field(default_factory=list)
+    sha256: str = ""
+
+
+class FactBecameTrue(_FactChanged, type="fact.became_true", version=1):
     """A fact holds from this item on, in the run of the envelope, for the subject that `key` names.
 
     `place` is where the item stands: sequence, index in its frame, part of the event. The cause is the item's event.
     """
 
-    fact: str
-    system: str
-    key: dict[str, Any] = msgspec.field(default_factory=dict)
-    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
-    place: list[int] = msgspec.field(default_factory=list)
-    sha256: str = ""
 
-
-class FactBecameFalse(Event, type="fact.became_false", version=1):
+class FactBecameFalse(_FactChanged, type="fact.became_false", version=1):
     """A fact that held does not hold any more from this item on."""
-
-    fact: str
-    system: str
-    key: dict[str, Any] = msgspec.field(default_factory=dict)
-    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
-    place: list[int] = msgspec.field(default_factory=list)
-    sha256: str = ""
 
 
 class RuleFired(Event, type="rule.fired", version=1):

@@ -1,5 +1,6 @@
 // Tune a matrix product on this machine, from three plain loops to blocks that fit its caches.
 //
+//     pip install 'morphogen[broker,loops,report]' numba
 //     morphogen loop run examples/knowledge/matmul.mk --live
 //
 // The kernels and the one function that measures them are in matmul/kernels.py. A smaller problem, in seconds:
