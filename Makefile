@@ -17,7 +17,7 @@ install: $(STAMP) ## Create .venv with everything that development needs.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp]" --group dev
+	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,policy]" --group dev
 	@$(BIN)/pip install -q -c constraints.txt --group llama || echo "llama-cpp-python did not build here: the tests that need it skip"
 	@touch $@
 
@@ -32,14 +32,8 @@ lint: $(STAMP) ## ruff and import-linter.
 types: $(STAMP) ## mypy, strict.
 	$(BIN)/mypy -p morphogen
 
-# Each room in a process of its own: no test is spoiled by what another room left in the interpreter. The longest first.
-ROOMS := sql cli projections loops llm bus replay knowledge facts sweep faults producers training_facts schemas docs packaging
-
 test: lint types ## Every check, then every test, two rooms at a time.
-	@$(MAKE) --no-print-directory -j2 --output-sync=target $(ROOMS:%=room-%)
-
-room-%: $(STAMP)
-	@echo "== tests/$*"; $(BIN)/pytest -q tests/$*
+	$(BIN)/python tests/rooms.py
 
 bench: $(STAMP) ## Run every benchmark and print the README's table (some minutes).
 	$(BIN)/pip install -q -c constraints.txt --group bench

@@ -1,0 +1,1 @@
+"""Compute with no log in it: slots and blueprints. Usable alone, in a notebook."""

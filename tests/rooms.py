@@ -1,0 +1,94 @@
+"""Run the tests a room at a time, each in a process of its own, several at once: `python tests/rooms.py [ROOM ...]`.
+
+No test is spoiled by what another room left in the interpreter, and none can hold up the rest: a room that takes
+longer than `LIMIT` is told to show where it hangs, and killed with all that it started.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+LIMIT = 1500.0  # seconds for one room
+AT_ONCE = 2
+LONGEST = ("sql", "cli", "projections", "loops", "sweep", "bus", "producers", "training_facts", "replay", "knowledge")
+
+# The status goes through a file: it is then known whoever waits for our children, and no child holds our output open.
+_SHELL = '"$@" > "$0/output" 2>&1 < /dev/null; echo $? > "$0/status.new"; mv "$0/status.new" "$0/status"'
+
+
+@dataclass(frozen=True)
+class Room:
+    """A folder of tests that is running, and where its output and status go."""
+
+    name: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+    began: float
+
+    def status(self) -> int | None:
+        """Return the exit status of pytest, None while it runs; -1 where it died without one."""
+        gone = self.process.poll() is not None
+        try:
+            return int((self.folder / "status").read_text())
+        except FileNotFoundError:
+            return -1 if gone else None
+
+    def kill(self) -> None:
+        """Let pytest print the stacks of its threads, then end it and everything that it started."""
+        for number in (signal.SIGABRT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            time.sleep(2)
+
+
+def rooms() -> list[str]:
+    """List the rooms: those known to take longest first, the others by name."""
+    found = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
+    return [name for name in LONGEST if name in found] + [name for name in found if name not in LONGEST]
+
+
+def start(name: str, folder: Path) -> Room:
+    """Start pytest on one room, in a process group of its own."""
+    folder.mkdir()
+    pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", str(TESTS / name)]
+    process = subprocess.Popen(["sh", "-c", _SHELL, str(folder), *pytest], start_new_session=True)
+    return Room(name, folder, process, time.monotonic())
+
+
+def main(names: list[str]) -> int:
+    """Run the rooms; return 1 where one failed."""
+    waiting, running, failed = names or rooms(), [], []
+    with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
+        try:
+            while waiting or running:
+                while waiting and len(running) < AT_ONCE:
+                    running.append(start(waiting[0], Path(top) / waiting[0]))
+                    del waiting[0]
+                time.sleep(0.2)
+                for room in list(running):
+                    status, seconds = room.status(), time.monotonic() - room.began
+                    if status is None and seconds > LIMIT:
+                        room.kill()
+                        status = -1
+                    if status is not None:
+                        running.remove(room)
+                        told = (room.folder / "output").read_text(errors="replace")
+                        print(f"== tests/{room.name} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
+                        if status != 0:
+                            failed.append(f"tests/{room.name}" + (" (killed)" if status < 0 else ""))
+        finally:
+            for room in running:
+                room.kill()
+    print("failed: " + ", ".join(failed) if failed else "every room passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
