@@ -65,6 +65,7 @@ def start(name: str, folder: Path) -> Room:
 def main(names: list[str]) -> int:
     """Run the rooms; return 1 where one failed."""
     waiting, running, failed = names or rooms(), [], []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
         try:
             while waiting or running:
