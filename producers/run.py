@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from .scalars import PLAIN, encode_plain, on_device, scalars
 from .stepclock import StepClock
 
 if TYPE_CHECKING:
+    from morphogen.bus.settings import Settings
     from morphogen.producers.watch import LayerSample, Watch
 
 _METRICS = Kind(Metrics.type, Metrics.version)
@@ -60,6 +61,8 @@ class Run:
         self._said: set[str] = set()
         self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
         self._device = DeviceScalars(self._append_scalars)
+        self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
+        self._before_end: tuple[Callable[[], object], ...] = ()
         self._over = False
         self.rejected = 0
         """Values that could not be recorded since the run began."""
@@ -81,6 +84,16 @@ class Run:
     def rank(self) -> int:
         """The rank of this process."""
         return self._spool.rank
+
+    @property
+    def step(self) -> int:
+        """The newest step that `log` named or counted; 0 before the first."""
+        return self._step
+
+    @property
+    def settings(self) -> "Settings":
+        """The settings that this run was begun with."""
+        return self._spool.settings
 
     def log(self, metrics: Mapping[str, Any] | None = None, /, *, step: int | None = None, **named: Any) -> None:
         """Record named numbers of a step: `run.log({"loss": loss}, step=step)` or `run.log(loss=loss, step=step)`.
@@ -120,6 +133,8 @@ class Run:
         except Exception as error:  # noqa: BLE001
             self._reject(f"event {getattr(event, 'type', type(event).__name__)}", str(error))
             return None
+        if self._subscribers:
+            self._tell(event, step)
         return f"{self._spool.writer}.{event.family}.{n}" if n else None
 
     def line(self, message: str, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
@@ -166,6 +181,37 @@ class Run:
             self._reject("watch", str(error))
             return
         self._watches = (*self._watches, (watch, clock))
+
+    def subscribe(self, callback: Callable[[Event, int | None], object]) -> Callable[[], None]:
+        """Call `callback(event, step)` with every event that is recorded from here on; return what ends that.
+
+        The health of layers is among them, from a thread of its own, about a tenth of a second late (see `settle`);
+        what `log` takes is not: it never becomes an event object. What the callback raises is said once.
+        """
+        self._subscribers = (*self._subscribers, callback)
+
+        def end() -> None:
+            self._subscribers = tuple(one for one in self._subscribers if one is not callback)
+
+        return end
+
+    def before_end(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback()` once when the run ends, however it does, while it still records; return what forgets it."""
+        self._before_end = (*self._before_end, callback)
+
+        def forget() -> None:
+            self._before_end = tuple(one for one in self._before_end if one is not callback)
+
+        return forget
+
+    def settle(self, timeout: float = 5.0) -> None:
+        """Record the health of every step that has been taken: what waits to be worked out, and what a device sends.
+
+        Steps that no `log` has named yet go by the optimizer's own count.
+        """
+        for watch, clock in self._watches:
+            watch.settle(timeout)
+            clock.flush()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""
@@ -214,6 +260,12 @@ class Run:
         if self._over:
             return
         self._over = True
+        if os.getpid() == self._pid:
+            for callback in self._before_end:
+                try:
+                    callback()
+                except Exception as error:  # noqa: BLE001  the run ends all the same
+                    self._reject("before_end", f"{type(error).__name__}: {error}")
         for watch, clock in self._watches:
             watch.close()
             clock.flush()
@@ -262,6 +314,15 @@ class Run:
         event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
         lane = self._spool.lane(LayerHealth.family, high_rate=True)
         lane.append(_HEALTH, step, sample.time_ns, None, encode(event))
+        if self._subscribers:
+            self._tell(event, step)
+
+    def _tell(self, event: Event, step: int | None) -> None:
+        for callback in self._subscribers:
+            try:
+                callback(event, step)
+            except Exception as error:  # noqa: BLE001  a listener is not to stop the recording
+                self._reject(f"subscriber {callback!r:.100}", f"{type(error).__name__}: {error}")
 
     def _reject(self, what: str, reason: str) -> None:
         self.rejected += 1

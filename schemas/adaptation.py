@@ -235,6 +235,7 @@ class Observed(Event, type="decision.observed", version=1):
     edges: list[int]
     actions: list[Action]
     legal: list[bool]
+    params: list[int] = msgspec.field(default_factory=list)  # that an action would add, one each
 
 
 class DecisionProposed(Event, type="decision.proposed", version=1):

@@ -255,7 +255,7 @@ def run_loop(live: Live, loop: AnyLoop, began: int, *, say: Callable[[str], None
         if isinstance(loop, ServiceLoop):
             from .service import serve
 
-            serve(live, loop, interpreter)
+            serve(live, loop, interpreter, say)
             return ended(journal.state)
         before, after = _around_sweep(loop)
         interpreter.steps(before)

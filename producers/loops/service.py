@@ -8,7 +8,7 @@ same idempotency keys, which derive from the event's place.
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from morphogen.bus.streams import LOG
@@ -28,8 +28,10 @@ _GLANCE = 0.1  # seconds between looks at the stop button
 _AHEAD = 1000  # events that are read ahead
 
 
-def serve(live: Live, loop: ServiceLoop, interpreter: Interpreter) -> None:
+def serve(live: Live, loop: ServiceLoop, interpreter: Interpreter, say: Callable[[str], None]) -> None:
     """Handle events until the process is asked to stop (then Interrupted is raised, and a resume goes on).
+
+    `say` is told once, when the service is ready to handle.
 
     A new service begins at the end that the log has when it is first started. Events of replays are passed over, and so are
     those that the service writes itself.
@@ -43,6 +45,8 @@ def serve(live: Live, loop: ServiceLoop, interpreter: Interpreter) -> None:
         live.journal.commit(LoopHandled(seq=last, idx=-1, event_id="", handler="", path="begin"))
     families = sorted({kind.partition(".")[0] for kind, _ in handlers})
     own = live.journal.writer
+    waits = ", ".join(handler.event for handler in loop.handlers)
+    say(f"service {loop.name} handles {waits} as run {live.journal.run}; Ctrl-C stops it")
     with _Following(bus, live.journal.state.place[0] - 1, families) as events:
         for seen in events:
             if live.stop.is_set():

@@ -30,6 +30,12 @@ class Resolver:
                 self._thread.start()
             self._changed.notify()
 
+    def settle(self, timeout: float = 5.0) -> bool:
+        """Wait until all that was submitted so far is finished; False where it is not within `timeout` seconds."""
+        reached = threading.Event()
+        self.submit((), reached.set)
+        return reached.wait(timeout)
+
     def close(self, timeout: float = 5.0) -> None:
         """Finish what is under way, for at most `timeout` seconds, and stop."""
         with self._changed:

@@ -90,6 +90,12 @@ class Watch:
             except Exception as error:  # noqa: BLE001 - never into training
                 self._failed(error)
 
+    def settle(self, timeout: float = 5.0) -> None:
+        """Emit the samples of every step taken so far; those under way from a device are waited for."""
+        self.flush()
+        if not self._ended and self._resolver is not None and os.getpid() == self._pid:
+            self._resolver.settle(timeout)
+
     def close(self, timeout: float = 5.0) -> None:
         """Remove every hook; samples under way are waited for, up to `timeout` seconds. May be called again."""
         if self._closed:

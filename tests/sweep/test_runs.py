@@ -139,7 +139,7 @@ def test_a_tool_that_breaks_fails_its_trial_and_the_sweep_goes_on(
     ("measure", "says"),
     [
         ('cmd: ["no-such-program-at-all"]', "there is no program 'no-such-program-at-all' to start"),
-        ('cmd: ["echo", "{}"]', "the output holds no Performance.speed"),
+        ('cmd: ["echo", "{}"]', "the output holds no Performance.speed: print a line of JSON such as"),
         ('cmd: ["echo", "MORPHOGEN_TRACE {nonsense"]', "a MORPHOGEN_TRACE line is no JSON"),
         ('cmd: ["false"]', "exit code 1"),
         ('cmd: ["echo", "{\\"speed\\": NaN}"]', "Performance.speed is nan"),

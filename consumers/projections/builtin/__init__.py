@@ -3,16 +3,21 @@
 from ..facts.knowledge import Knowledge
 from ..projection import Projection
 from .artifacts import Artifacts
+from .blueprints import Blueprints
 from .commands import Commands
 from .dead_letters import DeadLetters
+from .decisions import Decisions
 from .events import Events
 from .frames import Frames
 from .layer_health import LayerHealthRows
 from .log_lines import LogLines
 from .loops import Loops
 from .metrics import MetricRows
+from .policies import Policies
 from .producers import Producers
 from .runs import Runs
+from .slot_faults import SlotFaults
+from .slots import Slots
 from .sweeps import Sweeps
 
 BUILTIN: tuple[type[Projection], ...] = (
@@ -27,6 +32,11 @@ BUILTIN: tuple[type[Projection], ...] = (
     Producers,
     Loops,
     Sweeps,
+    Slots,
+    SlotFaults,
+    Decisions,
+    Blueprints,
+    Policies,
     Knowledge,
 )
 """All built-in projections but `events`, which is made last: it must know whose tables hold which bodies."""

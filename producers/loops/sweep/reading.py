@@ -78,7 +78,8 @@ class Yardstick:
                 found, value, origin = True, one.values[self.field], one.origin
         metric = self.field if self.case is None else f"{self.case}.{self.field}"
         if not found:
-            raise TrialFailed(f"the output holds no {metric}")
+            name = metric.rpartition(".")[2]
+            raise TrialFailed(f'the output holds no {metric}: print a line of JSON such as {{"{name}": 1.5}}')
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TrialFailed(f"{metric} is {value!r}, which is no number")
         if not math.isfinite(value):
