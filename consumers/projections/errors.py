@@ -7,7 +7,7 @@ MorphogenError
     └── StoreError
         ├── StoreLocked     another process owns the store
         ├── StoreDamaged    the file is not a DuckDB store of ours, or is cut short
-        ├── StoreFull       the disk has no room for the next commit
+        ├── StoreFull       the disk, or the memory, has no room for the next commit
         └── PositionBeyondLog  the store has seen more than the log holds
 """
 
@@ -48,7 +48,7 @@ class StoreDamaged(StoreError):
 
 
 class StoreFull(StoreError):
-    """Raised when a commit did not fit on the disk; nothing of it is stored, and it may be tried again."""
+    """Raised when a commit found no room on the disk or in memory; nothing of it is stored, and it may be tried again."""
 
 
 class PositionBeyondLog(StoreError):

@@ -118,3 +118,62 @@ def test_a_full_disk_is_said_once_and_loses_nothing(tmp_path: Path, log: Any, ca
     assert "\n" not in lines[0]
     with open_plain(path) as store:
         assert {name: store.content_hash(name) for name in store.tables()} == hashes
+
+
+def test_memory_that_a_query_holds_is_waited_for(tmp_path: Path, log: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def until(said: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not said():
+                await asyncio.sleep(0.02)
+
+    async def story(store: Store) -> None:
+        stop = asyncio.Event()
+        task = asyncio.create_task(Follower(store, log).follow(stop))
+        log.write(LogLine(message="first"))
+        await until(lambda: store.front() == 1)
+        greedy = store.cursor()
+        greedy.execute("SET max_temp_directory_size = '0B'")
+        held = 0
+        for size in (1_000_000, 100_000, 10_000, 1_000):  # until not a page is left
+            while True:
+                try:
+                    greedy.execute(f"CREATE TEMP TABLE t{held} AS SELECT random() AS x FROM range({size})")
+                except duckdb.OutOfMemoryException:
+                    break
+                held += 1
+        log.write(*(LogLine(message=f"{i}" * 500) for i in range(2000)))
+        await until(lambda: any("no memory to write" in record.getMessage() for record in caplog.records))
+        assert not task.done()
+        for number in range(held):
+            greedy.execute(f"DROP TABLE t{number}")
+        greedy.close()
+        await until(lambda: store.front() == 2)
+        stop.set()
+        await task
+
+    with (
+        Store.open(
+            tmp_path / "a.duckdb", discover(installed=False), epoch="epoch", memory_limit="100MB", threads=1
+        ) as store,
+        caplog.at_level(logging.WARNING),
+    ):
+        asyncio.run(story(store))
+        assert store.content_hash("log_lines")[0] == 2001
+
+
+def test_a_commit_that_cannot_be_ends_the_follower_while_nothing_more_comes(
+    tmp_path: Path, log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(store: Store) -> None:
+        task = asyncio.create_task(Follower(store, log).follow(asyncio.Event()))
+        log.write(LogLine(message="the only one"))
+        async with asyncio.timeout(10):
+            with pytest.raises(StoreDamaged, match="spoiled"):
+                await task
+
+    def spoiled(*_: object) -> None:
+        raise StoreDamaged("the file is spoiled: mend it")
+
+    with open_plain(tmp_path / "a.duckdb") as store:
+        monkeypatch.setattr(store, "commit", spoiled)
+        asyncio.run(story(store))

@@ -209,7 +209,7 @@ def test_greedy_queries_are_stopped_while_the_projector_goes_on(log: Any, projec
 
     for number, sql in enumerate(BOUNDED, 2):
         try:
-            query(sql.replace("{{", "{").replace("}}", "}"), timeout=1.5, max_rows=10)
+            query(sql.replace("{{", "{").replace("}}", "}"), timeout=0.6, max_rows=10)
         except (SqlTooLong, SqlTooLarge, SqlError) as error:
             if "\n" in str(error) or len(str(error)) > 700:
                 wrong.append(f"{sql[:80]!r}: {error}")

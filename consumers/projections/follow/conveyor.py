@@ -24,7 +24,7 @@ PACE = 0.01  # longest pause between the beginnings of two batches, in seconds; 
 _REST = 2  # times what the last batch cost is the pause where that is shorter: queries need the processor too
 WAITING_BYTES = 64 << 20  # that may lie in line before the reader is held back
 AHEAD_BYTES = 1 << 20  # in line that are worth being folded while another commit is under way
-_PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between tries to commit on a full disk
+_PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between tries to commit where there is no room
 
 
 class Conveyor:
@@ -73,6 +73,10 @@ class Conveyor:
     async def drain(self) -> None:
         """Wait until everything that was put is committed. Raises what stopped the threads."""
         await self._until(self._empty)
+
+    async def over(self) -> None:
+        """Wait until the threads have ended. Raises what stopped them, also while nothing is put."""
+        await self._until(lambda: False)
 
     async def close(self, *, drain: bool = True) -> None:
         """End the threads, after what is in line is committed, or (`drain=False`) after the commit under way."""
@@ -176,7 +180,7 @@ class Conveyor:
                 self._on_commit(folded)
 
     def _write(self, folded: Folded) -> bool:
-        """Commit, again and again while the disk is full; return False where that was interrupted."""
+        """Commit, again and again while there is no room; return False where that was interrupted."""
         tries = 0
         while True:
             try:

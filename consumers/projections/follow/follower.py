@@ -59,6 +59,7 @@ class Follower:
         tasks = [
             asyncio.create_task(self._feed(conveyor), name="projector-feed"),
             asyncio.create_task(self._join_builds(conveyor), name="projector-build"),
+            asyncio.create_task(conveyor.over(), name="projector-fold"),
             asyncio.create_task(stop.wait(), name="projector-stop"),
         ]
         try:

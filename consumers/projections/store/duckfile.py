@@ -30,6 +30,8 @@ def translated(error: Exception, path: Path, *, opening: bool = False) -> StoreE
         return StoreLocked(f"{path} is in use by another process: ask it through the SQL service, or stop it first")
     if any(word in text for word in _FULL):
         return StoreFull(f"no room to write {path}: {first_line(error)}; free some disk space")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return StoreFull(f"no memory to write {path}: {first_line(error)}; queries that run beside it may hold it")
     if isinstance(error, duckdb.FatalException):
         return StoreFull(f"DuckDB gave {path} up: {first_line(error)}; it is opened again")
     if "permission denied" in text or "cannot open file" in text:

@@ -135,7 +135,7 @@ class Store(Readable):
         """Write rows, states and positions in one transaction.
 
         A projection whose rows do not fit its tables is marked failed, and the others are written. Raises StoreFull
-        where the disk has no room: nothing is written then, and the same commit may be tried again.
+        where disk or memory has no room: nothing is written then, and the same commit may be tried again.
         """
         with self._writing:
             while True:
