@@ -133,10 +133,12 @@ def _publish(desk: Desk) -> None:
     """Run a dispatcher until the desk says stop; whatever fails in it, the next one goes on."""
     while desk.stop_at is None:
         try:
-            import asyncio
+            with _importing:
+                import asyncio
+                import encodings.ascii
+                import encodings.idna  # noqa: F401  what the first connection imports
 
-            from .dispatcher import Dispatcher
-
+                from .dispatcher import Dispatcher
             with asyncio.Runner() as runner:
                 loop = runner.get_loop()
                 _running.append(loop)
@@ -149,12 +151,27 @@ def _publish(desk: Desk) -> None:
             time.sleep(1.0)
 
 
+# A child that is forked in the middle of an import keeps the half of the module, and the lock of it, for ever.
+_importing = threading.RLock()
+_LONGEST_IMPORT = 30.0  # seconds that a fork waits for it
 _live: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 _abandoned: list[object] = []  # what a forked child must not finalize
 _running: list[object] = []  # event loops of this process
+_held = False  # whether the thread that forks holds `_importing`
+
+
+def _before_fork() -> None:
+    global _held  # noqa: PLW0603
+    _held = _importing.acquire(timeout=_LONGEST_IMPORT)
+
+
+def _after_fork() -> None:
+    if _held:
+        _importing.release()
 
 
 def _in_child() -> None:
+    _after_fork()
     _abandoned.extend(_running)
     for publisher in list(_live):
         with contextlib.suppress(OSError):
@@ -162,8 +179,9 @@ def _in_child() -> None:
 
 
 def _in_parent() -> None:
+    _after_fork()
     for publisher in list(_live):
         publisher._desk.forked = True
 
 
-os.register_at_fork(after_in_child=_in_child, after_in_parent=_in_parent)
+os.register_at_fork(before=_before_fork, after_in_child=_in_child, after_in_parent=_in_parent)

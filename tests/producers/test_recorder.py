@@ -296,6 +296,34 @@ def test_a_fork_that_logs_loses_nothing(settings: Settings) -> None:
     assert rows("SELECT count(*) FROM runs") == [(1,)]
 
 
+def test_a_fork_while_the_publisher_still_imports_harms_neither(settings: Settings) -> None:
+    script = """
+        import importlib.abc, os, sys, time
+
+        class Slow(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "nats.aio.client":
+                    time.sleep(0.5)
+
+        sys.meta_path.insert(0, Slow())
+        import morphogen
+        run = morphogen.record("early")
+        time.sleep(0.2)
+        pid = os.fork()
+        if pid == 0:
+            import nats.aio.client
+            run.log(a=1, step=1)
+            os._exit(0 if run.flush(20) else 3)
+        run.log(a=2, step=2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        run.finish()
+    """
+    done = run_script(script)
+
+    assert done.returncode == 0, done.stderr
+    assert rows("SELECT count(*) FROM metrics") == [(2,)]
+
+
 def test_importing_the_recorder_brings_neither_torch_nor_numpy() -> None:
     script = "import sys, morphogen.producers.recorder; print(sorted({'torch', 'numpy', 'duckdb', 'pyarrow', 'nats'} & set(sys.modules)))"
 
