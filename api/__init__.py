@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from morphogen.bus import Bus
     from morphogen.bus.settings import Settings
+    from morphogen.consumers.adaptation import grow
     from morphogen.consumers.projections import Projection
     from morphogen.consumers.projections.sql.formats import Result
     from morphogen.consumers.projections.sql.query import query
+    from morphogen.kernels.slots import adapt, fuse
     from morphogen.producers import Run, record
     from morphogen.schemas import Event, MorphogenError, Names, Vector, upcaster
 
@@ -28,6 +30,10 @@ _HOMES = {
     "query": "morphogen.consumers.projections.sql.query",
     "Result": "morphogen.consumers.projections.sql.formats",
     "Projection": "morphogen.consumers.projections",
+    # Grow
+    "adapt": "morphogen.kernels.slots",
+    "grow": "morphogen.consumers.adaptation",
+    "fuse": "morphogen.kernels.slots",
     # The log
     "Bus": "morphogen.bus",
     "Settings": "morphogen.bus.settings",
@@ -51,6 +57,9 @@ __all__ = [
     "Settings",
     "Vector",
     "__version__",
+    "adapt",
+    "fuse",
+    "grow",
     "query",
     "record",
     "upcaster",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def _with_broker(settings: Settings, work: "Callable[[Connection], Awaitable[_T]]") -> _T:
+def with_broker(settings: Settings, work: "Callable[[Connection], Awaitable[_T]]") -> _T:
     """Run `work` over a connection; Ctrl-C cancels it, so that it ends where it can be resumed."""
     from morphogen.bus.connection import connect
     from morphogen.bus.streams import ensure_streams
@@ -51,7 +51,7 @@ def rebuild(
 
     settings = settings_of(context)
     with bar("rebuilding") as tell:
-        report = _with_broker(
+        report = with_broker(
             settings, lambda conn: rebuild_tables(conn, settings, projections or None, resume=resume, progress=tell)
         )
     typer.echo(f"rebuilt {', '.join(report.projections)} up to {report.position:,} in {report.seconds:.1f} s")
@@ -64,7 +64,7 @@ def verify(context: typer.Context) -> None:
 
     settings = settings_of(context)
     with bar("verifying") as tell:
-        report = _with_broker(settings, lambda conn: verify_tables(conn, settings, progress=tell))
+        report = with_broker(settings, lambda conn: verify_tables(conn, settings, progress=tell))
     for line in report.lines():
         typer.echo(line)
     if not report.ok:
@@ -87,7 +87,7 @@ def archive(
 
     settings = settings_of(context)
     with bar("archiving") as tell:
-        report = _with_broker(
+        report = with_broker(
             settings,
             lambda conn: archive_log(
                 conn,
@@ -148,7 +148,7 @@ def replay(
         return f"{done.events:,} events in {done.frames:,} frames, sequences {done.first:,} to {done.last:,}, into {into}{name}"
 
     with bar("replaying") as tell, _resumable(state):
-        typer.echo(_with_broker(settings, work), err=True)
+        typer.echo(with_broker(settings, work), err=True)
 
 
 def _sink(conn: "Connection", into: str, raw: bool) -> "Sink":

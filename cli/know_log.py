@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,6 @@ from .know import know
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
     from morphogen.consumers.projections.facts.compare import Comparison, FactDifference
-    from morphogen.schemas import Event
-    from morphogen.schemas.knowledge.program import Program
 
 
 @know.command()
@@ -30,6 +27,7 @@ def load(
     again: Annotated[bool, typer.Option("--again", help="Also where this very text is in force.")] = False,
 ) -> None:
     """Put modules into the log: from then on their cases are tables, and their facts are followed, on every machine."""
+    from morphogen.consumers.projections.facts.loading import emit_all, in_force, load_events
     from morphogen.schemas.knowledge.program import load as read_program
 
     events: list[Any] = []
@@ -42,7 +40,7 @@ def load(
             raise typer.Exit(FAILED)
         events += [one for one in made if one not in events]
     settings = settings_of(context)
-    known = {} if again else _in_force(settings)
+    known = {} if again else in_force(settings)
     fresh = [one for one in events if any(known.get(system) != one.sha256 for system in one.systems)]
     places = dict(zip(map(id, fresh), emit_all(settings, fresh), strict=True))
     for one in events:
@@ -58,38 +56,21 @@ def drop(
     reason: Annotated[str, typer.Option(help="Why, for those who read the log.")] = "",
 ) -> None:
     """Follow a system no longer: its tables and views go, its items stay in the log."""
+    from morphogen.consumers.projections.facts.loading import emit_all, in_force, users_of
     from morphogen.schemas import KnowledgeDropped
     from morphogen.schemas.knowledge.diagnostics import did_you_mean
 
     settings = settings_of(context)
-    known = _in_force(settings)
+    known = in_force(settings)
     if system not in known:
         advice = did_you_mean(system, list(known)) or (f"there are {', '.join(known)}" if known else "none is loaded")
         typer.echo(f"morphogen: no system {system!r} is loaded; {advice}", err=True)
         raise typer.Exit(FAILED)
-    if users := _users_of(settings, system):
+    if users := users_of(settings, system):
         typer.echo(f"morphogen: {', '.join(users)} stands on {system!r}: drop that first", err=True)
         raise typer.Exit(FAILED)
     (last,) = emit_all(settings, [KnowledgeDropped(system=system, reason=reason)])
     typer.echo(f"{system}: dropped at message {last}")
-
-
-def _users_of(settings: "Settings", system: str) -> list[str]:
-    """Return the loaded systems whose module uses the one that declares `system`."""
-    from morphogen.consumers.projections.sql.query import query
-    from morphogen.schemas.knowledge.parse import parse
-
-    rows = query(
-        "SELECT k.system, e.body::JSON::VARCHAR FROM knowledge k JOIN events e USING (seq, idx) "
-        "WHERE k.in_force AND e.type = 'knowledge.loaded' ORDER BY k.system", settings=settings,
-    ).rows()  # fmt: skip
-    users = []
-    for user, body in rows:
-        loaded = json.loads(body)
-        used = (parse(text).module.systems for text in loaded["used"].values())
-        if system not in loaded["systems"] and any(one.name == system for systems in used for one in systems):
-            users.append(user)
-    return users
 
 
 @know.command()
@@ -163,50 +144,6 @@ def diff(
         _print(result)
     if result.differs:
         raise typer.Exit(DIFFERENT)
-
-
-def load_events(program: "Program", path: str) -> list[Any]:
-    """Return what loading a module says: its text and, before it, those of the modules with systems that it uses."""
-    from morphogen.schemas import KnowledgeLoaded
-    from morphogen.schemas.knowledge.loading import library
-    from morphogen.schemas.knowledge.program import load_text
-
-    events = []
-    for target, module in program.used_modules.items():
-        systems = [system.name for system in module.systems]
-        if systems:
-            text = program.used[target]
-            used = load_text(text, target, used=program.used)
-            events.append(
-                KnowledgeLoaded(
-                    name=target, path=target, sha256=used.sha256, text=text, systems=systems, used=dict(used.used)
-                )
-            )
-    systems = [system.name for system in program.module.systems]
-    if systems:
-        events.append(
-            KnowledgeLoaded(
-                name=path if path in library() else Path(path).stem, path=path, sha256=program.sha256, text=program.text, systems=systems,
-                used=dict(program.used),
-            )
-        )  # fmt: skip
-    return events
-
-
-def emit_all(settings: "Settings", events: "list[Event]") -> list[int]:
-    """Write events into the log, each in a message of its own; return the sequences."""
-    from morphogen.bus.bus import Bus
-
-    if not events:
-        return []
-    with Bus.open(settings) as bus:
-        return [bus.emit(event, msg_id=f"knowledge.{uuid.uuid4().hex}").seq for event in events]
-
-
-def _in_force(settings: "Settings") -> dict[str, str]:
-    from morphogen.consumers.projections.sql.query import query
-
-    return dict(query("SELECT system, sha256 FROM knowledge WHERE in_force", wait=True, settings=settings).rows())
 
 
 def _split(runs: list[str] | None) -> list[str] | None:

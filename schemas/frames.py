@@ -107,7 +107,7 @@ def decode_records(data: bytes | memoryview) -> Iterator[Record]:
             raise FrameError(f"damaged record at byte {position} of {len(view)}")
         try:
             yield _record_decoder.decode(payload)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise FrameError(f"record at byte {position} is no event: {error}") from error
         position += HEAD.size + len(payload)
 
@@ -184,7 +184,7 @@ def decode_frame(data: bytes, seq: int = 0, stored: int = 0) -> Frame:
     """Read one message of the log. Raises FrameError, which says why, for anything that is not a whole frame."""
     try:
         wire = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameError(f"message {seq} of the log is not a frame: {error}") from error
     if wire.format != FORMAT:
         raise FrameError(

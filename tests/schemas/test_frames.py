@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from morphogen.schemas import (
     FrameError,
     Record,
+    decode_event,
     decode_frame,
     decode_records,
     encode,
@@ -80,6 +81,19 @@ def test_a_cut_frame_is_refused(batch: list[Record], data: st.DataObject) -> Non
 
     with pytest.raises(FrameError):
         decode_frame(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@given(heads, st.lists(records, min_size=1, max_size=3), st.data())
+def test_a_changed_byte_gives_a_frame_or_a_frame_error(
+    head: dict[str, object], batch: list[Record], data: st.DataObject
+) -> None:
+    spoiled = bytearray(encode_frame(batch, **head))  # type: ignore[arg-type]
+    spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.sampled_from((0xFF, 0xC1, 0x80, 0x00)))
+    try:
+        for record in decode_frame(bytes(spoiled)).records:
+            decode_event("health.layer", 1, record.body)
+    except FrameError:
+        return
 
 
 def test_a_frame_of_a_later_format_says_what_to_do() -> None:

@@ -213,6 +213,7 @@ SAMPLES: list[Event] = [
         edges=[1, 2],
         actions=[Action(op="wait"), Action(op="set_alpha", slot="fc1#0", alpha=0.5, ramp="cosine", steps=9)],
         legal=[True, False],
+        params=[0, 0],
     ),
     PolicyUpdated(
         policy="gnn-ppo",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from morphogen.schemas import SIGNALS
-from morphogen.schemas.knowledge.cases import structure
+from morphogen.schemas.knowledge.cases import structure, type_of
 from morphogen.schemas.knowledge.program import CaseInfo
 from morphogen.schemas.knowledge.stream import Flag, Integer, Lists, Number, Text, Values
 
@@ -15,8 +15,9 @@ from ..fold.arrays import Gaps, Words, flags
 from ..fold.batch import Batch
 from ..fold.rows import Columns
 from ..projection import FRONT, Projection, Rows
+from .items import ENVELOPE, Read, is_whole, kind_of
 from .naming import case_table, columns_of
-from .sources import ENVELOPE, kind_of, once, source_of
+from .sources import once, source_of
 from .sql import Relation, quoted
 
 _SQL = {"number": "DOUBLE", "int": "BIGINT", "text": "VARCHAR", "flag": "BOOLEAN"}
@@ -69,7 +70,6 @@ class CaseTable(Projection):
         self.info = info
         self.source = source_of(info)
         self.table = table_of(info)
-        self._names = columns_of(info.fields)
 
     def depends(self) -> tuple[str, ...]:
         """Return what the case declares: another declaration is another table."""
@@ -80,12 +80,9 @@ class CaseTable(Projection):
         read = once(self.source, batch)
         rows: dict[str, Columns] = {}
         if len(read.at):
-            columns: dict[str, Any] = {"part": read.part.astype(np.int32)}
-            for name, value in read.fields.items():
-                columns[self._names[name]] = shown_column(value)
-            columns["origin"] = Words(read.origin.codes, read.origin.words)
-            columns["source"] = Words(read.source.codes, read.source.words)
-            rows[self.table] = Columns({**_front(batch, read.at), **columns})
+            said = {"origin": read.origin, "source": read.source}
+            more = {name: Words(text.codes, text.words) for name, text in said.items()}
+            rows[self.table] = Columns({**item_columns(self.info, read, batch), **more})
         if read.rejected:
             places = np.array([place for place, _ in read.rejected], np.intp)
             reasons = [reason for _, reason in read.rejected]
@@ -107,10 +104,26 @@ def case_projection(info: CaseInfo) -> CaseTable | None:
     """Return the projection of a case, or None where its items lie in a table of the log already."""
     if info.source == "health.layer":
         return None
-    names = columns_of(info.fields)
-    kinds = [f'"{names[name]}" {_SQL.get(kind_of(type_), "JSON")}' for name, type_ in info.fields.items()]
+    kinds = [f"{quoted(name)} {kind}" for name, kind in sql_columns(info).items()]
     columns = ", ".join(["part INTEGER", *kinds, "origin VARCHAR", "source VARCHAR"])
     return _class_of(table_of(info), source_of(info).type, columns)(info)
+
+
+def sql_columns(info: CaseInfo) -> dict[str, str]:
+    """Return the columns of a case's fields, with their DuckDB types."""
+    names = columns_of(info.fields)
+    return {names[name]: _SQL.get(kind_of(type_), "JSON") for name, type_ in info.fields.items()}
+
+
+def item_columns(info: CaseInfo, read: Read, batch: Batch) -> dict[str, Any]:
+    """Return place, envelope and fields of the items of a batch; made once for all tables that show them."""
+
+    def make() -> dict[str, Any]:
+        names = columns_of(info.fields)
+        fields = {names[name]: shown_column(value) for name, value in read.fields.items()}
+        return {**_front(batch, read.at), "part": read.part.astype(np.int32), **fields}
+
+    return batch.once(("item columns", type_of(info), structure(info)), make)
 
 
 def shown_column(value: Values) -> Any:
@@ -130,4 +143,5 @@ def shown_column(value: Values) -> Any:
 
 def _front(batch: Batch, at: Any) -> dict[str, Any]:
     every: tuple[Any, ...] = (batch.seq, batch.idx, batch.run, batch.attempt, batch.rank, batch.step, batch.time)
-    return {name: array[at] for name, array in zip(FRONT, every, strict=True)}
+    whole = is_whole(at, batch)
+    return {name: array if whole else array[at] for name, array in zip(FRONT, every, strict=True)}

@@ -11,7 +11,8 @@ from morphogen.schemas.knowledge.program import Program
 from morphogen.schemas.knowledge.stream import Condition, Engine, NotExecutable, State, Verdicts, condition
 
 from ..fold.batch import Batch
-from .sources import kinds_of, once, source_of
+from .items import kinds_of
+from .sources import once, source_of
 
 SHOWN = 5
 

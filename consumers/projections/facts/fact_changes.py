@@ -21,11 +21,12 @@ from ..fold.batch import Batch
 from ..fold.rows import Columns
 from ..parts import Parts
 from ..projection import FRONT, Projection, Rows
-from .case_tables import case_views, relation_of
+from .items import kinds_of
+from .judged import judged_of
 from .modules import Judge, Module, truth_of
-from .naming import fact_view, system_word
-from .sources import Source, kinds_of, once, source_of
-from .sql import fact_sql
+from .naming import own_name, system_word
+from .sources import Source, once, source_of
+from .views import views_of
 
 CHANGES = "fact VARCHAR, part INTEGER, holds BOOLEAN, first BOOLEAN, key JSON, evidence JSON, event VARCHAR"
 FIRED = "kind VARCHAR, name VARCHAR, part INTEGER, key JSON, evidence JSON, event VARCHAR"
@@ -83,6 +84,7 @@ class FactChanges(Projection):
         self._watched = watched_cases(module)
         self._across = [one for one in module.judges if one.together is None]
         self._hot: OrderedDict[str, tuple[bytes, dict[str, RunState], dict[str, Any]]] = OrderedDict()
+        self._judged = judged_of(module.system, module.facts, module.program.cases)
         self.views = views_of(module)
 
     def depends(self) -> tuple[str, ...]:
@@ -99,6 +101,7 @@ class FactChanges(Projection):
         """Judge the items of a batch; return what is remembered, and the changes."""
         found: list[_Change] = []
         runs: dict[str, tuple[dict[str, RunState], dict[str, Any]]] = {}
+        stored: dict[str, Columns] = {}
         before: dict[str, dict[str, tuple[int, bool]]] = {}
         for watched in self._watched:
             read = once(watched.source, batch)
@@ -114,6 +117,9 @@ class FactChanges(Projection):
             verdicts = watched.engine.feed(items, states)
             for name, one in states.items():
                 runs[name][0][watched.info.name] = one
+            judged = self._judged.get(watched.info.name)
+            if judged is not None:
+                stored[judged.table] = judged.rows(batch, read, verdicts)
             measured = read.at if items.measured is None else read.at[np.flatnonzero(items.measured)]
             found += _changes_of(watched, verdicts, measured)
         if not runs:
@@ -131,7 +137,7 @@ class FactChanges(Projection):
             self._hot.move_to_end(name)
         while len(self._hot) > _HOT:
             self._hot.popitem(last=False)
-        return state.changed(written, written), self._rows(batch, facts, fired)
+        return state.changed(written, written), {**self._rows(batch, facts, fired), **stored}
 
     def _recall(self, state: Parts, run: str) -> tuple[dict[str, RunState], dict[str, Any]]:
         data = state.parts.get(run)
@@ -147,7 +153,7 @@ class FactChanges(Projection):
         rows: dict[str, Columns] = {}
         if facts:
             own = {
-                "fact": strings([_own(one.name) for one in facts]),
+                "fact": strings([own_name(one.name) for one in facts]),
                 "part": np.array([one.part for one in facts], np.int32),
                 "holds": np.array([one.holds for one in facts], np.bool_),
                 "first": np.array([one.first for one in facts], np.bool_),
@@ -156,7 +162,7 @@ class FactChanges(Projection):
         if fired:
             own = {
                 "kind": strings([one.kind for one in fired]),
-                "name": strings([_own(one.name) for one in fired]),
+                "name": strings([own_name(one.name) for one in fired]),
                 "part": np.array([one.part for one in fired], np.int32),
             }
             rows[fired_table(self.module.system)] = _columns(batch, fired, own)
@@ -189,20 +195,10 @@ def _foreign(module: Module) -> list[Condition]:
     return [condition(module.program, name) for name in sorted(asked - module.facts.keys())]
 
 
-def views_of(module: Module) -> dict[str, str]:
-    """Return the views of a system: one a fact, and those of cases that have no table of their own."""
-    views: dict[str, str] = {}
-    for info in module.cases.values():
-        views.update(case_views(info))
-    for name, one in module.facts.items():
-        views[fact_view(module.system, _own(name))] = fact_sql(one, relation_of(module.program.cases[one.case]))
-    return views
-
-
 @cache
-def _class_of(name: str, types: tuple[str, ...], changes: str, fired: str) -> type[FactChanges]:
+def _class_of(name: str, types: tuple[str, ...], shapes: tuple[tuple[str, str], ...]) -> type[FactChanges]:
     class Made(FactChanges, name=name, version=1, types=types):
-        tables: Mapping[str, str] = {changes: CHANGES, fired: FIRED}
+        tables: Mapping[str, str] = dict(shapes)
 
     return Made
 
@@ -214,11 +210,10 @@ def facts_projection(module: Module) -> FactChanges | None:
     if not types:
         return None
     name = f"facts_{system_word(module.system)}"
-    return _class_of(name, tuple(types), changes_table(module.system), fired_table(module.system))(module)
-
-
-def _own(name: str) -> str:
-    return name.rpartition(".")[2] if name.count(".") == 1 else name.partition(".")[2]
+    tables = {changes_table(module.system): CHANGES, fired_table(module.system): FIRED}
+    judged = judged_of(module.system, module.facts, module.program.cases)
+    tables.update({one.table: one.columns for one in judged.values()})
+    return _class_of(name, tuple(types), tuple(tables.items()))(module)
 
 
 def _changes_of(watched: _Watched, verdicts: Verdicts, at: Any) -> list[_Change]:

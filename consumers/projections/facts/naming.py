@@ -23,6 +23,30 @@ def fact_view(system: str, fact: str) -> str:
     return _short(f"fact_{snake(system)}_{snake(fact)}")
 
 
+def reference_view(system: str, fact: str) -> str:
+    """Return the hidden view that asks a fact of its items by SQL alone: `_sql_fact_mat_mul_is_slow`."""
+    return f"_sql_{fact_view(system, fact)}"
+
+
+def judged_table(system: str, case: str) -> str:
+    """Return the hidden table of a case's items with the truth of a system's window facts."""
+    return _short(f"_judged_{system_word(system)}_{snake(case)}")
+
+
+def truth_columns(facts: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Return the column of each fact's truth; none is one of those that are taken."""
+    columns: dict[str, str] = {}
+    used = set(taken)
+    for fact in facts:
+        word = name = _short(f"_{snake(fact)}", 40)
+        number = 2
+        while name in used:
+            name, number = f"{word}_{number}", number + 1
+        columns[fact] = name
+        used.add(name)
+    return columns
+
+
 def system_word(system: str) -> str:
     """Return a system's name as a part of names, short enough to be put before others."""
     return _short(snake(system), 30)
@@ -43,6 +67,11 @@ def columns_of(fields: Iterable[str]) -> dict[str, str]:
             name, number = f"{word}_{number}", number + 1
         columns[field] = name
     return columns
+
+
+def own_name(name: str) -> str:
+    """Return the name of a fact or a rule without that of its system."""
+    return name.rpartition(".")[2] if name.count(".") == 1 else name.partition(".")[2]
 
 
 def _short(name: str, longest: int = _LONGEST) -> str:

@@ -9,61 +9,24 @@ import datetime
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 
-from morphogen.schemas import Frame, FrameError, Record, decode, decode_frame
+from morphogen.schemas import Record
 
 from .arrays import Gaps, Words, strings
+from .envelopes import Bodies, Envelopes, joined
+from .opening import UNREADABLE, Lane, Message, Part, Resolve, Unreadable, opened
 from .selection import Selection, select
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 _T = TypeVar("_T")
-Lane = tuple[str, str, str]
-"""(run, family, writer): within a lane the counter `n` only rises."""
-Resolve = Callable[[str], bytes]
-"""Reads the blob of a sha256, for bodies that were too large for a record."""
-
-UNREADABLE = "$unreadable"
-"""The type under which `events` shows a message that is no frame."""
-
-_STUB = b"\xa5$blob"
 _TIME_MAX = 2**63 - 2  # of TIMESTAMP_NS, whose last value means infinity
 
-
-class Message(Protocol):
-    """A message of the log, as `morphogen.bus` reads it."""
-
-    @property
-    def seq(self) -> int: ...  # noqa: D102
-    @property
-    def stored(self) -> int: ...  # noqa: D102
-    @property
-    def subject(self) -> str: ...  # noqa: D102
-    @property
-    def data(self) -> bytes: ...  # noqa: D102
-
-
-class Part(NamedTuple):
-    """A frame, and how many of its first records were folded before (0 in a healthy log)."""
-
-    frame: Frame
-    start: int = 0
-
-
-class Unreadable(NamedTuple):
-    """A message that is no frame of ours; `raw` is its first kilobyte."""
-
-    seq: int
-    stored: int
-    subject: str
-    reason: str
-    size: int
-    raw: bytes
+__all__ = ["UNREADABLE", "Batch", "Bodies", "Entry", "Lane", "Message", "Part", "Resolve", "Unreadable"]
 
 
 class Entry(NamedTuple):
@@ -97,11 +60,15 @@ class Batch:
     Build it with `Batch.read`. Arrays have one element an event, in the order of the log.
     """
 
-    def __init__(self, parts: Sequence[Part], unreadable: Sequence[Unreadable], first: int, last: int) -> None:
+    def __init__(
+        self, parts: Sequence[Part], unreadable: Sequence[Unreadable], first: int, last: int,
+        envelopes: Envelopes | None = None,
+    ) -> None:  # fmt: skip
         self.parts = parts
         self.unreadable = unreadable
         self.first = first
         self.last = last
+        self._envelopes = envelopes  # of all events, where they could be read without making records
         self._selections: dict[tuple[str, Any], Selection] = {}
         self._notes: dict[Hashable, Any] = {}
 
@@ -118,24 +85,11 @@ class Batch:
         `lanes` holds the last counter folded in each lane and is brought up to date: records that are not above it
         are left out. `resolve` fetches bodies that lie in a blob; one that cannot be had keeps its stub.
         """
-        parts: list[Part] = []
-        unreadable: list[Unreadable] = []
-        for message in messages:
-            try:
-                frame = decode_frame(message.data, message.seq, message.stored)
-            except FrameError as error:
-                raw = bytes(message.data[:1024])
-                unreadable.append(
-                    Unreadable(message.seq, message.stored, message.subject, str(error), len(message.data), raw)
-                )
-                continue
-            if resolve is not None and _STUB in message.data:
-                _resolve(frame.records, resolve)
-            parts.append(Part(frame, 0 if lanes is None else _already(frame, lanes)))
-        return cls(parts, unreadable, messages[0].seq, messages[-1].seq)
+        parts, unreadable, envelopes = opened(messages, lanes, resolve)
+        return cls(parts, unreadable, messages[0].seq, messages[-1].seq, envelopes)
 
     def __len__(self) -> int:
-        return self._offsets[-1]
+        return int(self.counts.sum())
 
     @cached_property
     def records(self) -> list[Record]:
@@ -143,16 +97,9 @@ class Batch:
         return list(chain.from_iterable([f.records[start:] if start else f.records for f, start in self.parts]))
 
     @cached_property
-    def _offsets(self) -> list[int]:
-        offsets = [0]
-        for frame, start in self.parts:
-            offsets.append(offsets[-1] + len(frame.records) - start)
-        return offsets
-
-    @cached_property
     def counts(self) -> "npt.NDArray[np.int64]":
         """Events of each part."""
-        return np.array([len(frame.records) - start for frame, start in self.parts], np.int64)
+        return np.array([part.length - part.start for part in self.parts], np.int64)
 
     @cached_property
     def seq(self) -> "npt.NDArray[np.int64]":
@@ -164,7 +111,9 @@ class Batch:
         """Index of each event in its frame."""
         if not self.parts:
             return np.empty(0, np.int32)
-        return np.concatenate([np.arange(start, len(f.records), dtype=np.int32) for f, start in self.parts])
+        first = np.array([part.start for part in self.parts], np.int64) - (np.cumsum(self.counts) - self.counts)
+        places: npt.NDArray[np.int64] = np.arange(len(self)) + np.repeat(first, self.counts)
+        return places.astype(np.int32)
 
     @cached_property
     def attempt(self) -> "npt.NDArray[np.int64]":
@@ -189,11 +138,15 @@ class Batch:
     @cached_property
     def n(self) -> "npt.NDArray[np.int64]":
         """Counter of each event in its lane."""
+        if self._envelopes is not None:
+            return self._envelopes.n
         return np.array([record.n for record in self.records], np.int64)
 
     @cached_property
     def step(self) -> Gaps:
         """Step of each event; missing where the event has none, or one that no BIGINT holds."""
+        if self._envelopes is not None:
+            return self._envelopes.step
         steps: list[int | None] = [record.step for record in self.records]
         try:
             return Gaps(np.array(steps, np.int64))
@@ -205,6 +158,8 @@ class Batch:
     @cached_property
     def time(self) -> "npt.NDArray[np.int64]":
         """Wall-clock time of each event in unix nanoseconds."""
+        if self._envelopes is not None:
+            return self._envelopes.time
         times = [record.time for record in self.records]
         try:
             return np.array(times, np.int64)
@@ -214,11 +169,15 @@ class Batch:
     @cached_property
     def kinds(self) -> Words:
         """Type of each event."""
+        if self._envelopes is not None:
+            return self._envelopes.kinds
         return strings([record.type for record in self.records])
 
     @cached_property
     def version(self) -> "npt.NDArray[np.int64]":
         """Version of each event's body, as it was written."""
+        if self._envelopes is not None:
+            return self._envelopes.version
         return np.array([record.version for record in self.records], np.int64)
 
     @cached_property
@@ -237,6 +196,13 @@ class Batch:
         if found is None:
             found = self._selections[kind, shape] = select(self, kind, shape)
         return found
+
+    def bodies(self, at: "npt.NDArray[np.intp]") -> Bodies:
+        """Return where the bodies of some events lie, as they were written."""
+        found = self._envelopes
+        if found is not None:
+            return Bodies(found.data, found.starts[at], found.ends[at])
+        return joined([self.records[place].body for place in at.tolist()])
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return what `make` returned for this key the first time: for work that a fold shares with `holds`."""
@@ -270,25 +236,3 @@ class Batch:
 
     def _spread(self, values: list[int]) -> "npt.NDArray[np.int64]":
         return np.repeat(np.array(values, np.int64), self.counts)
-
-
-def _already(frame: Frame, lanes: dict[Lane, int]) -> int:
-    """Return how many leading records of a frame were folded before, and note the frame in `lanes`."""
-    lane = (frame.run, frame.family, frame.writer)
-    last = lanes.get(lane, 0)
-    if frame.records and frame.records[0].n > last:
-        lanes[lane] = frame.records[-1].n
-        return 0
-    doubled = sum(1 for record in frame.records if record.n <= last)
-    lanes[lane] = max(last, *(record.n for record in frame.records)) if frame.records else last
-    return doubled
-
-
-def _resolve(records: list[Record], resolve: Resolve) -> None:
-    for record in records:
-        if _STUB not in bytes(record.body)[:16]:
-            continue
-        try:
-            record.body = msgspec.Raw(resolve(decode(record.body)["$blob"]))
-        except Exception:  # noqa: BLE001, S112  the stub stays: it says what is missing, and the log goes on
-            continue

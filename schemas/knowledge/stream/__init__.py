@@ -4,7 +4,7 @@ It knows nothing of logs, tables or files; whoever has columns of items in log o
 operator is that of `schemas.knowledge.evaluate`, which tests hold it to.
 """
 
-from .columns import Flag, Integer, Lists, Number, Text, Values, flags, integers, lists, numbers, texts
+from .columns import Flag, Integer, Lists, Number, Text, Values, flags, integers, joined, lists, numbers, texts
 from .engine import Change, Engine, Items, RunState, State, Verdicts
 from .lower import NotExecutable, combined, condition, lower, lower_expression
 from .plan import Column, Condition, Const, Frame, Kind, Node, Op, Over, readings, text, walk
@@ -35,6 +35,7 @@ __all__ = [
     "condition",
     "flags",
     "integers",
+    "joined",
     "lists",
     "lower",
     "lower_expression",

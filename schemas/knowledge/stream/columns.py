@@ -180,21 +180,23 @@ def joined(parts: Sequence[Values]) -> Values:
     if len(parts) == 1:
         return first
     if isinstance(first, Number):
-        return Number(np.concatenate([part.values for part in parts if isinstance(part, Number)]))
+        some = [part for part in parts if isinstance(part, Number)]
+        return Number(np.concatenate([part.values for part in some]), _one_mask(some))
     if isinstance(first, Integer):
         whole = [part for part in parts if isinstance(part, Integer)]
-        missing: Mask | None = None
-        if any(part.missing is not None for part in whole):
-            missing = np.concatenate(
-                [np.zeros(len(part), np.bool_) if part.missing is None else part.missing for part in whole]
-            )
-        return Integer(np.concatenate([part.values for part in whole]), missing)
+        return Integer(np.concatenate([part.values for part in whole]), _one_mask(whole))
     if isinstance(first, Flag):
         flagged = [part for part in parts if isinstance(part, Flag)]
         return Flag(np.concatenate([part.true for part in flagged]), np.concatenate([part.false for part in flagged]))
     if isinstance(first, Text):
         return _one_book([part for part in parts if isinstance(part, Text)])
     return Lists(np.concatenate([part.values for part in parts if isinstance(part, Lists)]))
+
+
+def _one_mask(parts: "Sequence[Number] | Sequence[Integer]") -> Mask | None:
+    if all(part.missing is None for part in parts):
+        return None
+    return np.concatenate([np.zeros(len(part), np.bool_) if part.missing is None else part.missing for part in parts])
 
 
 def _one_book(parts: Sequence[Text]) -> Text:

@@ -1,0 +1,73 @@
+"""`backtest`: another policy over what was recorded, with side effects off."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from .app import app, settings_of
+from .bars import bar
+from .history import with_broker
+
+
+@app.command()
+def backtest(
+    context: typer.Context,
+    policy: Annotated[
+        str, typer.Argument(help="A built-in policy, the path of a checkpoint, or module:Class of your own.")
+    ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--runs", help="Only these runs: names or patterns such as 'digits-*', with commas or repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="For the policy, instead of each run's own.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="For the policy's making: name=value, the value as JSON or text."),
+    ] = None,
+    learn: Annotated[bool, typer.Option(help="Tell the policy the recorded outcomes.")] = True,
+    everything: Annotated[bool, typer.Option("--all", help="Show every run and every difference.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
+) -> None:
+    """Run a policy over recorded runs: where it would have decided otherwise, and what recorded outcomes say of that."""
+    from morphogen.replay.backtest import as_json as document
+    from morphogen.replay.backtest import backtest as run_backtest
+    from morphogen.replay.backtest import lines
+
+    settings = settings_of(context)
+    options = dict(map(_option, option or ()))
+    patterns = [one for text in runs or () for one in dict.fromkeys((text, *text.split(","))) if one]
+    with bar("going over") as tell, _own_modules():
+        found = with_broker(
+            settings,
+            lambda conn: run_backtest(
+                conn, settings, policy, patterns, seed=seed, learn=learn, options=options, progress=tell
+            ),
+        )
+    if as_json:
+        typer.echo(document(found))
+        return
+    for line in lines(found, everything=everything):
+        typer.echo(line)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise typer.BadParameter(f"{text!r} is no option for a policy: write name=value, such as explore=0.5")
+    with contextlib.suppress(json.JSONDecodeError):
+        return name, json.loads(value)
+    return name, value
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Find the modules of the folder that the command was called in, as `python` does."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")

@@ -1,0 +1,496 @@
+"""The shell of growth: what is held by a training loop, and the order of things at the end of an epoch."""
+
+import logging
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+from torch import nn
+
+from morphogen.consumers.executor import (
+    Bounds,
+    Evaluate,
+    Executor,
+    ExecutorError,
+    Inbox,
+    Menu,
+    Seedling,
+    stock,
+)
+from morphogen.consumers.policy import (
+    Decided,
+    Decider,
+    Dish,
+    Limits,
+    Policy,
+    Weights,
+    config_of,
+    load_policy,
+    plateau,
+)
+from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
+from morphogen.kernels.slots.undisturbed import undisturbed
+from morphogen.schemas import (
+    Action,
+    AdaptationFinished,
+    AdaptationStarted,
+    EpochMeasured,
+    Event,
+    LayerHealth,
+)
+
+from .config import GrowthConfig, converted
+from .errors import GrowthError
+from .given import learning_rate, number, stepping
+from .offers import Offers, offers
+from .outcomes import Carried, Outcomes
+from .recorder import Recorder
+from .shadow import Shadow
+
+WAIT = Action(op="wait")
+REMOTE = "remote"
+PROPOSED = "proposed"
+
+_log = logging.getLogger("morphogen")
+
+
+class Grower:
+    """Growth of one model in one run; made by `grow`. Call `epoch` after each epoch, `finish` at the end.
+
+    Neither raises: what goes wrong is in the log, and the training goes on without growth if need be.
+    """
+
+    def __init__(
+        self,
+        run: Recorder,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        policy: Any,
+        evaluate: Evaluate | None,
+        sites: Any,
+        slots: int,
+        every: int,
+        budget: Limits | Mapping[str, Any] | None,
+        config: GrowthConfig | Mapping[str, Any] | None,
+        reward: Mapping[str, float] | None,
+        seed: int,
+        label: str | None,
+        menu: Menu | Literal["proposed"],
+        example: Any,
+    ) -> None:
+        if not callable(getattr(run, "event", None)):
+            raise GrowthError(f"a run is expected, not a {type(run).__name__}: pass what morphogen.record() returned")
+        if every < 1:
+            raise GrowthError(f"every must be 1 or more, not {every}")
+        self.config = converted(config, GrowthConfig, "config")
+        self.limits = converted(budget, Limits, "budget")
+        weights = converted(reward, Weights, "reward")
+        self._optimizer = stepping(optimizer)
+        self._remote = isinstance(policy, str) and policy == REMOTE
+        self._policy: Policy = load_policy("none" if self._remote else policy, seed=seed)
+        self._policy_name = REMOTE if self._remote else str(self._policy.name)
+        self._run, self._evaluate, self._every = run, evaluate, every
+        self._seed, self._label, self._menu = seed, label, menu
+        self._weights = weights
+        self.slots: Slots = (
+            sites
+            if isinstance(sites, Slots)
+            else adapt(model, sites, slots, example=example, cutoff=Cutoff(exploding=self.config.explode))
+        )
+        if self.slots.model is not model:
+            raise GrowthError("these slots are of another model: pass the model that they were restored for")
+        self.model = model
+        self._executor: Executor | None = None
+        self._outcomes = Outcomes()
+        self._offers = Offers()
+        self._epochs: list[EpochMeasured] = []
+        self._health: deque[tuple[LayerHealth, int | None]] = deque()
+        self._step: int | None = None
+        self._failures = self._unrecorded = 0
+        self._off = self._over = False
+        self._undo: list[Callable[[], None]] = []
+        shadow = Shadow(self.slots, evaluate, self.config) if self.config.dry_run and evaluate is not None else None
+        name = f"{getattr(run, 'name', '')}\0{getattr(run, 'attempt', 1)}\0{getattr(run, 'rank', 0)}"
+        self._shadow = shadow
+        self._decider = Decider(
+            self._policy, scope=name, clock=time.perf_counter_ns, dry_run=None if shadow is None else shadow.trouble
+        )
+        self._inbox = self._open_inbox() if self._remote else None
+        self._listen()
+        try:
+            if all(site.in_shape is not None for site in self.slots.sites):
+                self._begin()
+        except BaseException:
+            self._close()
+            raise
+
+    # What a training loop calls
+
+    def epoch(
+        self,
+        *,
+        train_loss: float | None = None,
+        val_loss: float | None = None,
+        val_accuracy: float | None = None,
+    ) -> Action:
+        """Tell that an epoch has ended; return what was done to the network, `wait` for nothing.
+
+        What is not given of the validation is measured by `evaluate`, where there is one.
+        """
+        done = WAIT
+        if self._off or self._over:
+            return done
+        try:
+            done = self._end_of_epoch(number(train_loss), number(val_loss), number(val_accuracy))
+        except Exception as error:  # noqa: BLE001  a training loop is not to die of its growth
+            self._failed(error)
+        return done
+
+    def finish(self, **measured: float) -> None:
+        """End the growth: judge what still grows, and record what it came to; idempotent.
+
+        A seed that is holding is kept if it passes its gate; one that has no say yet, or was measured to be of no use,
+        goes. `measured` are numbers to record with it, by name, such as the accuracy on the test set. A run that ends
+        without this call has its seeds left as they are, and nothing is measured any more.
+        """
+        self._finish(measured, measure=True)
+
+    def _finish(self, measured: Mapping[str, Any], *, measure: bool) -> None:
+        if self._over:
+            return
+        self._over = True
+        numbers = {str(name): found for name, value in measured.items() if (found := number(value)) is not None}
+        try:
+            self._end(numbers, measure=measure)
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
+        finally:
+            self._close()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides."""
+        return self._policy
+
+    @property
+    def epochs(self) -> int:
+        """Epochs so far."""
+        return len(self._epochs)
+
+    @property
+    def params_grown(self) -> int:
+        """Parameters of all that stands now."""
+        return self.slots.params()
+
+    def __repr__(self) -> str:
+        return f"<grower {self._policy_name} epoch={self.epochs} grown={self.params_grown}>"
+
+    # The order of things
+
+    def _begin(self) -> Executor:
+        """Say where and within what limits this run may grow; once the shapes at its sites are known."""
+        if self._executor is not None:
+            return self._executor
+        sites = list(self.slots.sites)
+        proposed = isinstance(self._menu, str) and self._menu == PROPOSED
+        if proposed:
+            self._offers = offers(sites, self.limits, self._seed)
+        try:
+            offered = stock(sites, self._offers.at if proposed else self._menu)
+        except ExecutorError as error:
+            raise GrowthError(str(error)) from error
+        dishes = {
+            site: [
+                Dish(name=one.name, params=one.params, flops=one.flops, address=one.address) for one in items.values()
+            ]
+            for site, items in offered.items()
+        }
+        config = config_of(self.limits, dishes, (), msgspec.to_builtins(self._weights))
+        config |= {
+            "growth": msgspec.to_builtins(self.config),
+            "every": self._every,
+            "refused_sites": dict(self.slots.refused),
+        }
+        self._executor = Executor(
+            self.slots,
+            self._optimizer,
+            say=self._say,
+            stock=offered,
+            config=self.config,
+            bounds=msgspec.convert(msgspec.to_builtins(self.limits), Bounds),
+            seed=self._seed,
+            steps=self._newest_step,
+        )
+        host_params = sum(p.numel() for p in self.slots.root.parameters()) - self.slots.params()
+        if self._shadow is not None:
+            self._shadow.stock = offered
+        started = AdaptationStarted(
+            sites=sites,
+            policy=self._policy_name,
+            policy_version=self._policy.version,
+            config=config,
+            seed=self._seed,
+            host_params=host_params,
+            label=self._label,
+        )
+        self._executor.take(started)
+        cause = self._say(started, None)
+        for event in self._offers.events:
+            self._say(event, cause)
+        self._executor.adopt()
+        return self._executor
+
+    def _end_of_epoch(self, train_loss: float | None, val_loss: float | None, val_accuracy: float | None) -> Action:
+        executor = self._begin()
+        self._hear()
+        n: int | None = None
+        if val_loss is None and self._evaluate is not None:
+            found = self._measured(self._evaluate)
+            val_loss, n = found.loss, found.n or None
+            val_accuracy = found.accuracy if val_accuracy is None else val_accuracy
+        epoch = len(self._epochs)
+        grown = self.slots.params()
+        losses = [one.val_loss if one.val_loss is not None else one.train_loss for one in self._epochs]
+        now = val_loss if val_loss is not None else train_loss
+        event = EpochMeasured(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            params_total=sum(p.numel() for p in self.slots.root.parameters()),
+            params_grown=grown,
+            learning_rate=learning_rate(self._optimizer),
+            plateau=plateau([*losses, now], window=self.config.plateau_window, threshold=self.config.plateau_threshold),
+            n=n,
+        )
+        self._epochs.append(event)
+        cause = self._say(event, None)
+        executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=self._evaluate)
+        self._judge()
+        action = WAIT
+        if self._inbox is not None:
+            action = self._obey(executor, self._inbox)
+        elif (epoch + 1) % self._every == 0:
+            action = self._decide(executor, cause)
+        self._judge()
+        executor.rest()
+        return action
+
+    def _decide(self, executor: Executor, cause: str | None) -> Action:
+        """Ask the policy and the guards, and have done what they agree on; each step is an event, caused by the one before."""
+        decided: Decided = self._decider.decide()
+        for event in decided.events:
+            cause = self._say(event, cause) or cause
+        action = decided.action
+        if action.op == "wait":
+            return WAIT
+        applied = executor.apply(action, decision=decided.decision, cause=cause)
+        if not applied.done:
+            return WAIT
+        self._measure_blueprint(action, cause)
+        self._outcomes.carried(
+            Carried(
+                decision=decided.decision,
+                action=action,
+                epoch=executor.epoch,
+                seed=applied.seed,
+                cause=cause,
+                observation=decided.proposed.observation,
+                index=decided.proposed.index,
+                logprob=decided.proposed.logprob,
+                value=decided.proposed.value,
+                seen=decided.observation,
+            )
+        )
+        return action
+
+    def _obey(self, executor: Executor, inbox: Inbox) -> Action:
+        """Do what was asked for by commands, in their order; each is told what came of it."""
+        done = WAIT
+        for order in inbox.take(self.config.remote_wait):
+            try:
+                applied = executor.apply(order.action, decision=order.decision, cause=order.cause)
+            except BaseException:
+                order.refused("the training loop was interrupted")
+                raise
+            if not applied.done:
+                order.refused(applied.reason)
+                continue
+            if order.action.op != "wait":
+                done = order.action
+                self._measure_blueprint(order.action, order.cause)
+                self._outcomes.carried(
+                    Carried(
+                        decision=order.decision or order.command,
+                        action=order.action,
+                        epoch=executor.epoch,
+                        seed=applied.seed,
+                        cause=order.cause,
+                    )
+                )
+            stage = None if applied.slot is None else str(self.slots[applied.slot].stage)
+            order.done({"epoch": executor.epoch, "slot": applied.slot, "seed": applied.seed, "stage": stage})
+        return done
+
+    def _measure_blueprint(self, action: Action, cause: str | None) -> None:
+        """Say what is true of a blueprint that was proposed, now that it stands."""
+        address = self.slots[action.slot].blueprint if action.op == "germinate" and action.slot else None
+        measured = None if address is None else self._offers.measured(address)
+        if measured is not None:
+            self._say(measured, cause)
+
+    def _judge(self) -> None:
+        """Tell what came of the decisions about every seed that was judged, and let the policy learn of it."""
+        executor = self._executor
+        if executor is None:
+            return
+        for seedling in executor.judged():
+            self._tell(executor, seedling, final=seedling.stage != "fossilized")
+
+    def _tell(self, executor: Executor, seedling: Seedling, *, final: bool) -> None:
+        for told in self._outcomes.judged(seedling, executor.epoch, final=final):
+            self._say(told.event, told.cause)
+            self._learn(told.outcome)
+
+    def _learn(self, outcome: Any) -> None:
+        try:
+            self._policy.learn(outcome)
+        except Exception as error:  # noqa: BLE001  anybody's policy
+            if self._executor is not None:
+                self._executor.failed(error, f"policy {self._policy_name} did not learn")
+
+    def _end(self, measured: dict[str, float], *, measure: bool) -> None:
+        executor = self._executor
+        if executor is None:
+            if not self._epochs and any(site.in_shape is None for site in self.slots.sites):
+                return  # nothing ever went through the model: growth never began
+            executor = self._begin()
+        self._last_judgement(executor, measure=measure and self.config.finish_at_end)
+        contributing = sum(
+            1
+            for seedling in executor.standing.values()
+            if seedling.stage == "fossilized" and ((seedling.contribution and seedling.contribution.gain) or 0.0) > 0
+        )
+        counts = executor.counts
+        self._say(
+            AdaptationFinished(
+                epochs=len(self._epochs),
+                germinated=counts["germinated"],
+                fossilized=counts["fossilized"],
+                pruned=counts["pruned"],
+                contributing=contributing,
+                params_grown=self.slots.params(),
+                rollbacks=counts["rollbacks"],
+                measured=measured,
+            ),
+            None,
+        )
+
+    def _last_judgement(self, executor: Executor, *, measure: bool) -> None:
+        """Measure every seed that has a say once more, end what is not worth keeping, and tell what is still open."""
+        if measure and self._evaluate is not None and self._epochs:
+            executor.conclude(self._evaluate)
+        self._judge()
+        for seedling in list(executor.standing.values()):
+            self._tell(executor, seedling, final=True)
+
+    # What is measured and recorded
+
+    def _measured(self, evaluate: Evaluate) -> Evaluation:
+        """Measure the model as it is, and leave no trace in it or in the random generators."""
+        from torch import no_grad
+
+        with undisturbed(self.model), no_grad():
+            self.model.eval()
+            return evaluation(evaluate(self.model))
+
+    def _say(self, event: Event, cause: str | None) -> str | None:
+        """Fold an event into what the policy sees, and record it."""
+        step = self._newest_step()
+        self._decider.take(event, step)
+        self._outcomes.take(event)
+        try:
+            return self._run.event(event, step=step, cause=cause)
+        except Exception as error:  # noqa: BLE001  anybody's recorder; what was done is done all the same
+            if not self._unrecorded:
+                _log.warning("growth is not recorded: %s: %s (said once)", type(error).__name__, error)
+            self._unrecorded += 1
+            return None
+
+    def _newest_step(self) -> int | None:
+        """Return the newest step that the program or the health of its layers named; it never falls."""
+        named = getattr(self._run, "step", None)
+        if isinstance(named, int) and named > (self._step or 0):
+            self._step = named
+        return self._step
+
+    def _listen(self) -> None:
+        """Hear of the health of layers and of the end of the run, where the run tells; it holds no grower alive."""
+        this = weakref.ref(self)
+
+        def heard(event: Event, step: int | None) -> None:
+            grower = this()
+            if grower is not None and type(event) is LayerHealth:
+                grower._health.append((event, step))
+
+        def ending() -> None:
+            grower = this()
+            if grower is not None:
+                grower._finish({}, measure=False)
+
+        for name, callback in (("subscribe", heard), ("before_end", ending)):
+            register = getattr(self._run, name, None)
+            if callable(register):
+                undo = register(callback)
+                if callable(undo):
+                    self._undo.append(undo)
+
+    def _hear(self) -> None:
+        """Take in the health of the layers up to now."""
+        settle = getattr(self._run, "settle", None)
+        if callable(settle):
+            settle()
+        while self._health:
+            event, step = self._health.popleft()
+            if step is not None and step > (self._step or 0):
+                self._step = step
+            self._decider.take(event, step)
+
+    def _open_inbox(self) -> Inbox:
+        name, settings = getattr(self._run, "name", None), getattr(self._run, "settings", None)
+        if not isinstance(name, str) or settings is None:
+            raise GrowthError("policy='remote' needs a recorded run: pass what morphogen.record() returned")
+        return Inbox(settings, name)
+
+    # What goes wrong, and the end
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        executor = self._executor
+        try:
+            if executor is None:
+                _log.warning("growth: %s: %s; training goes on without it", type(error).__name__, error)
+                self._off = True
+                return
+            executor.failed(error, "the end of an epoch")
+            if self._failures >= self.config.most_failures:
+                self._off = True
+                executor.close()
+            else:
+                executor.rest()
+        except Exception as second:  # noqa: BLE001
+            self._off = True
+            _log.warning("growth is off, training goes on: %s: %s", type(second).__name__, second)
+
+    def _close(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+        if self._executor is not None:
+            self._executor.close()
+        if self._inbox is not None:
+            self._inbox.close()

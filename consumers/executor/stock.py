@@ -1,0 +1,153 @@
+"""What may be germinated at each site, by the names of the menu, and how each of them becomes a module."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from morphogen.kernels import blueprints
+from morphogen.kernels.blueprints import Blueprint
+from morphogen.kernels.blueprints.menus import NAMES
+from morphogen.schemas import SiteInfo
+
+from .errors import ExecutorError, LoadError
+
+Entry: TypeAlias = Blueprint | str | PathLike[str]
+"""A blueprint, or the path of an artifact."""
+
+Menu: TypeAlias = Mapping[str, Entry] | Sequence[str] | Callable[[SiteInfo], Mapping[str, Entry]] | None
+"""What to offer: the standard menu, names of it, entries by name, or a function of the site."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that can be germinated at one site. `artifact` is the path of the weights that it begins with."""
+
+    name: str
+    blueprint: Blueprint
+    address: str
+    params: int
+    flops: int | None
+    artifact: Path | None = None
+    spec: bytes | None = None
+    """The blueprint itself, as bytes."""
+    artifact_digest: str | None = None
+    """The content address of those weights."""
+
+    def make(self, seed: int, *, zero_last: bool = True) -> nn.Module:
+        """Build it, or load its weights. Raises LoadError, which says whether another try could help."""
+        try:
+            if self.artifact is None:
+                return blueprints.build(self.blueprint, seed=seed, zero_last=zero_last)
+            loaded = blueprints.load(self.artifact)
+            if loaded.address != self.artifact_digest:
+                raise LoadError(f"{self.artifact}: not what it was when the run began", kind="checksum", lasting=True)
+            return loaded.build()
+        except LoadError:
+            raise
+        except blueprints.UnfitBlueprint as error:
+            raise LoadError(_line(error), kind="device", lasting=True) from error
+        except blueprints.BadInit as error:
+            raise LoadError(_line(error), kind="nonfinite", lasting=True) from error
+        except (blueprints.ArtifactRefused, blueprints.InvalidBlueprint) as error:
+            raise LoadError(_line(error), kind="checksum", lasting=True) from error
+        except blueprints.BlueprintError as error:
+            raise LoadError(_line(error), kind="load", lasting=True) from error
+        except MemoryError as error:
+            raise LoadError(f"{self.name}: no memory for it", kind="memory") from error
+        except OSError as error:
+            raise LoadError(f"{self.name}: {error.strerror or _line(error)}: {error.filename}", kind="load") from error
+        except Exception as error:
+            kind = "memory" if "out of memory" in str(error) else "exception"
+            raise LoadError(f"{self.name}: {type(error).__name__}: {_line(error)}", kind=kind) from error
+
+
+Stock: TypeAlias = Mapping[str, Mapping[str, Item]]
+"""By site, by name."""
+
+
+def stock(sites: Sequence[SiteInfo], menu: Menu = None) -> dict[str, dict[str, Item]]:
+    """Return what may be germinated where: of the menu, what fits the shapes of each site.
+
+    Raises ExecutorError for a menu that fits nowhere, or a name or a file that is none.
+    """
+    if isinstance(menu, str | bytes) or not (menu is None or callable(menu) or isinstance(menu, Mapping | Sequence)):
+        raise ExecutorError(f"a menu is names, entries by name, or a function of the site, not {menu!r:.100}")
+    if isinstance(menu, Sequence) and (unknown := [name for name in menu if name not in NAMES]):
+        raise ExecutorError(f"the standard menu has no {unknown[0]!r:.100}: it has {', '.join(NAMES)}")
+    found = {site.site: _items(site, menu) for site in sites}
+    known = [site for site in sites if site.in_shape is not None]
+    if known and menu is not None and not any(found[site.site] for site in known):
+        raise ExecutorError("nothing of the menu fits any site: give blueprints for the shapes that its sites have")
+    return found
+
+
+def _items(site: SiteInfo, menu: Menu) -> dict[str, Item]:
+    if site.in_shape is None or site.out_shape is None:
+        return {}
+    entries: Mapping[str, Entry]
+    if callable(menu):
+        entries = menu(site)
+    elif isinstance(menu, Mapping):
+        entries = menu
+    else:
+        standard = blueprints.menu(site)
+        entries = standard if menu is None else {name: standard[name] for name in menu if name in standard}
+    items = {}
+    for name, entry in entries.items():
+        item = _item(str(name), entry, site)
+        if item is not None:
+            items[item.name] = item
+    return items
+
+
+def _item(name: str, entry: Entry, site: SiteInfo) -> Item | None:
+    """Return an entry as it is at a site, or None where it does not fit there."""
+    artifact = digest = None
+    if isinstance(entry, Blueprint):
+        blueprint = entry
+    else:
+        artifact = Path(entry)
+        try:
+            loaded = blueprints.load(artifact)
+            blueprint, digest = loaded.blueprint, loaded.address
+        except blueprints.BlueprintError as error:
+            raise ExecutorError(f"menu entry {name!r}: {_line(error)}") from error
+        except OSError as error:
+            raise ExecutorError(f"menu entry {name!r}: {artifact}: {error.strerror or _line(error)}") from error
+    assert site.in_shape is not None
+    length = _length(site)
+    try:
+        blueprints.validate(blueprint, site.in_shape, site.out_shape, length=length)
+    except blueprints.UnfitBlueprint:
+        return None
+    except blueprints.BlueprintError as error:
+        raise ExecutorError(f"menu entry {name!r}: {_line(error)}") from error
+    return Item(
+        name=name,
+        blueprint=blueprint,
+        address=blueprints.address(blueprint),
+        params=blueprints.params(blueprint),
+        flops=blueprints.flops(blueprint, length=length),
+        artifact=artifact,
+        spec=blueprints.encode(blueprint),
+        artifact_digest=digest,
+    )
+
+
+def _length(site: SiteInfo) -> int | None:
+    return site.in_shape[0] if site.kind == "sequence" and site.in_shape and len(site.in_shape) == 2 else None
+
+
+def rng_seed(seed: int, seed_id: str) -> int:
+    """Return the seed of a seed's weights: the same for the same run seed and place in the run's growth."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{seed_id}".encode()).digest()[:7], "big")
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:500] if lines else type(error).__name__

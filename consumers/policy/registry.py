@@ -1,0 +1,111 @@
+"""Policies by name, by checkpoint, by `module:Class`."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .errors import PolicyError
+from .policies.bandit import Bandit
+from .policies.fixed import Fixed
+from .policies.heuristic import Heuristic
+from .policies.nothing import Nothing
+from .policies.random import Random
+from .protocol import Policy
+
+LEARNED = "gnn-ppo"
+_MADE: dict[str, Callable[..., Policy]] = {
+    "none": Nothing,
+    "random": Random,
+    "fixed": Fixed,
+    "heuristic": Heuristic,
+    "bandit": Bandit,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the policies that come with Morphogen."""
+    return (*_MADE, LEARNED)
+
+
+def load_policy(policy: Any, seed: int = 0, **options: Any) -> Policy:
+    """Return a policy, ready to decide for one run.
+
+    `policy` is a built-in name, the path of a checkpoint, `module:Class` (made with `seed` where it takes one, and
+    with `options`), a class, or a policy, which is returned as it is. A bandit or a network from a checkpoint neither
+    explores nor learns, unless options say so. Raises PolicyError in one line that says what to write instead.
+    """
+    if isinstance(policy, Path):
+        policy = str(policy)
+    if not isinstance(policy, str):
+        if isinstance(policy, type):
+            return _checked(_made(policy, seed, options, policy.__qualname__))
+        return _checked(policy)
+    if policy in _MADE:
+        return _made(_MADE[policy], seed, options, policy)
+    if policy == LEARNED:
+        return _checked(_made(_learned().Learned, seed, options, policy))
+    if policy.endswith(".safetensors") or Path(policy).is_file():
+        return restored(load_checkpoint(policy), seed=seed, **options)
+    module, _, name = policy.partition(":")
+    if not name:
+        raise PolicyError(
+            f"there is no policy {policy!r}: one of {', '.join(names())}, a checkpoint's path, or module:Class"
+        )
+    try:
+        found = getattr(import_module(module), name)
+    except Exception as error:
+        raise PolicyError(f"policy {policy!r} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+    return _checked(_made(found, seed, options, policy) if callable(found) and isinstance(found, type) else found)
+
+
+def restored(checkpoint: Checkpoint, *, seed: int = 0, **options: Any) -> Policy:
+    """Return the policy of a checkpoint. Raises CheckpointError where the state does not fit."""
+    if checkpoint.policy == Bandit.name:
+        return Bandit.restored(checkpoint.state, seed=seed, version=checkpoint.version, **options)
+    if checkpoint.policy == LEARNED:
+        return _checked(_learned().Learned.restored(checkpoint, seed=seed, **options))
+    raise PolicyError(f"the checkpoint is of a policy {checkpoint.policy!r}, which is not known here")
+
+
+def save_policy(policy: Any, path: str | Path) -> str:
+    """Write what `policy` has learned and return the checkpoint's sha256: of a bandit, or of anything with `save`."""
+    if isinstance(policy, Bandit):
+        return save_checkpoint(path, policy.name, policy.state())
+    if hasattr(policy, "save"):
+        return str(policy.save(path))
+    raise PolicyError(f"policy {getattr(policy, 'name', policy)!r} learns nothing that could be saved")
+
+
+def _learned() -> Any:
+    try:
+        return import_module(".gnn", __package__)
+    except ImportError as error:
+        raise PolicyError(f"policy {LEARNED} needs its extra: pip install 'morphogen[policy]' ({error})") from error
+
+
+def _made(made: Callable[..., Policy], seed: int, options: dict[str, Any], name: str) -> Policy:
+    try:
+        known = inspect.signature(made).parameters
+        given = {"seed": seed, **options} if "seed" in known or _takes_any(known) else options
+        return made(**given)
+    except (TypeError, ValueError) as error:
+        raise PolicyError(f"policy {name} cannot be made: {_line(error)}") from error
+
+
+def _takes_any(parameters: Any) -> bool:
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _checked(policy: Any) -> Policy:
+    lacks = [name for name in ("name", "version", "decide", "learn") if not hasattr(policy, name)]
+    if lacks:
+        raise PolicyError(f"{type(policy).__name__} is no policy: it lacks {', '.join(lacks)}")
+    return policy  # type: ignore[no-any-return]
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else "no details"

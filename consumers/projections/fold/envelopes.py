@@ -1,0 +1,213 @@
+"""The envelopes of many records as columns, read from the bytes of their frames without an object for each.
+
+Records of one writer are laid out alike: those that equal the first byte by byte where no number stands give their
+numbers as columns of a matrix. What is left after some layouts goes through its bytes in step (`lockstep`). Bodies are
+not looked into: they are stretches of one buffer, for whoever folds them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from .arrays import Gaps, Words, strings
+from .lockstep import PAD, Codes, Ints, Lockstep, Mask
+from .spelling import one_book
+
+RECORD_HEAD = 10
+"""Bytes before the map of each record: its length and its checksum."""
+
+_STRIDE = 1 << 14  # records at a time, so that what is read together lies in the processor's cache
+_LAYOUTS = 8  # of one stride, that are tried before the rest goes in step
+_FEW = 64  # records of one layout below which going in step costs less
+_WIDEST = 192
+
+
+class Bodies(NamedTuple):
+    """Bodies of events, one a row: bytes `starts` to `ends` of `data`, which ends with the padding that `lockstep` asks."""
+
+    data: bytes
+    starts: Ints
+    ends: Ints
+
+    def raw(self, row: int) -> bytes:
+        """Return one of them."""
+        return self.data[self.starts[row] : self.ends[row]]
+
+
+def joined(raws: "Sequence[msgspec.Raw]") -> Bodies:
+    """Return bodies that lie apart, end to end."""
+    ends = np.cumsum(np.fromiter(map(len, raws), np.int64, len(raws)))
+    return Bodies(b"".join([*raws, PAD]), np.concatenate([[0], ends[:-1]]).astype(np.int64), ends)
+
+
+@dataclass(frozen=True, eq=False)
+class Envelopes:
+    """What records say of themselves, one element a record; bodies are bytes `starts` to `ends` of `data`."""
+
+    data: bytes
+    n: Ints
+    kinds: Words
+    version: Ints
+    step: Gaps
+    time: Ints
+    starts: Ints
+    ends: Ints
+
+    def take(self, at: Ints) -> "Envelopes":
+        """Return some of them."""
+        kinds = strings(self.kinds[at].values())  # with no type in its words of which no record is left
+        return Envelopes(
+            self.data, self.n[at], kinds, self.version[at], self.step[at], self.time[at], self.starts[at],
+            self.ends[at],
+        )  # fmt: skip
+
+
+class _Columns(NamedTuple):
+    """What is read of some records."""
+
+    kinds: Codes
+    n: Ints
+    version: Ints
+    step: Ints
+    unstepped: Mask
+    time: Ints
+    body: Ints
+
+    def put(self, at: Ints, some: "_Columns") -> None:
+        """Take over what was read of the records at these places."""
+        pairs: Iterable[tuple[Any, Any]] = zip(self, some, strict=True)
+        for mine, theirs in pairs:
+            mine[at] = theirs
+
+
+def read(data: bytes, starts: Ints) -> Envelopes | None:
+    """Return the envelopes of the records that begin at `starts`; None where any is laid out as none of ours is."""
+    pieces, books = [], []
+    for at in range(0, len(starts), _STRIDE):
+        found = _read_some(data, starts[at : at + _STRIDE])
+        if found is None:
+            return None
+        pieces.append(found[0])
+        books.append((found[0].kinds, found[1]))
+    _, n, version, step, unstepped, time, body = (np.concatenate(some) for some in zip(*pieces, strict=True))
+    ends = starts + RECORD_HEAD + np.ndarray((len(data) - 3,), ">u4", data, strides=(1,))[starts + 1]
+    if not (body < ends).all():
+        return None
+    steps = Gaps(step, unstepped if unstepped.any() else None)
+    return Envelopes(data, n, Words(*one_book(books)), version, steps, time, body, ends)
+
+
+def _read_some(data: bytes, starts: Ints) -> tuple[_Columns, list[str]] | None:
+    count = len(starts)
+    every = _Columns(
+        np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64),
+        np.empty(count, np.bool_), np.empty(count, np.int64), np.empty(count, np.int64),
+    )  # fmt: skip
+    book: dict[str, int] = {}
+    left = np.arange(count)
+    for _ in range(_LAYOUTS):
+        if len(left) < _FEW:
+            break
+        found = _alike(data, starts[left], book)
+        if found is None:
+            break
+        same, some = found
+        if same is None:
+            if len(left) == count:
+                return some, list(book)
+            every.put(left, some)
+            return every, list(book)
+        every.put(left[same], some)
+        left = left[~same]
+    if len(left):
+        in_step = _in_step(Lockstep(data, starts[left]), starts[left], book)
+        if in_step is None:
+            return None
+        every.put(left, in_step[0])
+    return every, list(book)
+
+
+_Edges = dict[str, tuple[int, int]]
+
+
+def _in_step(rows: Lockstep, starts: Ints, book: dict[str, int]) -> tuple[_Columns, _Edges] | None:
+    """Read records in step; return where the values of the first stand, too."""
+    edges: _Edges = {}
+
+    def ends(name: str, begin: Ints) -> None:
+        edges[name] = (int(begin[0] - starts[0]), int(rows.at[0] - starts[0]))
+
+    rows.literal(b"\xce")
+    rows.at = starts + 5
+    rows.literal(b"\xce")
+    rows.at = starts + RECORD_HEAD
+    rows.literal(b"\x87\xa1n")
+    at = rows.at
+    n, _ = rows.integers()
+    ends("n", at)
+    rows.literal(b"\xa4type")
+    codes, words = rows.texts()
+    rows.literal(b"\xa7version")
+    version, _ = rows.integers()
+    rows.literal(b"\xa4step")
+    at = rows.at
+    step, unstepped = rows.integers(optional=True)
+    ends("step", at)
+    rows.literal(b"\xa4time")
+    at = rows.at
+    time, _ = rows.integers()
+    ends("time", at)
+    rows.literal(b"\xa5cause")
+    rows.skip_text()
+    rows.literal(b"\xa4body")
+    if not rows.good.all():
+        return None
+    kinds = np.array([book.setdefault(word, len(book)) for word in words], np.int32)[codes]
+    missing = np.zeros(len(starts), np.bool_) if unstepped is None else unstepped
+    return _Columns(kinds, n, version, step, missing, time, rows.at), edges
+
+
+def _alike(data: bytes, starts: Ints, book: dict[str, int]) -> tuple[Mask | None, _Columns] | None:
+    """Read the records that have the layout of the first; return which they are (None for all), and what they say."""
+    found = _in_step(Lockstep(data, starts[:1]), starts[:1], book)
+    if found is None:
+        return None
+    first, edges = found
+    width = int(first.body[0] - starts[0])
+    words = -(-width // 8)
+    if words * 8 > _WIDEST:
+        return None
+    look = np.ndarray((len(data) - words * 8 + 1,), f"V{words * 8}", data, strides=(1,))[starts].view("<u8")
+    fixed = np.zeros(words * 8, np.uint8)
+    fixed[:width] = 0xFF
+    fixed[1:5] = fixed[6:RECORD_HEAD] = 0
+    for begin, end in edges.values():
+        fixed[begin + 1 : end] = 0  # behind the mark; a number in the mark itself has to be the same in all
+    matrix = look.reshape(len(starts), words)
+    differs = (matrix ^ matrix[0]) & fixed.view("<u8")
+    same: Mask | None = None
+    if differs.any():
+        same = np.bitwise_or.reduce(differs, axis=1) == 0
+        matrix = matrix[same]
+        starts = starts[same]
+    cells = matrix.view(np.uint8).reshape(len(starts), words * 8)
+    count = len(starts)
+    return same, _Columns(
+        np.full(count, first.kinds[0], np.int32), _numbers(cells, edges["n"], first.n), np.full(count, first.version[0]),
+        _numbers(cells, edges["step"], first.step), np.full(count, first.unstepped[0]),
+        _numbers(cells, edges["time"], first.time), starts + width,
+    )  # fmt: skip
+
+
+def _numbers(cells: "np.ndarray[Any, np.dtype[np.uint8]]", edge: tuple[int, int], first: Ints) -> Ints:
+    begin, end = edge
+    if end - begin == 1:
+        return np.full(len(cells), first[0])
+    kind = _DTYPES[int(cells[0, begin])]
+    return np.ndarray((len(cells),), kind, cells, begin + 1, cells.strides[:1]).astype(np.int64)
+
+
+_DTYPES = {0xCC: "u1", 0xCD: ">u2", 0xCE: ">u4", 0xCF: ">u8", 0xD0: "i1", 0xD1: ">i2", 0xD2: ">i4", 0xD3: ">i8"}

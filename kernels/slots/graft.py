@@ -1,0 +1,205 @@
+"""A seed beside its host, and what the two give together: the only code of ours that runs in a forward pass."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Proxy
+
+from . import cutoff as cutoffs
+from .blends import blended, straight_through
+from .cutoff import Cutoff
+
+OFF = "off"  # the host's output, and no gradient for the seed
+THROUGH = "through"  # the host's output, and the gradient that the seed would have, were it blended fully
+ON = "on"  # both, by alpha
+
+_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # before torch 2.7
+
+
+class OutputStatistics:
+    """Mean and variance over all numbers of a seed's output, and how many are not finite, in one forward pass."""
+
+    def __init__(self, output: Tensor) -> None:
+        values = output.detach()
+        wide = values.to(torch.float64)
+        self.mean = float(wide.mean()) if values.numel() else None
+        self.variance = float(wide.var(correction=0)) if values.numel() else None
+        self.nonfinite = int(values.numel() - torch.isfinite(values).sum())
+
+
+class Graft(nn.Module):
+    """A seed in its slot.
+
+    `mode` is a constant of a compiled graph, which is compiled again when it changes; `alpha` is a buffer, which may change at
+    every step without that. `level` is the same alpha as a number: eager code looks at it, so that alpha 0 is the host's own
+    output, the same bits. A graph selects instead, to the same effect.
+    """
+
+    alpha: Tensor
+    trips: Tensor
+
+    def __init__(
+        self, seed: nn.Module, *, seed_id: str, blend: str, isolate: bool, cutoff: Cutoff, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.seed = seed
+        self.seed_id = seed_id
+        self.blend = blend
+        self.isolate = isolate
+        self.cutoff = cutoff
+        self.mode = OFF
+        self.level = 0.0
+        self.tripped: str | None = None
+        self.source: int | str = 0  # where the host's input came in last: a position, or a name
+        self.watching = False
+        self.statistics: OutputStatistics | None = None
+        self.gate = nn.Parameter(torch.zeros(1, device=device)) if blend == "gate" else None
+        self.register_buffer("alpha", torch.zeros((), dtype=_alpha_dtype(device), device=device))
+        self.register_buffer("trips", torch.zeros((), dtype=torch.int32, device=device), persistent=False)
+
+    @property
+    def live(self) -> bool:
+        """Whether the seed changes what the host gives."""
+        return self.mode == ON and self.level > 0 and self.tripped is None
+
+    def set_level(self, level: float) -> None:
+        """Set alpha, as number and as buffer."""
+        self.level = level
+        with torch.no_grad():
+            self.alpha.fill_(level)
+
+    @contextmanager
+    def held_at(self, level: float) -> Iterator[None]:
+        """Blend by `level`, whatever the stage, and go back afterwards."""
+        mode, before = self.mode, self.level
+        self.mode = ON
+        self.set_level(level)
+        try:
+            yield
+        finally:
+            self.mode = mode
+            self.set_level(before)
+
+    def poll(self) -> str | None:
+        """Say why the seed was cut off, if it was; waits for the device where graphs keep the reason there."""
+        if self.tripped is None and self.mode != OFF and not self.trips.is_meta:
+            self.tripped = cutoffs.reason(int(self.trips))
+        return self.tripped
+
+    def together(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Give what host and seed give together, where the host gave `host` for these arguments."""
+        mode = self.mode
+        if mode == OFF or self.tripped is not None:
+            return host
+        if _symbolic(host):  # a symbolic trace: what grew belongs to it, what is measured does not
+            return host if mode == THROUGH else self._joined(host, self.seed(_first(args, kwargs)[1]))
+        if mode == THROUGH and (not torch.is_grad_enabled() or _exporting()):
+            return host
+        if torch.compiler.is_compiling():
+            return self._in_graph(host, _first(args, kwargs)[1], exporting=_exporting())
+        if mode == ON and self.level == 0.0:
+            return host
+        try:
+            return self._eager(host, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever a seed raises, the host's own output is good
+            self.tripped = f"exception: {type(error).__name__}: {error}".splitlines()[0]
+            return host
+
+    def _eager(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        self.source, given = _first(args, kwargs)
+        seed = self._grow(host, given)
+        if seed is None:
+            return host
+        if self.watching and self.training:
+            self.statistics = OutputStatistics(seed)
+            self.watching = False
+        if self.cutoff.enabled and _plain(seed):
+            if host.device.type != "cpu":
+                return self._selected(host, seed)
+            self.tripped = cutoffs.check(seed, host, self.cutoff)
+            if self.tripped is not None:
+                return host
+        return self._joined(host, seed)
+
+    def _in_graph(self, host: Tensor, given: Tensor | None, *, exporting: bool) -> Tensor:
+        seed = self._grow(host, given)
+        if seed is None:
+            return host
+        if self.cutoff.enabled and not exporting:
+            return self._selected(host, seed)
+        joined = self._joined(host, seed)
+        return joined if self.mode == THROUGH else torch.where(self.alpha == 0, host, joined)
+
+    def _selected(self, host: Tensor, seed: Tensor) -> Tensor:
+        code = cutoffs.verdict(seed, host, self.cutoff)
+        self.trips.copy_(torch.maximum(self.trips, code))
+        good = self.trips == 0
+        joined = self._joined(host, torch.where(good, seed, 0))
+        return joined if self.mode == THROUGH else torch.where(good & (self.alpha != 0), joined, host)
+
+    def _grow(self, host: Tensor, given: Tensor | None) -> Tensor | None:
+        """Run the seed; None, with the reason in `tripped`, where what it gives does not fit."""
+        if given is None:
+            self.tripped = "shape: the host was called without a tensor"
+            return None
+        seed = self.seed(given.detach() if self.isolate or self.mode == THROUGH else given)
+        if not isinstance(seed, Tensor) or seed.shape != host.shape:
+            shape = list(seed.shape) if isinstance(seed, Tensor) else type(seed).__name__
+            self.tripped = f"shape: the seed gives {shape}, the host {list(host.shape)}"
+            return None
+        return seed.to(host.dtype)  # under autocast the two may differ; the host's is what the next layer expects
+
+    def _joined(self, host: Tensor, seed: Tensor) -> Tensor:
+        if self.mode == THROUGH:
+            return straight_through(self.blend, host, seed, self.gate)
+        return blended(self.blend, host, seed, self.alpha, self.gate)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Graft":
+        """Convert as any module does, and keep alpha exact: half a precision would round it."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        wanted = _alpha_dtype(self.alpha.device)
+        if self.alpha.dtype != wanted:
+            self.alpha = torch.full((), self.level, dtype=wanted, device=self.alpha.device)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.alpha.is_meta:
+            self.level = float(self.alpha)
+
+
+class Grafts(nn.ModuleDict):
+    """The seeds at one host, by the number of their slot."""
+
+    def together(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Blend every seed in, in the order of the slots; each of them sees the host's input."""
+        for graft in self.values():
+            host = graft.together(host, args, kwargs)  # type: ignore[operator]
+        return host
+
+
+def _alpha_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int | str, Tensor | None]:
+    """Give the first tensor of a call, and its position or name."""
+    for position, value in enumerate(args):
+        if isinstance(value, Tensor | Proxy):
+            return position, value  # type: ignore[return-value]
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor | Proxy):
+            return name, value  # type: ignore[return-value]
+    return 0, None
+
+
+def _symbolic(value: object) -> bool:
+    return isinstance(value, Proxy)
+
+
+def _plain(value: Tensor) -> bool:
+    """Whether a number can be read from a tensor here: not in a trace, nor inside a transform of `torch.func`."""
+    return not torch._C._is_tracing() and torch._C._functorch.peek_interpreter_stack() is None

@@ -1,0 +1,397 @@
+"""A loop that calls `epoch()` grows its model, and nothing that goes wrong in growth reaches the loop."""
+
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from morphogen.consumers.adaptation import GrowthError, grow
+from morphogen.consumers.executor import fold_all
+from morphogen.consumers.policy import PolicyError, Proposal
+from morphogen.kernels.slots import SlotError, restore
+from morphogen.schemas import (
+    Action,
+    AdaptationFinished,
+    AdaptationStarted,
+    AlertRaised,
+    BlueprintMeasured,
+    BlueprintProposed,
+    DecisionOutcome,
+    DecisionProposed,
+    DecisionVerdict,
+    EpochMeasured,
+    Observed,
+    SlotContribution,
+    SlotFailed,
+    SlotGerminated,
+    SlotRefused,
+    SlotStageChanged,
+)
+
+QUICK = {"min_training": 1, "cooldown": 1, "earliest": 0}
+
+
+class Planned:
+    """Does the listed things at the listed epochs, if they are legal."""
+
+    name = "planned"
+    version = None
+
+    def __init__(self, plan: dict[int, tuple[str, str | None, str | None]]) -> None:
+        self.plan, self.learned = plan, []  # type: ignore[var-annotated]
+
+    def decide(self, observation: Any) -> Proposal:
+        wanted = self.plan.get(observation.epoch)
+        index = None if wanted is None else observation.index(*wanted)
+        return Proposal(0 if index is None else index, reason="planned")
+
+    def learn(self, outcome: Any) -> None:
+        self.learned.append(outcome)
+
+
+def kept() -> Planned:
+    """A policy that germinates one seed and keeps it."""
+    return Planned(
+        {
+            1: ("germinate", "0#0", "mlp16"),
+            3: ("advance", "0#0", None),
+            5: ("advance", "0#0", None),
+            7: ("fossilize", "0#0", None),
+        }
+    )
+
+
+ANY_GAIN = {**QUICK, "min_contribution": -1e9}
+
+
+def test_a_seed_is_germinated_raised_kept_and_judged_and_each_step_is_caused_by_the_one_before(loop: Any) -> None:
+    one = loop()
+    policy = kept()
+    grower = one.grow(policy=policy, budget=ANY_GAIN, config={"ramp_epochs": 1.0})
+    done: list[Action] = []
+    one.epochs(10, lambda loss: done.append(grower.epoch(train_loss=loss)))
+    grower.finish(test_accuracy=0.5)
+    assert [action.op for action in done if action.op != "wait"] == ["germinate", "advance", "advance", "fossilize"]
+    causes = {name: (type(event), cause) for event, _, cause, name in one.run.told}
+    (germinated,) = [(cause, name) for event, _, cause, name in one.run.told if type(event) is SlotGerminated]
+    chain, at = [], germinated[0]
+    while at is not None:
+        kind, at = causes[at]
+        chain.append(kind)
+    assert chain == [DecisionVerdict, DecisionProposed, Observed, EpochMeasured]
+    outcomes = one.run.all(DecisionOutcome)
+    assert [outcome.final for outcome in outcomes] == [False] * 4 + [True] * 4
+    owner = [outcome for outcome in outcomes if outcome.reward is not None]
+    assert len(owner) == 2
+    assert owner[-1].contribution is not None
+    assert owner[-1].terms["gain"] is not None
+    assert [outcome.action.op for outcome in policy.learned[:1]] == ["germinate"]
+    assert policy.learned[0].seen is not None
+    (finished,) = one.run.all(AdaptationFinished)
+    assert (finished.epochs, finished.germinated, finished.fossilized) == (10, 1, 1)
+    assert finished.measured == {"test_accuracy": 0.5}
+    assert finished.params_grown == grower.params_grown > 0
+    assert one.run.all(SlotFailed) == []
+
+
+def test_growth_without_a_decision_leaves_every_bit_and_every_batch_as_it_was(loop: Any) -> None:
+    grown, bare = loop(), None
+    grower = grown.grow(policy="none")
+    grown.epochs(4, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    after = torch.rand(3)
+    bare = loop()
+    bare.epochs(4)
+    assert torch.equal(after, torch.rand(3))
+    state = grown.state()
+    assert list(state) == list(bare.state())
+    assert all(torch.equal(state[name], value) for name, value in bare.state().items())
+    assert type(grown.model[0]) is nn.Linear
+
+
+def test_a_seed_that_is_held_at_alpha_zero_changes_no_bit_of_the_host(loop: Any) -> None:
+    sham = loop()
+    grower = sham.grow(policy=Planned({1: ("germinate", "0#0", "mlp16")}), budget=QUICK)
+    sham.epochs(6, lambda loss: grower.epoch(train_loss=loss))
+    bare = loop()
+    bare.epochs(6)
+    assert grower.params_grown > 0
+    state = sham.state()
+    assert all(torch.equal(state[name], value) for name, value in bare.state().items())
+
+
+def test_what_the_loop_measured_itself_is_not_measured_again(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy="none")
+    one.epochs(2, lambda loss: grower.epoch(train_loss=loss, val_loss=torch.tensor(0.5), val_accuracy=0.25))
+    assert one.evaluations == 0
+    assert [(event.val_loss, event.val_accuracy) for event in one.run.all(EpochMeasured)] == [(0.5, 0.25)] * 2
+    grower.epoch()
+    assert one.evaluations == 1
+
+
+def test_without_a_way_to_evaluate_nothing_is_kept(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy=kept(), budget=ANY_GAIN, config={"ramp_epochs": 1.0}, evaluate=None)
+    one.epochs(10, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    assert one.run.all(SlotContribution) == []
+    assert one.run.all(AdaptationFinished)[0].fossilized == 0
+
+
+def test_shapes_come_from_the_first_forward_pass_where_no_example_is_given(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy=kept(), example=None, budget=QUICK)
+    assert one.run.told == []
+    one.epochs(3, lambda loss: grower.epoch(train_loss=loss))
+    assert type(one.run.told[0][0]) is AdaptationStarted
+    assert one.run.all(AdaptationStarted)[0].sites[0].in_shape == [6]
+    assert len(one.run.all(SlotGerminated)) == 1
+
+
+def test_decisions_are_taken_every_so_many_epochs(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy="none", every=3)
+    one.epochs(7, lambda loss: grower.epoch(train_loss=loss))
+    assert [event.epoch for event in one.run.all(Observed)] == [2, 5]
+
+
+def test_the_menu_is_names_or_blueprints_or_a_function(loop: Any) -> None:
+    from morphogen.kernels import blueprints
+
+    for menu in (["rank1"], lambda site: {"rank1": blueprints.menu(site)["rank1"]}):
+        one = loop()
+        one.grow(policy="none", menu=menu)
+        offered = one.run.all(AdaptationStarted)[0].config["menu"]
+        assert {dish["name"] for dishes in offered.values() for dish in dishes} == {"rank1"}
+    with pytest.raises(GrowthError, match="rank99"):
+        loop().grow(menu=["rank99"])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"policy": "nobody"}, PolicyError, "there is no policy"),
+        ({"policy": 7}, PolicyError, "no policy"),
+        ({"sites": "none.such"}, SlotError, "none.such"),
+        ({"config": {"rampe": 1}}, GrowthError, "no 'rampe'"),
+        ({"config": {"ramp_epochs": "long"}}, GrowthError, "does not fit"),
+        ({"config": {"blend": "mix"}}, GrowthError, "blend"),
+        ({"budget": {"max_seeds": 1}}, GrowthError, "no 'max_seeds'"),
+        ({"budget": 3}, GrowthError, "mapping"),
+        ({"every": 0}, GrowthError, "every"),
+        ({"slots": 0}, SlotError, "slot"),
+        ({"run": None}, GrowthError, "run is expected"),
+        ({"policy": "remote"}, GrowthError, "recorded run"),
+        ({"reward": {"gold": 1.0}}, GrowthError, "gold"),
+    ],
+)
+def test_what_cannot_begin_is_refused_in_one_line(loop: Any, options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as raised:
+        loop().grow(**options)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_optimizer_of_another_kind_is_refused(loop: Any) -> None:
+    one = loop()
+    with pytest.raises(GrowthError, match="optimizer"):
+        grow(one.run, one.model, object())  # type: ignore[arg-type]
+
+
+class Hostile:
+    name = "hostile"
+    version = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def decide(self, observation: Any) -> Any:
+        self.calls += 1
+        answers = [
+            None, "prune", Proposal(10**9), Proposal(-1), Proposal(True), Proposal(0, scores=[math.nan] * 3),
+            Proposal(len(observation.actions) - 1), Proposal(1, reason="x" * 10**5), Proposal(0.5),  # type: ignore[arg-type]
+        ]  # fmt: skip
+        if self.calls % 4 == 0:
+            raise RuntimeError("no\nreason")
+        return answers[self.calls % len(answers)]
+
+    def learn(self, outcome: Any) -> None:
+        raise ValueError("never")
+
+
+def test_a_hostile_policy_does_not_reach_the_loop(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy=Hostile(), budget={**QUICK, "max_active": 3, "cooldown": 0})
+    one.epochs(25, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    assert all(torch.isfinite(value).all() for value in one.state().values())
+    assert len(one.run.all(DecisionProposed)) == 25
+
+
+def test_an_evaluation_that_raises_is_told_and_the_training_goes_on(loop: Any) -> None:
+    one = loop()
+
+    def fails(model: nn.Module) -> float:
+        raise OSError("the data is away")
+
+    grower = one.grow(policy="none", evaluate=fails, config={"most_failures": 3})
+    one.epochs(5, lambda loss: grower.epoch(train_loss=loss))
+    assert [event.recovered for event in one.run.all(SlotFailed)] == [False] * 3  # then growth is off
+    assert len(one.run.all(AlertRaised)) == 1
+    assert not one.optimizer._optimizer_step_pre_hooks
+
+
+def test_a_recorder_that_raises_does_not_reach_the_loop(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    one = loop()
+
+    class Full:
+        def event(self, event: Any, *, step: int | None = None, cause: str | None = None) -> str | None:
+            if not isinstance(event, AdaptationStarted):
+                raise OSError("disk full")
+            return None
+
+    grower = one.grow(run=Full(), policy=kept(), budget=QUICK)
+    one.epochs(4, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    bare = loop()
+    bare.epochs(4)
+    assert all(torch.equal(one.state()[name], value) for name, value in bare.state().items())
+
+
+def test_a_seed_that_had_no_say_by_the_end_is_taken_out(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy=Planned({1: ("germinate", "0#0", "mlp16")}), budget=QUICK)
+    one.epochs(3, lambda loss: grower.epoch(train_loss=loss))
+    assert grower.params_grown > 0
+    grower.finish()
+    assert grower.params_grown == 0
+    assert type(one.model[0]) is nn.Linear
+    assert [event.to_stage for event in one.run.all(SlotStageChanged)][-2:] == ["pruned", "embargoed"]
+    assert [outcome.stage for outcome in one.run.all(DecisionOutcome)] == ["pruned"]
+    grower.finish()
+    assert len(one.run.all(AdaptationFinished)) == 1
+    grower.epoch()
+
+
+def test_a_dry_run_keeps_a_seed_that_would_explode_away_and_leaves_the_model_alone(loop: Any) -> None:
+    for bound, grown in ((1e-9, 0), (1e9, 1)):
+        one = loop()
+        grower = one.grow(
+            policy=Planned({1: ("germinate", "0#0", "mlp16")}),
+            budget=QUICK,
+            config={"dry_run": True, "dry_run_bound": bound},
+        )
+        one.epochs(3, lambda loss, grower=grower: grower.epoch(train_loss=loss))
+        assert len(one.run.all(SlotGerminated)) == grown
+        guards = [guard for event in one.run.all(DecisionVerdict) for guard in event.guards if guard.guard == "dry_run"]
+        assert [guard.passed for guard in guards] == [bool(grown)]
+        bare = loop()
+        bare.epochs(3)
+        assert all(torch.equal(one.state()[name], value) for name, value in bare.state().items())
+
+
+def test_a_compiled_looking_wrapper_of_the_optimizer_is_seen_through(loop: Any) -> None:
+    one = loop()
+
+    class Wrapped:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+    grower = grow(one.run, one.model, Wrapped(one.optimizer), policy=kept(), example=one.train[0][:2], budget=QUICK)  # type: ignore[arg-type]
+    one.epochs(3, lambda loss: grower.epoch(train_loss=loss))
+    assert len(one.optimizer.param_groups[0]["params"]) == len(list(one.model.parameters())) > 4
+
+
+def test_the_same_run_twice_tells_the_same_story(loop: Any) -> None:
+    stories = []
+    for _ in range(2):
+        one = loop()
+        grower = one.grow(policy="random", seed=4, budget={**QUICK, "max_active": 2, "cooldown": 0})
+        one.epochs(12, lambda loss, grower=grower: grower.epoch(train_loss=loss))
+        grower.finish()
+        stories.append(one)
+    first, second = ([event for event, *_ in one.run.told if type(event) is not DecisionProposed] for one in stories)
+    assert [event.encode() for event in first] == [event.encode() for event in second]
+    assert any(type(event) is SlotGerminated for event in first)
+    assert all(torch.equal(a, b) for a, b in zip(stories[0].state().values(), stories[1].state().values(), strict=True))
+
+
+def test_the_events_fold_to_what_stands(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy="random", seed=4, slots=2, budget={**QUICK, "max_active": 3, "cooldown": 0})
+    one.epochs(15, lambda loss: grower.epoch(train_loss=loss))
+    again = fold_all(event for event, *_ in one.run.told)
+    for slot_id, slot in grower.slots.items():
+        assert (again[slot_id].stage, again[slot_id].alpha) == (slot.stage, slot.alpha)
+        assert again[slot_id].seed == slot.seed_id
+    assert one.run.all(SlotRefused) == []
+
+
+def test_the_generator_proposes_and_what_it_foretold_is_compared_with_what_is(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy="random", seed=3, menu="proposed", budget={**QUICK, "cooldown": 0, "max_params": 900})
+    one.epochs(6, lambda loss: grower.epoch(train_loss=loss))
+    proposed = {event.blueprint: event for event in one.run.all(BlueprintProposed)}
+    measured = one.run.all(BlueprintMeasured)
+    assert {event.site for event in proposed.values()} <= {"0", "3"}
+    assert len(measured) == len(one.run.all(SlotGerminated)) > 0
+    for event in measured:
+        foretold = proposed[event.blueprint]
+        assert event.built
+        assert (event.params, event.flops, event.request) == (foretold.params, foretold.flops, foretold.request)
+        assert event.params <= 900
+    offered = one.run.all(AdaptationStarted)[0].config["menu"]["0"]
+    assert len({dish["name"] for dish in offered}) == len(offered) > 3
+
+
+def test_growth_goes_on_in_a_model_that_was_restored_from_a_checkpoint(loop: Any) -> None:
+    first = loop()
+    policy = kept()
+    policy.plan |= {8: ("germinate", "3#0", "mlp16"), 10: ("advance", "3#0", None)}
+    grower = first.grow(policy=policy, budget=ANY_GAIN, config={"ramp_epochs": 1.0})
+    first.epochs(11, lambda loss: grower.epoch(train_loss=loss))
+    assert {slot_id: str(slot.stage) for slot_id, slot in grower.slots.items()} == {
+        "0#0": "fossilized",
+        "3#0": "blending",
+    }
+    saved = (grower.slots.describe(), first.model.state_dict(), first.optimizer.state_dict())
+
+    second = loop()
+    slots = restore(second.model, saved[0])
+    second.model.load_state_dict(saved[1])
+    second.optimizer = torch.optim.Adam(second.model.parameters(), 1e-2)
+    second.optimizer.load_state_dict(saved[2])
+    again = second.grow(
+        policy=Planned({2: ("advance", "3#0", None), 3: ("fossilize", "3#0", None)}), sites=slots, budget=ANY_GAIN
+    )
+    states = fold_all(event for event, *_ in second.run.told)
+    for slot_id, slot in slots.items():
+        assert (states[slot_id].stage, states[slot_id].alpha) == (slot.stage, slot.alpha)
+        assert states[slot_id].seed == slot.seed_id
+    second.epochs(5, lambda loss: again.epoch(train_loss=loss))
+    assert {str(slot.stage) for slot in slots.values()} == {"fossilized"}
+    assert slots["3#0"].alpha == 1.0
+    held = second.optimizer.param_groups[0]["params"]
+    assert len({id(p) for p in held}) == len(held) == len(list(second.model.parameters()))
+    again.finish()
+    assert second.run.all(SlotFailed) == []
+    with pytest.raises(GrowthError, match="another model"):
+        loop().grow(sites=slots)
+
+
+def test_without_torch_one_line_says_what_to_install(tmp_path: Any) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    program = "import morphogen\ntry:\n    morphogen.grow\nexcept ImportError as error:\n    print(type(error).__name__, error)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout == "MissingExtra grow needs torch: pip install 'morphogen[adapt]'\n"
