@@ -100,7 +100,8 @@ def _attend(weights: "Weights", name: str, settings: Settings, nodes: "Floats", 
     starts = np.flatnonzero(np.diff(target, prepend=-1))  # edges are sorted by target and every node hears itself
     share = np.exp(score - np.maximum.reduceat(score, starts)[target])
     share = share / (np.add.reduceat(share, starts)[target] + _EPSILON)
-    return np.add.reduceat(said * np.repeat(share, width, axis=1), starts) + weights[f"{name}.bias"]  # type: ignore[no-any-return]
+    heard: Floats = np.add.reduceat(said * np.repeat(share, width, axis=1), starts) + weights[f"{name}.bias"]
+    return heard
 
 
 def _gains(weights: "Weights", settings: Settings, inputs: "Floats", seen: Encoded, asked: "Indices") -> "Floats":
@@ -121,7 +122,8 @@ def _joined(weight: "Floats", nodes: "Floats", told: "Floats", whole: "Floats", 
     """Return `[node of the action, action, whole] @ weight.T` without ever putting the three side by side."""
     hidden = nodes.shape[1]
     of_node, of_told, of_whole = (weight[:, at * hidden : (at + 1) * hidden] for at in range(3))
-    return _at(nodes @ of_node.T, places) + told @ of_told.T + of_whole @ whole
+    joined: Floats = _at(nodes @ of_node.T, places) + told @ of_told.T + of_whole @ whole
+    return joined
 
 
 def _at(rows: "Floats", places: "Indices") -> "Floats":

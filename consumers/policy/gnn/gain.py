@@ -69,7 +69,7 @@ class Replay:
                 predicted = network.expect(batch)
                 loss = functional.huber_loss(predicted, target.expand_as(predicted), reduction="none")
                 optimizer.zero_grad()
-                (loss * shares).mean().backward()
+                (loss * shares).mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             off = (predicted.detach().mean(dim=0) - target).abs()
             self.priorities[places] = off.numpy() + _LEAST

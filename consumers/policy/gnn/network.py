@@ -71,11 +71,9 @@ class Members(nn.Module):
 
     def forward(self, about: torch.Tensor) -> torch.Tensor:
         """Return (members, rows)."""
-        first, second = self._modules["0"], self._modules["1"]
-        assert first is not None
-        assert second is not None
-        inner = functional.relu(torch.einsum("ai,mhi->mah", about, first.weight) + first.bias[:, None])
-        return torch.einsum("mah,mh->ma", inner, second.weight)
+        weight, bias = self.get_parameter("0.weight"), self.get_parameter("0.bias")
+        inner = functional.relu(torch.einsum("ai,mhi->mah", about, weight) + bias[:, None])
+        return torch.einsum("mah,mh->ma", inner, self.get_parameter("1.weight"))
 
 
 class Fixed(nn.Module):
