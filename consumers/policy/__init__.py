@@ -5,6 +5,7 @@ they meet by the events of `schemas.adaptation`. Needs numpy; the learned policy
 """
 
 from .checkpoint import load_checkpoint, save_checkpoint
+from .credit import credited
 from .decide import Decided, Decider, decide
 from .errors import CheckpointError, PolicyError
 from .features import FEATURES, observe
@@ -40,6 +41,7 @@ __all__ = [
     "Told",
     "Weights",
     "config_of",
+    "credited",
     "decide",
     "expected_alone",
     "fold",

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphogen.consumers.policy import FEATURES, Outcome, load_policy
+from morphogen.consumers.policy.credit import credited
 from morphogen.consumers.policy.gnn import Brain, Episode, Learned, Settings, Trainer
 from morphogen.consumers.policy.gnn.advantage import advantages
 from morphogen.consumers.policy.gnn.encode import encode
-from morphogen.consumers.policy.gnn.episode import Lesson, Reward, credited
+from morphogen.consumers.policy.gnn.episode import Lesson, Reward
 from morphogen.consumers.policy.gnn.forward import think
 from morphogen.consumers.policy.gnn.gain import Replay
 from morphogen.consumers.policy.gnn.learned import Step
