@@ -4,7 +4,7 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from morphogen.consumers.executor import (
     Inbox,
     Menu,
     Seedling,
+    Stock,
     stock,
 )
 from morphogen.consumers.policy import (
@@ -40,6 +41,7 @@ from morphogen.schemas import (
     EpochMeasured,
     Event,
     LayerHealth,
+    SiteInfo,
 )
 
 from .config import GrowthConfig, converted
@@ -96,6 +98,8 @@ class Grower:
         self._run, self._evaluate, self._every = run, evaluate, every
         self._seed, self._label, self._menu = seed, label, menu
         self._weights = weights
+        self._offers = Offers()
+        self._offered(())  # a menu that is none is refused now, not when the shapes are known
         self.slots: Slots = (
             sites
             if isinstance(sites, Slots)
@@ -106,7 +110,6 @@ class Grower:
         self.model = model
         self._executor: Executor | None = None
         self._outcomes = Outcomes()
-        self._offers = Offers()
         self._epochs: list[EpochMeasured] = []
         self._health: deque[tuple[LayerHealth, int | None]] = deque()
         self._step: int | None = None
@@ -191,18 +194,22 @@ class Grower:
 
     # The order of things
 
+    def _offered(self, sites: Sequence[SiteInfo]) -> Stock:
+        """Return what may be germinated at these sites."""
+        proposed = isinstance(self._menu, str) and self._menu == PROPOSED
+        if proposed and sites:
+            self._offers = offers(sites, self.limits, self._seed)
+        try:
+            return stock(sites, self._offers.at if proposed else self._menu)
+        except ExecutorError as error:
+            raise GrowthError(str(error)) from error
+
     def _begin(self) -> Executor:
         """Say where and within what limits this run may grow; once the shapes at its sites are known."""
         if self._executor is not None:
             return self._executor
         sites = list(self.slots.sites)
-        proposed = isinstance(self._menu, str) and self._menu == PROPOSED
-        if proposed:
-            self._offers = offers(sites, self.limits, self._seed)
-        try:
-            offered = stock(sites, self._offers.at if proposed else self._menu)
-        except ExecutorError as error:
-            raise GrowthError(str(error)) from error
+        offered = self._offered(sites)
         dishes = {
             site: [
                 Dish(name=one.name, params=one.params, flops=one.flops, address=one.address) for one in items.values()

@@ -171,6 +171,8 @@ def test_the_menu_is_names_or_blueprints_or_a_function(loop: Any) -> None:
         assert {dish["name"] for dishes in offered.values() for dish in dishes} == {"rank1"}
     with pytest.raises(GrowthError, match="rank99"):
         loop().grow(menu=["rank99"])
+    with pytest.raises(GrowthError, match="rank99"):
+        loop().grow(menu=["rank99"], example=None)  # the shapes are not known yet, the names are
 
 
 @pytest.mark.parametrize(
