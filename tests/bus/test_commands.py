@@ -313,7 +313,8 @@ def test_a_worker_killed_in_a_handler_is_followed_by_another(on_bus: OnBus, tmp_
         await kill_when_begun(tmp_path / f"{key}.1", tmp_path)
         async with Serving(conn, {"hang": lambda command: done.append((command.id, command.delivery))}, ack_wait=1.0):
             await until(lambda: queue_is_empty(conn))
-        assert done == [(key, 2)]
+        assert [name for name, _ in done] == [key]
+        assert done[0][1] >= 2  # the second may still have gone to what the dead worker had asked for
 
     on_bus(story)
 
