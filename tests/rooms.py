@@ -58,7 +58,10 @@ def start(name: str, folder: Path) -> Room:
     """Start pytest on one room, in a process group of its own."""
     folder.mkdir()
     pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", str(TESTS / name)]
-    process = subprocess.Popen(["sh", "-c", _SHELL, str(folder), *pytest], start_new_session=True)
+    alone = {"OMP_NUM_THREADS": "1"}  # else the threads of two rooms spin against each other, for several times as long
+    process = subprocess.Popen(
+        ["sh", "-c", _SHELL, str(folder), *pytest], start_new_session=True, env=alone | os.environ
+    )
     return Room(name, folder, process, time.monotonic())
 
 
