@@ -33,6 +33,9 @@ SCRIPTS = {
     "loops": ["loops.py"],
     "sweep": ["sweep.py"],
     "matmul": ["matmul.py"],
+    "decisions": ["decisions.py"],
+    "blueprints": ["blueprints.py"],
+    "overhead": ["adaptation/overhead.py"],
 }
 
 
@@ -91,13 +94,16 @@ def knowledge_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         share = f"{parse['morphogen_s']:.2f} s; Python's `ast.parse` in C {parse['ast.parse_s']:.2f} s"
         lines.append(("10,000 lines of knowledge to the typed tree", "≤ 1 s", share))
     if facts := found.get("facts"):
-        rates = [facts[name] / 1e3 for name in ("stream_items_s", "from_log_items_s", "loop_items_s")]
+        rates = [facts[name] / 1e3 for name in ("stream_items_s", "from_log_at_once_items_s", "loop_items_s")]
         told = f"{rates[0]:.0f}k items/s, {rates[1]:.0f}k from the bytes of the log; a loop in Python {rates[2]:.0f}k"
         lines.append(("20 facts streaming on one core", "≥ 500k items/s", told))
         ten = [one for one in facts.values() if isinstance(one, dict) and one["rows"] >= 10_000_000]
         if ten:
-            told = ", ".join(f"{one['view_ms']:.0f} ms ({one['by_hand_ms']:.0f} by hand)" for one in ten)
-            lines.append(("SQL over 10 M items, a count by group of one fact", "≤ 1 s", told))
+            times = [one["view_ms"] for one in ten]
+            told = f"{min(times):.0f} to {max(times):.0f} ms; by hand " + ", ".join(
+                f"{one['by_hand_ms']:.0f} ms ({one['view_ms']:.0f} ours)" for one in ten if "by_hand_ms" in one
+            )
+            lines.append((f"SQL over 10 M items, a count by group of each of {len(ten)} facts", "≤ 1 s", told))
     if loops := found.get("loops"):
         cost = loops["overhead"]
         told = f"{cost['log_median_ms']:.2f} ms; SQLite, WAL, FULL {cost['sqlite_median_ms']:.2f} ms"
