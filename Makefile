@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check bench clean
+.PHONY: help install demo test lint types fuzz bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ types: $(STAMP) ## mypy, strict.
 
 test: lint types ## Every check, then every test, two rooms at a time.
 	$(BIN)/python tests/rooms.py
+
+fuzz: $(STAMP) ## Ask the properties new examples, round after round: make fuzz ROOM=tests/knowledge
+	while $(BIN)/pytest -q -x --hypothesis-profile=fuzz $(or $(ROOM),tests); do :; done
 
 bench: $(STAMP) ## Run every benchmark and print the README's table (some minutes).
 	$(BIN)/pip install -q -c constraints.txt --group bench

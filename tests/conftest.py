@@ -12,9 +12,12 @@ from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import BrokerFiles, holders
 from morphogen.bus.settings import Settings
 
-# Machines that run tests are busy: a slow example is no fault.
-hypothesis_settings.register_profile("morphogen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-hypothesis_settings.load_profile("morphogen")
+# Machines that run tests are busy: a slow example is no fault. The gate asks the same examples each time, so that who
+# breaks something learns it; `make fuzz` goes looking for new ones.
+_PATIENT = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("gate", _PATIENT, derandomize=True, database=None)
+hypothesis_settings.register_profile("fuzz", _PATIENT)
+hypothesis_settings.load_profile("gate")
 
 
 @pytest.fixture(autouse=True)

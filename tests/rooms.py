@@ -67,7 +67,9 @@ def start(name: str, folder: Path) -> Room:
 
 def main(names: list[str]) -> int:
     """Run the rooms; return 1 where one failed."""
-    waiting, running, failed = names or rooms(), [], []
+    waiting: list[str] = names or rooms()
+    running: list[Room] = []
+    failed: dict[str, str] = {}  # what each failed room printed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
         try:
@@ -86,12 +88,21 @@ def main(names: list[str]) -> int:
                         told = (room.folder / "output").read_text(errors="replace")
                         print(f"== tests/{room.name} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
                         if status != 0:
-                            failed.append(f"tests/{room.name}" + (" (killed)" if status < 0 else ""))
+                            failed[f"tests/{room.name}" + (" (killed)" if status < 0 else "")] = told
         finally:
             for room in running:
                 room.kill()
+    for name, told in failed.items():  # once more where all is over: who sees only the end of the output sees why
+        print(f"== {name} failed:\n{reasons(told)}")
     print("failed: " + ", ".join(failed) if failed else "every room passed")
     return 1 if failed else 0
+
+
+def reasons(told: str) -> str:
+    """Return what pytest says of its failures in short, or the last lines where it had no time for that."""
+    lines = told.rstrip().splitlines()
+    short = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  ", "!!!"))]
+    return "\n".join(line[:300] for line in (short or lines)[-25:])
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ _KEYWORDS = {word: word.upper() for word in KEYWORDS}
 SOFT = dict.fromkeys(_KEYWORDS.values(), "NAME") | {"RETURN_NOTHING": "RETURN", "SUCCESS": "KEY"}
 CLOSER = {"LBRACE": "RBRACE", "LPAR": "RPAR", "LSQB": "RSQB"}
 
-_NAMES_AFTER = re.compile(r"\s*(?:=(?!=)|\.)")
-_BLANK = re.compile(r"(?:\s++|//[^\n]*|\#[^\n]*|/\*(?:[^*]++|\*(?!/))*+\*/)*+")
-_STATEMENT = re.compile(r"(?:if|for|emit|return)\b(?!\s*[=.])")
-_ACTION_OR_ASSIGNMENT = re.compile(rf"(?!not\b){_WORD}(?:\s*\.\s*{_WORD})*\s*(?:=(?!=)|\{{)")
-_CASE_AFTER = re.compile(rf"[ \t]*({_WORD})(?!\w|\s*(?::|=(?!=)))")
-_SECOND_GROUP = re.compile(rf"\s*(?!(?:parameter|step|check|state)\s+\w){_WORD}(?!\w|\s*(?:[:(\[.]|=(?!=)))")
+_GAP = r"(?:\s++|//[^\n]*+|\#[^\n]*+|/\*(?:[^*]++|\*(?!/))*+\*/)*+"  # what may stand between two tokens: comments, too
+_BLANK = re.compile(_GAP)
+_NAMES_AFTER = re.compile(rf"{_GAP}(?:=(?!=)|\.)")
+_STATEMENT = re.compile(rf"(?:if|for|emit|return)\b(?!{_GAP}[=.])")
+_ACTION_OR_ASSIGNMENT = re.compile(rf"(?!not\b){_WORD}(?:{_GAP}\.{_GAP}{_WORD})*+{_GAP}(?:=(?!=)|\{{)")
+_CASE_AFTER = re.compile(rf"[ \t]*({_WORD})(?!\w|{_GAP}(?::|=(?!=)))")
+_SECOND_GROUP = re.compile(rf"{_GAP}(?!(?:parameter|step|check|state)\s+\w){_WORD}(?!\w|{_GAP}(?:[:(\[.]|=(?!=)))")
 
 
 @dataclass(slots=True)

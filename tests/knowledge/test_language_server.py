@@ -37,7 +37,7 @@ class Client:
             [sys.executable, "-m", "morphogen.cli", "know", "lsp"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         self.messages: Queue[dict[str, Any]] = Queue()
         self.number = 0
@@ -65,7 +65,7 @@ class Client:
         self.number += 1
         self._send({"id": self.number, "method": method, "params": params})
         while True:
-            message = self.messages.get(timeout=30)
+            message = self.messages.get(timeout=120)
             if message.get("id") == self.number and "method" not in message:
                 assert "error" not in message, message
                 return message["result"]
@@ -73,7 +73,7 @@ class Client:
     def diagnostics(self, name: str) -> list[dict[str, Any]]:
         """Return the next diagnostics of a file."""
         while True:
-            message = self.messages.get(timeout=30)
+            message = self.messages.get(timeout=120)
             if message.get("method") == "textDocument/publishDiagnostics" and message["params"]["uri"] == self.uri(
                 name
             ):
@@ -102,7 +102,7 @@ class Client:
     def stop(self) -> None:
         self.ask("shutdown")
         self.notify("exit", None)
-        assert self.process.wait(timeout=20) == 0
+        assert self.process.wait(timeout=60) == 0
 
 
 @pytest.fixture(scope="module")

@@ -156,6 +156,8 @@ def test_a_returned_value_may_stand_on_the_next_line() -> None:
         "not", t.MapExpr((t.Property("b", t.Name("a")),))
     )
     assert system("function f(a: int) { return\n if }").functions[0].body == t.Name("if")
+    assert [type(one) for one in statements("return // c\n tool // d\n .use /* e */ { }")] == [t.Return, t.Action]
+    assert [type(one) for one in statements("return // c\n x /* d */ = 3")] == [t.Return, t.Assign]
     assert statements("return\n x == 3") == (t.Return(t.Binary("==", t.Name("x"), t.Literal(3))),)
 
 
