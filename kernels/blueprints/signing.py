@@ -15,6 +15,7 @@ except ImportError as missing:
     raise MissingExtra("signatures need cryptography: pip install 'morphogen[adapt]'") from missing
 
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 def new_key() -> bytes:
@@ -43,7 +44,7 @@ def sign(key: bytes, message: bytes) -> str:
 def signed(signer: str, signature: str, message: bytes) -> bool:
     """Tell whether `signer` signed the message; anything malformed is False."""
     try:
-        if not _PUBLIC.fullmatch(signer) or len(signature) != 128:
+        if not _PUBLIC.fullmatch(signer) or not _SIGNATURE.fullmatch(signature):  # one spelling: no capital hex
             return False
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(signer)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
