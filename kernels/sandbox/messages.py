@@ -1,0 +1,50 @@
+"""What a worker may say, decoded by shape first; the values inside stay raw until they are counted."""
+
+import msgspec
+
+from .channel import Garbage
+
+
+class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
+    """The worker is sealed: layer by layer, nothing or the reason why it does not hold."""
+
+    layers: dict[str, str]
+
+
+class Call(msgspec.Struct, frozen=True, tag_field="t", tag="call"):
+    """The tool asks for a capability."""
+
+    name: str
+    args: msgspec.Raw
+    kwargs: msgspec.Raw
+
+
+class Done(msgspec.Struct, frozen=True, tag_field="t", tag="done"):
+    """The tool returned."""
+
+    value: msgspec.Raw
+    printed: str
+    cut: bool
+
+
+class Fail(msgspec.Struct, frozen=True, tag_field="t", tag="fail"):
+    """The tool raised."""
+
+    type: str
+    message: str
+    line: int | None
+    printed: str
+    cut: bool
+
+
+Said = Ready | Call | Done | Fail
+
+_DECODER: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
+
+
+def decode_said(body: bytes) -> Said:
+    """Read what a worker says; Garbage where it is anything else."""
+    try:
+        return _DECODER.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError) as error:
+        raise Garbage(str(error)[:200]) from None

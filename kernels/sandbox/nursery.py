@@ -1,0 +1,199 @@
+"""The host's hold on the processes of a sandbox: starts the far side, asks it for workers, and sees each one buried.
+
+Knows sockets and processes; knows nothing of tools. A worker's lease is a socket: shut it, and the worker is killed;
+read it, and there stands how the worker ended and what it cost.
+"""
+
+import contextlib
+import marshal
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib import resources
+from types import CodeType
+
+import msgspec
+
+from .channel import Channel, Garbage, HungUp, Late
+from .errors import SandboxBroken
+from .messages import Ready, decode_said
+
+_FILES = ("codec", "kernel", "sealing", "running", "zygote")  # in the order in which they import each other
+_PATIENCE = 20.0  # seconds for an interpreter to start or a killed process to be buried, on a machine however busy
+_BOOT = """\
+import marshal,posix,sys
+f=int(sys.argv[1]);a=marshal.loads(posix.pread(f,posix.fstat(f).st_size,0));posix.close(f)
+p=type(sys)("inside");p.__path__=[];sys.modules["inside"]=p
+for n,c in a[0]:
+ m=type(sys)("inside."+n);m.__package__="inside";sys.modules["inside."+n]=m;setattr(p,n,m);exec(c,m.__dict__)
+m.main(a[1],*[int(x) if x else None for x in sys.argv[2:]])
+"""
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a worker ended: a wait status, its processor time, and the most memory that it had resident."""
+
+    status: int
+    cpu_ns: int
+    rss_bytes: int
+
+
+class Worker:
+    """One sealed process, waiting for one job."""
+
+    def __init__(self, channel: socket.socket, lease: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
+        self.channel = Channel(channel)
+        self._lease = Channel(lease)
+        self._process = process
+
+    def layers(self) -> dict[str, str]:
+        """Wait until it is sealed, and return what it says of its layers; SandboxBroken where it never is."""
+        try:
+            said = decode_said(self.channel.receive(1 << 16, time.monotonic() + _PATIENCE))
+        except (HungUp, Late, Garbage) as error:
+            raise SandboxBroken(
+                f"a worker of the sandbox did not start ({type(error).__name__}); check memory, processes and {sys.executable}"
+            ) from None
+        if not isinstance(said, Ready):
+            raise SandboxBroken("a worker of the sandbox spoke before it was sealed; this is a fault of Morphogen")
+        return said.layers
+
+    def alive(self) -> bool:
+        """Whether nothing has been heard of its end."""
+        return not self._lease.pending()
+
+    def end(self) -> Exit:
+        """Kill it if it still lives, wait until it is buried, and return what is known of its life."""
+        lease = self._lease.sock
+        with contextlib.suppress(OSError):
+            lease.shutdown(socket.SHUT_WR)
+        try:
+            record = self._lease._exactly(24, time.monotonic() + _PATIENCE)
+            found = Exit(*struct.unpack("<QQQ", record))
+        except (HungUp, Late):
+            found = Exit(9, 0, 0)
+        self.drop()
+        return found
+
+    def drop(self) -> None:
+        """Let go of the sockets, which ends the worker, and of the process that held it where it had one to itself."""
+        for sock in (self._lease.sock, self.channel.sock):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        if self._process is not None:
+            _bury(self._process)
+
+
+class Nursery:
+    """The zygote: an interpreter that has imported what tools may use, and forks a sealed worker on request."""
+
+    def __init__(self, config: dict[str, object]) -> None:
+        self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process = _start(config, [far.fileno()], str(far.fileno()), str(os.getpid()), "")
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            far.close()
+
+    def worker(self) -> Worker:
+        """Ask for a worker; it may not be there yet."""
+        near, far = socket.socketpair()
+        lease, far_lease = socket.socketpair()
+        try:
+            socket.send_fds(self._control, [b"f"], [far.fileno(), far_lease.fileno()])
+        except OSError:
+            near.close()
+            lease.close()
+            raise SandboxBroken(
+                f"the process that forks the sandbox's workers did not start, or is gone; check memory and {sys.executable}"
+            ) from None
+        finally:
+            far.close()
+            far_lease.close()
+        return Worker(near, lease, None)
+
+    def close(self) -> None:
+        """End the zygote and every worker of it."""
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        self._control.close()
+        _bury(self._process)
+
+    def abandon(self) -> None:
+        """Let go of the descriptors in a forked copy of the host: the zygote belongs to the original."""
+        self._control.close()
+        self._process.returncode = 0  # not ours to wait for
+
+
+def single(config: dict[str, object]) -> Worker:
+    """Start an interpreter for one worker."""
+    near, far = socket.socketpair()
+    lease, far_lease = socket.socketpair()
+    with far, far_lease:
+        handles = [far.fileno(), far_lease.fileno()]
+        try:
+            process = _start(config, handles, str(handles[0]), str(os.getpid()), str(handles[1]))
+        except BaseException:
+            near.close()
+            lease.close()
+            raise
+    return Worker(near, lease, process)
+
+
+def _start(config: dict[str, object], handles: list[int], *arguments: str) -> subprocess.Popen[bytes]:
+    load = os.memfd_create("sandbox", os.MFD_CLOEXEC)
+    try:
+        os.write(load, marshal.dumps((_codes(), config)))
+        python = getattr(sys, "_base_executable", None) or sys.executable
+        return subprocess.Popen(
+            [python, "-I", "-S", "-c", _BOOT, str(load), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            pass_fds=[load, *handles],
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SandboxBroken(
+            f"the sandbox cannot start an interpreter: {error.strerror}; check {sys.executable}"
+        ) from None
+    finally:
+        os.close(load)
+
+
+@cache
+def _codes() -> list[tuple[str, CodeType]]:
+    folder = resources.files(__package__) / "inside"
+    return [
+        (
+            name,
+            compile(
+                (folder / f"{name}.py").read_text("utf-8"), f"<sandbox {name}>", "exec", dont_inherit=True, optimize=2
+            ),
+        )
+        for name in _FILES
+    ]
+
+
+def _bury(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process by its pidfd: `Popen.wait` with a timeout would sleep and look, sleep and look."""
+    with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(process.pid)
+        try:
+            waiting = select.poll()
+            waiting.register(ended, select.POLLIN)
+            if not waiting.poll(_PATIENCE / 4 * 1000):
+                process.kill()
+        finally:
+            os.close(ended)
+    process.wait()

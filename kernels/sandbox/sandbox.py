@@ -1,0 +1,279 @@
+"""The sandbox: runs the text of a tool in a process that can do nothing but compute and ask.
+
+Knows limits, layers and outcomes; knows nothing of where a tool comes from. The grammar (`check`) is separate, and no part
+of the boundary: what is run here may be any Python at all.
+"""
+
+import contextlib
+import os
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from . import layers as layering
+from .broker import Broker, Unfinished
+from .capabilities import NONE, Capabilities
+from .channel import Garbage, HungUp, Late
+from .errors import BadJob, SandboxBroken, Unsupported
+from .inside.codec import Uncrossable, decode, encode
+from .limits import Limits
+from .messages import Call, Done, Fail, decode_said
+from .nursery import Exit, Nursery, Worker, single
+from .outcome import Outcome, ToolFailure, Value
+from .scrub import scrub
+from .seccomp import program
+from .vocabulary import ALWAYS, MODULES
+
+_MAX_JOB = 64 << 20
+_IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([^\n#;]+)", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z0-9_.]+")
+
+
+class _End(NamedTuple):
+    """What ended the conversation with a worker: its answer, or what it was killed for."""
+
+    answer: Done | Fail | None
+    killed_by: str | None = None
+    why: str = ""
+
+
+class Sandbox:
+    """Runs tools, each call in a process of its own that is used once.
+
+    With `pool` above 0, that many workers wait, sealed, forked from an interpreter that holds nothing but `modules`; with
+    0, each call starts an interpreter of its own. `layers` names what must hold on this machine: where one does not, the
+    first call raises LayerMissing. Safe to use from several threads; close it, or use it as a context.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        layers: Iterable[str] = layering.REQUIRED,
+        capabilities: Capabilities = NONE,
+        pool: int = 4,
+        modules: Sequence[str] = MODULES,
+    ) -> None:
+        if sys.platform != "linux":
+            raise Unsupported(
+                f"the sandbox runs on Linux only, and this is {sys.platform}; run tools on a Linux machine"
+            )
+        self.limits = limits or Limits()
+        self.required = layering.known(layers)
+        self.capabilities = capabilities
+        self.pool = pool
+        self.modules = tuple(modules)
+        self._program = program(platform.machine())
+        self._lock = threading.Lock()
+        self._kept = _Kept()
+        self._finalizer = weakref.finalize(self, _Kept.end, self._kept)
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process of the sandbox; a later call starts them anew."""
+        with self._lock:
+            self._kept.end()
+
+    def probe(self) -> dict[str, str]:
+        """Return every layer, with nothing where it holds on this machine and the reason where it does not."""
+        worker, held = self._worker("")
+        self._worn(worker)
+        return held
+
+    def run(
+        self,
+        source: str,
+        arguments: Mapping[str, Value] | None = None,
+        *,
+        entry: str = "run",
+        capabilities: Capabilities | None = None,
+    ) -> Outcome:
+        """Run a tool's text and call its function `entry` with `arguments`; whatever it does is the outcome.
+
+        Raises only for what is not the tool's doing: BadJob, LayerMissing, SandboxBroken.
+        """
+        began = time.monotonic_ns()
+        allowed = self.capabilities if capabilities is None else capabilities
+        job = _job(source, dict(arguments or {}), entry, allowed)
+        worker, held = self._worker(source)
+        broker = Broker(allowed, self.limits)
+        try:
+            layers = layering.demand(self.required, held)
+            end = self._converse(worker, job, broker)
+        finally:
+            exit_ = self._worn(worker)
+        return self._outcome(end, exit_, broker, layers, began)
+
+    def _converse(self, worker: Worker, job: bytes, broker: Broker) -> _End:
+        ends_at = time.monotonic() + self.limits.wall_seconds
+        cap = self.limits.value_bytes + 4 * self.limits.printed_chars + 4096
+        calls = 0
+        try:
+            worker.channel.send(job, ends_at)
+            while True:
+                said = decode_said(worker.channel.receive(cap, ends_at))
+                if isinstance(said, Done | Fail):
+                    return _End(said)
+                if not isinstance(said, Call):
+                    raise Garbage("a second message that it is ready")
+                calls += 1
+                if calls > self.limits.capability_calls:
+                    return _End(None, "capabilities", f"more than {self.limits.capability_calls} uses of capabilities")
+                worker.channel.send(broker.perform(said.name, said.args, said.kwargs, ends_at), ends_at)
+        except HungUp:
+            return _End(None)
+        except Late:
+            return _End(None, "wall", f"it ran longer than {self.limits.wall_seconds:g} s")
+        except Unfinished:
+            late = time.monotonic() >= ends_at
+            return _End(None, "wall" if late else "capabilities", "a capability did not return in time")
+        except (Garbage, Uncrossable) as error:
+            return _End(None, "protocol", f"what it wrote to its channel is no message: {error}")
+
+    def _outcome(self, end: _End, exit_: Exit, broker: Broker, layers: tuple[str, ...], began: int) -> Outcome:
+        value: Value = None
+        error: ToolFailure | None = None
+        killed_by, answer = end.killed_by, end.answer
+        if isinstance(answer, Done):
+            try:
+                value = cast(Value, decode(bytes(answer.value), self.limits.value_items))
+            except (Uncrossable, RecursionError) as fault:
+                error = ToolFailure("BadValue", str(fault))
+        elif isinstance(answer, Fail):
+            error = ToolFailure(scrub(answer.type[:200]), scrub(answer.message[:4000]), answer.line)
+        elif killed_by is not None:
+            error = ToolFailure("Killed", end.why)
+        else:
+            killed_by, why = self._died_of(exit_)
+            error = ToolFailure("Died", why)
+        return Outcome(
+            value=value,
+            error=error,
+            effects=tuple(broker.effects),
+            printed=answer.printed[: self.limits.printed_chars] if answer else "",
+            printed_cut=answer.cut if answer else False,
+            cpu_ns=exit_.cpu_ns,
+            wall_ns=time.monotonic_ns() - began,
+            rss_bytes=exit_.rss_bytes,
+            layers_held=layers,
+            killed_by=killed_by,
+        )
+
+    def _died_of(self, exit_: Exit) -> tuple[str | None, str]:
+        number = os.WTERMSIG(exit_.status) if os.WIFSIGNALED(exit_.status) else 0
+        # Nobody here has killed it. The kernel's limit counts ticks, its bill counts time: under load they differ by a part.
+        if number == signal.SIGKILL and exit_.cpu_ns >= self.limits.cpu_seconds * 600_000_000:
+            return "cpu", f"it used more than {self.limits.cpu_seconds} s of processor time"
+        if number and number != signal.SIGKILL:
+            name = signal.Signals(number).name
+            return f"signal:{name}", f"it ended by {name}"
+        return None, "it ended without an answer"
+
+    def _worker(self, source: str) -> tuple[Worker, dict[str, str]]:
+        """Return a sealed worker, and how it is sealed; a lost zygote is started once more."""
+        if self.pool == 0:
+            worker = single(self._config(_imports(source, self.modules)))
+            return worker, _layers(worker)
+        for again in (False, True):
+            try:
+                with self._lock:
+                    worker = self._kept.take(self)
+                return worker, _layers(worker)
+            except SandboxBroken:
+                if again:
+                    raise
+                with self._lock:
+                    self._kept.end()
+        raise AssertionError
+
+    def _worn(self, worker: Worker) -> Exit:
+        """End a worker, and see to the next."""
+        exit_ = worker.end()
+        if self.pool:
+            with self._lock, contextlib.suppress(SandboxBroken):
+                self._kept.fill(self)
+        return exit_
+
+    def _config(self, modules: Iterable[str]) -> dict[str, object]:
+        limits = {
+            name: getattr(self.limits, name) for name in ("cpu_seconds", "memory_bytes", "value_bytes", "printed_chars")
+        }
+        return {"modules": list(modules), "limits": limits, "seccomp": self._program}
+
+
+class _Kept:
+    """The zygote and the idle workers of one sandbox; its user holds the sandbox's lock."""
+
+    def __init__(self) -> None:
+        self.nursery: Nursery | None = None
+        self.idle: deque[Worker] = deque()
+        self.owner = 0
+
+    def take(self, sandbox: Sandbox) -> Worker:
+        self._settle()
+        if self.nursery is None:
+            self.nursery = Nursery(sandbox._config((*ALWAYS, *sandbox.modules)))
+            self.fill(sandbox)
+        return self.idle.popleft() if self.idle else self.nursery.worker()
+
+    def fill(self, sandbox: Sandbox) -> None:
+        while self.nursery is not None and len(self.idle) < sandbox.pool:
+            self.idle.append(self.nursery.worker())
+
+    def _settle(self) -> None:
+        """Where this is a forked copy of the process that started it all, begin anew and leave the other's alone."""
+        if self.nursery is not None and self.owner != os.getpid():
+            self.nursery.abandon()
+            self.nursery = None
+            for worker in self.idle:
+                worker.channel.sock.close()
+            self.idle.clear()
+        self.owner = os.getpid()
+
+    def end(self) -> None:
+        self._settle()
+        while self.idle:
+            self.idle.pop().drop()
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
+
+
+def _layers(worker: Worker) -> dict[str, str]:
+    try:
+        held = worker.layers()
+        if not worker.alive():
+            raise SandboxBroken("a worker of the sandbox ended before it was used; check memory and processes")
+        return held
+    except BaseException:
+        worker.drop()
+        raise
+
+
+def _imports(source: str, modules: Sequence[str]) -> list[str]:
+    """Return those of `modules` that the text seems to import; a wrong guess costs time or an ImportError, no more."""
+    words = {word for found in _IMPORT.findall(source) for word in _NAME.findall(found)}
+    return [name for name in modules if name in words or name.split(".")[0] in words]
+
+
+def _job(source: str, arguments: dict[str, Value], entry: str, capabilities: Capabilities) -> bytes:
+    for name in arguments:
+        if not isinstance(name, str):
+            raise BadJob(f"the argument {name!r} has no name; use text")
+    job = {"source": source, "entry": entry, "arguments": arguments, "stubs": list(capabilities.names)}
+    try:
+        return encode(job, _MAX_JOB)
+    except Uncrossable as error:
+        raise BadJob(f"the tool or its arguments cannot cross into the sandbox: {error}") from None

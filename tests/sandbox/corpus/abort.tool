@@ -1,0 +1,7 @@
+# Abort.
+# Not tried without the sandbox.
+import os
+
+
+def run(c):
+    os.abort()

@@ -1,0 +1,4 @@
+# Raise what is no Exception.
+# Not tried without the sandbox.
+def run(c):
+    raise SystemExit(c["host"])
