@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from morphogen.bus import Bus
     from morphogen.bus.settings import Settings
     from morphogen.consumers.adaptation import grow
+    from morphogen.consumers.kv import session
     from morphogen.consumers.projections import Projection
     from morphogen.consumers.projections.sql.formats import Result
     from morphogen.consumers.projections.sql.query import query
@@ -34,6 +35,8 @@ _HOMES = {
     "adapt": "morphogen.kernels.slots",
     "grow": "morphogen.consumers.adaptation",
     "fuse": "morphogen.kernels.slots",
+    # Converse
+    "session": "morphogen.consumers.kv",
     # The log
     "Bus": "morphogen.bus",
     "Settings": "morphogen.bus.settings",
@@ -62,6 +65,7 @@ __all__ = [
     "grow",
     "query",
     "record",
+    "session",
     "upcaster",
 ]
 

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = [
+    "CHUNK",
     "BlobRef",
+    "chunk_names",
     "clean",
     "delete",
     "exists",
     "get_bytes",
+    "get_chunk",
     "get_chunks",
     "get_file",
     "put_bytes",
@@ -143,6 +146,20 @@ async def exists(conn: "Connection", sha256: str) -> bool:
 async def size(conn: "Connection", sha256: str) -> int:
     """Return a blob's size in bytes. Raises BlobMissing."""
     return (await _manifest(conn, sha256)).size
+
+
+async def chunk_names(conn: "Connection", sha256: str) -> tuple[int, list[str]]:
+    """Return a blob's size in bytes and the names of its chunks, `<index>-<crc32>`, in order. Raises BlobMissing."""
+    manifest = await _manifest(conn, sha256)
+    return manifest.size, list(manifest.chunks)
+
+
+async def get_chunk(conn: "Connection", sha256: str, name: str) -> bytes:
+    """Return one chunk of a blob. Raises BlobDamaged where it is gone, or its bytes are not what its name says."""
+    message = await conn.last_message(BLOBS, _subject(sha256, name))
+    if message is None or _name(int(name.partition("-")[0]), message.data) != name:
+        raise BlobDamaged(f"blob {sha256} lacks chunk {name}: store it again from its source")
+    return message.data
 
 
 async def delete(conn: "Connection", sha256: str) -> bool:

@@ -17,6 +17,11 @@ from . import (  # noqa: F401, I001
     backtest,
     policy,
     serve,
+    serve_llama,
+    serve_kv,
+    kv,
+    kv_file,
+    kv_send,
     demonstration,
 )
 

@@ -9,6 +9,7 @@ from .dead_letters import DeadLetters
 from .decisions import Decisions
 from .events import Events
 from .frames import Frames
+from .kv import Kv
 from .layer_health import LayerHealthRows
 from .log_lines import LogLines
 from .loops import Loops
@@ -37,6 +38,7 @@ BUILTIN: tuple[type[Projection], ...] = (
     Decisions,
     Blueprints,
     Policies,
+    Kv,
     Knowledge,
 )
 """All built-in projections but `events`, which is made last: it must know whose tables hold which bodies."""

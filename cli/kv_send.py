@@ -1,0 +1,94 @@
+"""`kv handoff`, `kv drop`: have workers move sessions and forget them, and wait for what comes of it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import settings_of
+from .history import with_broker
+from .kv import kv
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.bus.settings import Settings
+
+_Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+
+
+@kv.command()
+def handoff(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(help="The session.")],
+    worker: Annotated[str, typer.Option("--from", help="The worker that has it.")],
+    to: Annotated[str, typer.Option(help="The worker that goes on with it.")],
+    rename: Annotated[str | None, typer.Option(help="What it is called there.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="A copy: the session goes on here as well.")] = False,
+    transport: Annotated[
+        str | None, typer.Option(help="shared_memory, disk or blobs. Default: by where the two workers are.")
+    ] = None,
+    timeout: _Timeout = 60.0,
+) -> None:
+    """Hand a session over to another worker, which goes on where it stands; prints how it went there."""
+    args = {"session": session, "to": to, "keep": keep, "ttl": min(timeout, 30.0)}
+    args.update({name: value for name, value in (("rename", rename), ("transport", transport)) if value is not None})
+    given = command(settings_of(context), worker, "kv.handoff", args, timeout=timeout)
+    typer.echo(_told(session, worker, given))
+
+
+@kv.command()
+def drop(
+    context: typer.Context,
+    worker: Annotated[str, typer.Option("--from", help="The worker that has it.")],
+    session: Annotated[str | None, typer.Option(help="The session to forget.")] = None,
+    state: Annotated[str | None, typer.Option(help="One stored state, by its id.")] = None,
+    timeout: _Timeout = 30.0,
+) -> None:
+    """Have a worker forget a session, or one stored state."""
+    if (session is None) == (state is None):
+        raise typer.BadParameter("give --session or --state")
+    args = {"session": session} if session is not None else {"state": state}
+    command(settings_of(context), worker, "kv.drop", args, timeout=timeout)
+    typer.echo(f"{worker} dropped {'session' if session is not None else 'state'} {session or state}")
+
+
+def command(settings: "Settings", worker: str, name: str, args: dict[str, Any], *, timeout: float) -> Any:
+    """Have a worker do a command and return its result. Raises CommandFailed in one line, at once where nobody serves it."""
+    from morphogen.bus.errors import BusError, NoResponders
+    from morphogen.bus.requests import call
+    from morphogen.schemas.kv import worker_subject, worker_target
+
+    from .outcomes import CommandFailed, done
+
+    async def work(conn: "Connection") -> Any:
+        who = f"worker {worker}"
+        try:
+            await call(conn, worker_subject(worker, "info"), timeout=min(timeout, 5.0))
+        except NoResponders:
+            raise CommandFailed(
+                f"no worker {worker!r} answers: `morphogen serve llama --name {worker}` starts one"
+            ) from None
+        except BusError as error:
+            raise CommandFailed(f"{who} does not answer: {error}") from error
+        return await done(conn, worker_target(worker), name, args, timeout=timeout, who=who)
+
+    return with_broker(settings, work)
+
+
+def _told(session: str, worker: str, given: Any) -> str:
+    known = given if isinstance(given, dict) else {}
+    parts = [f"{session} went from {worker} to {known.get('to', '?')}"]
+    if known.get("session") not in (None, session):
+        parts.append(f"as {known['session']}")
+    if known.get("transport"):
+        parts.append(f"by {known['transport']}")
+    for name, text in (
+        ("tokens", "{:,} tokens"),
+        ("restored", "{:,} tokens restored"),
+        ("recomputed", "{:,} computed again"),
+    ):
+        if isinstance(known.get(name), int):
+            parts.append(text.format(known[name]))
+    for name, what in (("transfer_ns", "transfer"), ("first_token_ns", "first token after")):
+        if isinstance(known.get(name), int):
+            parts.append(f"{what} {known[name] / 1e6:.1f} ms")
+    return ", ".join(parts)

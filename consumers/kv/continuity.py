@@ -1,0 +1,508 @@
+"""A session: a conversation with a model that outlives its process.
+
+    session = morphogen.session("s1", llm)
+    session.say("Once upon a time")
+    for piece in session.generate(max_tokens=64, temperature=0.8, seed=7):
+        print(piece, end="")
+
+Every message and every token is in the journal before anybody sees it, the KV state in files beside it. After a kill the
+next process opens the session of the same name and goes on: `load_continuity` restores the KV state, computes what came
+after it in the same shape as before, and `resume` yields what the broken-off reply would have said.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from morphogen.kernels.kv import KvError as StateError
+from morphogen.kernels.kv.transport import Meta, Transport
+from morphogen.schemas import Event
+from morphogen.schemas.kv import KvRef, SessionLoaded, SessionSaved, SessionTurn
+
+from . import prompts
+from .conversation import Began, Conversation, Ended, Got, Kept, Message, Opened, Said, ids, state_id
+from .errors import SessionBusy, SessionError
+from .journal import NAME, Journal
+from .sampling import Sampling, pick
+from .speaker import Speaker
+from .wording import Wording, before
+
+Tell = Callable[[Event], object]
+
+_LONGEST_TEXT = 16 * 1024  # characters of a turn that an event carries
+_KEEP = 2  # files of KV states beside a journal
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load_continuity` came to: tokens in all, out of a KV state, and computed again; why, where it was not used."""
+
+    tokens: int
+    restored: int
+    recomputed: int
+    pending: bool
+    refused: str | None = None
+
+
+class Session:
+    """One conversation on one speaker of a model. Made by `session`, or by a worker; not for several threads at once.
+
+    A KV state is saved each time `every` more tokens are not in one (None: only by `save_continuity`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        speaker: Speaker,
+        folder: Path,
+        *,
+        tell: Tell | None = None,
+        every: int | None = 512,
+        template: bool = True,
+        worker: str | None = None,
+        model: str = "",
+        journal: Journal | None = None,
+        render: prompts.Render | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self._speaker, self._tell, self._every, self._worker = speaker, tell, every, worker
+        self._journal = journal or Journal.open(folder)
+        try:
+            self._begin(model)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._render = render or prompts.render_of(speaker.template() if template else None)
+        self._words = Wording()  # of the reply so far
+        self._reused: int | None = None  # tokens of the last prompt that were there already
+        self._bad: set[str] = set()  # files that were refused
+        self._clock = 0
+        self.finish: str | None = None
+        """How the last reply of this process ended: stop, length, eos or cancelled."""
+        if self.pending:
+            self._recall()
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def conversation(self) -> Conversation:
+        """All that the journal says; not to be changed."""
+        return self._journal.conversation
+
+    @property
+    def messages(self) -> list[Message]:
+        """What was said, without a reply that has not ended."""
+        return list(self.conversation.messages)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token ids of all that, and of the reply so far."""
+        return list(self.conversation.tokens)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a reply began and has not ended."""
+        return self.conversation.reply is not None
+
+    @property
+    def partial(self) -> str:
+        """The text of a reply that has not ended, but for what may be the beginning of a stop."""
+        reply = self.conversation.reply
+        return "" if reply is None else self._words.text[: self._words.sure(reply.stop)]
+
+    @property
+    def speaker(self) -> Speaker:
+        """The sequence of the model that it speaks through."""
+        return self._speaker
+
+    # ------------------------------------------------------------------ a conversation
+
+    def say(self, text: str, role: str = "user") -> None:
+        """Append a message. Raises SessionError in the middle of a reply, or where the context has no room for it."""
+        self._idle("say something")
+        after = [*self.messages, Message(role, text)]
+        growth = prompts.grow(
+            self._render(after, False), self.conversation.shown, self.conversation.tokens, self._speaker.tokenize
+        )
+        self._room(growth)
+        self._journal.append(Said(role=role, text=text, tokens=ids(growth.tokens), shown=growth.shown, cut=growth.cut))
+        self._note(role, len(growth.tokens), text)
+
+    def begin(self, max_tokens: int = 256, sampling: Sampling | None = None, stop: tuple[str, ...] = ()) -> None:
+        """Begin a reply, of which `step` makes one token after the other."""
+        self._idle("begin a reply")
+        if max_tokens < 1:
+            raise SessionError(
+                f"session {self.name}: a reply of at most {max_tokens} tokens is none: ask for at least 1"
+            )
+        growth = prompts.grow(
+            self._render(self.messages, True), self.conversation.shown, self.conversation.tokens, self._speaker.tokenize
+        )
+        self._room(growth)
+        if not self.conversation.tokens and not growth.tokens:
+            raise SessionError(f"session {self.name} has nothing to reply to: say something first")
+        self._journal.append(
+            Began(
+                sampling=sampling or Sampling(),
+                limit=max_tokens,
+                stop=tuple(one for one in stop if one),
+                tokens=ids(growth.tokens),
+                shown=growth.shown,
+                cut=growth.cut,
+            )
+        )
+        self._clock, self._reused = time.monotonic_ns(), None
+        self._recall()
+
+    def step(self) -> str | None:
+        """Make one token, or read one batch of what comes before it; return the text that can be given out.
+
+        None where no reply is under way.
+        """
+        reply = self.conversation.reply
+        if reply is None:
+            return None
+        finish = self._finished()
+        if finish is None:
+            if not self._advance():
+                return ""  # a long prompt takes several steps, so that others get between them
+            logits, tokens = self._speaker.logits(), self.conversation.tokens
+            assert logits is not None
+            token = pick(logits, reply.sampling, len(tokens), tokens[-reply.sampling.repeat_last or len(tokens) :])
+            self._journal.append(Got(t=token))
+            self._hear(token)
+            finish = self._finished()
+        if finish is not None:
+            return self._end(finish)
+        if self._every is not None and self._unsaved() >= self._every:
+            self.keep()
+        return self._words.give(self._words.sure(reply.stop))
+
+    def generate(
+        self,
+        max_tokens: int = 256,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repeat_penalty: float = 1.0,
+        seed: int = 0,
+        stop: tuple[str, ...] | list[str] | str = (),
+    ) -> Iterator[str]:
+        """Yield a reply piece by piece; what was broken off by a kill is carried on by `resume`.
+
+        Raises SessionError where a reply is pending: resume or cancel it first.
+        """
+        try:
+            sampling = Sampling(
+                temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed
+            )
+        except ValueError as error:
+            raise SessionError(f"session {self.name}: {error}") from error
+        self.begin(max_tokens, sampling, (stop,) if isinstance(stop, str) else tuple(stop))
+        return self._pieces()
+
+    def reply(self, max_tokens: int = 256, **options: object) -> str:
+        """Return a whole reply; options as of `generate`."""
+        for _ in self.generate(max_tokens, **options):  # type: ignore[arg-type]
+            pass
+        return self.conversation.messages[-1].text
+
+    def resume(self) -> Iterator[str]:
+        """Yield the rest of a pending reply: what follows `partial`. Nothing where none is pending."""
+        self.carry_on()
+        return self._pieces()
+
+    def carry_on(self) -> None:
+        """Let `step` give out what follows `partial`, and nothing of it again."""
+        self._words.given = len(self.partial)
+
+    def read(self) -> None:
+        """Have the model read all that was said, so that a reply can begin at once."""
+        while not self._advance():
+            pass
+
+    def cancel(self) -> None:
+        """End a pending reply where it stands; what was made of it stays."""
+        if self.pending:
+            self._end("cancelled")
+
+    # ------------------------------------------------------------------ continuity
+
+    def keep(self) -> Kept | None:
+        """Save the KV state beside the journal, if it holds any token that no saved one does."""
+        conversation = self.conversation
+        count = self._speaker.matching(conversation.tokens)
+        best = self._on_disk()
+        if count == 0 or (best is not None and best.tokens >= count):
+            return best
+        self._speaker.truncate(count)
+        state = state_id(conversation.root, conversation.tokens[:count])
+        ref = self._speaker.save(self.folder / f"{state}.kv")
+        kept = Kept(state=state, file=f"{state}.kv", tokens=count, size=ref.size)
+        self._journal.append(kept)
+        self._tidy()
+        return kept
+
+    def save_continuity(self, to: Transport | None = None) -> SessionSaved:
+        """Put all that is needed to go on elsewhere on the disk, and return where it is; the event is told too.
+
+        With a transport, such as `BlobTransport`, it is put there as well: `session(..., saved=...)` begins from what
+        is returned, on another machine if the transport reaches it.
+        """
+        kept = self.keep()
+        self._journal.sync()
+        saved = self._saved(kept)
+        if to is not None:
+            with to.reserve(self._journal.size) as room:
+                room.buffer[:] = self._journal.whole()
+                saved = msgspec.structs.replace(saved, journal=room.commit(Meta(size=self._journal.size)))
+            if kept is not None:
+                with to.reserve(kept.size) as room:
+                    room.buffer[:] = (self.folder / kept.file).read_bytes()
+                    saved = msgspec.structs.replace(saved, ref=room.commit(Meta(size=kept.size)))
+        self._say(saved)
+        return saved
+
+    def load_continuity(self) -> Loaded:
+        """Bring the model to where the journal ends: restore the KV state, compute the rest as it was computed before.
+
+        What cannot be restored is computed; `refused` says why. Called by itself, it is only a matter of when.
+        """
+        began = time.monotonic_ns()
+        loaded = self._restore()
+        self._say(
+            SessionLoaded(
+                session=self.name,
+                revision=self.conversation.revision,
+                turns=self.conversation.turns,
+                tokens=loaded.tokens,
+                restored=loaded.restored,
+                recomputed=loaded.recomputed,
+                worker=self._worker,
+                pending=self.pending,
+                duration_ns=time.monotonic_ns() - began,
+            )
+        )
+        return loaded
+
+    def close(self) -> None:
+        """Let another process have it. Nothing is lost by not calling this."""
+        self._journal.close()
+
+    @property
+    def journal(self) -> Journal:
+        """Its journal."""
+        return self._journal
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._journal.closed else "pending" if self.pending else "open"
+        return f"<Session {self.name!r} {state}, {len(self.conversation.tokens)} tokens>"
+
+    # ------------------------------------------------------------------ inside
+
+    def _begin(self, model: str) -> None:
+        conversation, vocab = self._journal.conversation, self._speaker.fingerprint.vocab
+        if conversation.revision == 0:
+            opened = Opened(
+                session=self.name,
+                root=self._speaker.fingerprint.digest,
+                vocab=vocab,
+                model=model,
+                batch=self._speaker.batch,
+            )
+            self._journal.append(opened)
+        elif conversation.vocab != vocab:
+            raise SessionError(
+                f"session {self.name} was held with a model of another vocabulary ({conversation.model or 'unnamed'}): "
+                "give that model, or begin a session of another name"
+            )
+
+    def _idle(self, what: str) -> None:
+        if self.pending:
+            raise SessionBusy(f"session {self.name} cannot {what} in the middle of a reply: resume or cancel it first")
+
+    def _room(self, growth: prompts.Growth) -> None:
+        stay = len(self.conversation.tokens) if growth.cut is None else growth.cut
+        if stay + len(growth.tokens) >= self._speaker.limit:
+            raise SessionError(
+                f"session {self.name} would have {stay + len(growth.tokens)} tokens, and the context has room for "
+                f"{self._speaker.limit}: give the model a larger context, or begin another session"
+            )
+
+    def _pieces(self) -> Iterator[str]:
+        while True:
+            piece = self.step()
+            if piece is None:
+                return
+            if piece:
+                yield piece
+            if not self.pending:
+                return
+
+    def _restore(self) -> Loaded:
+        """Bring the model to where the journal ends."""
+        restored, refused = self._settle()
+        while not self._advance():
+            pass
+        total = len(self.conversation.tokens)
+        return Loaded(total, restored, total - restored, self.pending, refused)
+
+    def _settle(self) -> tuple[int, str | None]:
+        """Have the model hold the first so many of the tokens; return how many, and why a saved state was refused."""
+        conversation, speaker = self.conversation, self._speaker
+        total = len(conversation.tokens)
+        here = self._shortened(conversation.boundary(speaker.matching(conversation.tokens)))
+        best, refused = self._on_disk(), None
+        if best is not None and best.tokens > here:
+            try:
+                speaker.load(self.folder / best.file, conversation.tokens[: best.tokens])
+                here = best.tokens
+            except (StateError, OSError) as error:
+                refused = f"{best.file}: {error}"
+                self._bad.add(best.file)
+        if here == total and total and speaker.logits() is None:
+            here = self._shortened(conversation.boundary(total - 1))
+        return here, refused
+
+    def _shortened(self, count: int) -> int:
+        """Have the model keep `count` tokens; return how many it keeps: none where its memory cannot forget a part."""
+        try:
+            self._speaker.truncate(count)
+        except (StateError, SessionError):
+            self._speaker.truncate(0)
+            return 0
+        return count
+
+    def _advance(self) -> bool:
+        """Compute at most one batch of what is missing; tell whether the logits of the next token are there."""
+        tokens, speaker = self.conversation.tokens, self._speaker
+        here = speaker.matching(tokens)
+        if here != speaker.count or here < len(tokens) - 1:
+            best = self._on_disk()
+            if here != self.conversation.boundary(here) or here != speaker.count or (best and best.tokens > here):
+                here, _ = self._settle()
+        if self._reused is None:
+            self._reused = here
+        if here == len(tokens):
+            if speaker.logits() is not None or not tokens:
+                return True
+            here = self._shortened(self.conversation.boundary(here - 1))
+        speaker.compute(tokens[here:] if here == len(tokens) - 1 else self.conversation.batches(here)[0])
+        return speaker.count == len(tokens)
+
+    def _recall(self) -> None:
+        """Read the text of a pending reply out of its tokens."""
+        reply = self.conversation.reply
+        self._words.clear()
+        for token in self.conversation.tokens[reply.start if reply else 0 :]:
+            self._hear(token)
+
+    def _hear(self, token: int) -> None:
+        if not self._speaker.ends(token):
+            self._words.hear(self._speaker.piece(token))
+
+    def _finished(self) -> str | None:
+        """Return why the reply is over, as its tokens say; None where it goes on."""
+        reply, tokens = self.conversation.reply, self.conversation.tokens
+        assert reply is not None
+        if len(tokens) == reply.start:
+            return None
+        if self._speaker.ends(tokens[-1]):
+            return "eos"
+        if any(stop in self._words.text for stop in reply.stop):
+            return "stop"
+        if reply.left(len(tokens)) <= 0 or len(tokens) >= self._speaker.limit:
+            return "length"
+        return None
+
+    def _end(self, finish: str) -> str:
+        reply, tokens = self.conversation.reply, self.conversation.tokens
+        assert reply is not None
+        self._words.hear(b"", last=True)
+        shown = text = self._words.text
+        if finish == "eos":
+            shown += self._speaker.mark(tokens[-1])
+        if finish == "stop":
+            text = before(text, reply.stop)
+        self._journal.append(Ended(finish=finish, text=text, shown=shown))
+        self.finish = finish
+        piece = self._words.give(len(text))
+        self._note("assistant", len(tokens) - reply.start, text, finish=finish, seed=reply.sampling.seed)
+        return piece
+
+    def _on_disk(self) -> Kept | None:
+        """Return the longest saved KV state whose file is there."""
+        kept = [
+            one
+            for one in self.conversation.kept.values()
+            if one.file not in self._bad and (self.folder / one.file).is_file()
+        ]
+        return max(kept, key=lambda one: one.tokens, default=None)
+
+    def _unsaved(self) -> int:
+        best = max(self.conversation.kept.values(), key=lambda one: one.tokens, default=None)
+        return len(self.conversation.tokens) - (0 if best is None else best.tokens)
+
+    def _tidy(self) -> None:
+        """Remove files of KV states that a longer one has made needless."""
+        newest = sorted(self.conversation.kept.values(), key=lambda kept: kept.tokens)[-_KEEP:]
+        wanted = {kept.file for kept in newest}
+        for path in self.folder.glob("*.kv"):
+            if path.name not in wanted:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _saved(self, kept: Kept | None) -> SessionSaved:
+        conversation = self.conversation
+        ref = None
+        if kept is not None:
+            ref = KvRef(transport="disk", place=str(self.folder / kept.file), size=kept.size)
+        return SessionSaved(
+            session=self.name,
+            revision=conversation.revision,
+            turns=conversation.turns,
+            tokens=len(conversation.tokens),
+            journal=KvRef(transport="disk", place=str(self.folder / NAME), size=self._journal.size),
+            ref=ref,
+            state=kept.state if kept else None,
+            root=conversation.root,
+            worker=self._worker,
+            pending=self.pending,
+        )
+
+    def _note(self, role: str, tokens: int, text: str, *, finish: str | None = None, seed: int | None = None) -> None:
+        self._say(
+            SessionTurn(
+                session=self.name,
+                turn=self.conversation.turns,
+                role=role,
+                tokens=tokens,
+                text=text if len(text) <= _LONGEST_TEXT else None,
+                finish=finish,
+                reused=self._reused if finish else None,
+                seed=seed,
+                worker=self._worker,
+                duration_ns=time.monotonic_ns() - self._clock if finish and self._clock else None,
+            )
+        )
+
+    def _say(self, event: Event) -> None:
+        if self._tell is not None:
+            self._tell(event)

@@ -1,0 +1,188 @@
+"""The states that a worker has stored, by tier: in, out, down a tier as budgets say, and still there after a restart."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from morphogen.bus.errors import BusError
+from morphogen.kernels.kv import KvError as StateError
+from morphogen.kernels.kv import KvState
+from morphogen.kernels.kv.leases import LeaseError
+from morphogen.kernels.kv.transport import Disk, Meta, Transport, TransportError
+from morphogen.schemas.kv import KvEvicted, KvExported, KvRef, KvReleased
+
+from .errors import NoRoomLeft
+from .inventory import DURABLE, Inventory, sweep
+from .tiers import Item, Move, Shelf
+
+Tell = Callable[..., str]
+TIER_OF = {"same_process": "device", "shared_memory": "memory", "disk": "disk", "ipc": "device", "blobs": "blobs"}
+LOST = (StateError, TransportError, LeaseError, BusError, OSError)  # what a state that cannot be had raises
+
+
+class Store:
+    """Stored states of the worker `name`. `transports` by tier: memory, disk and, where a bus is there, blobs."""
+
+    def __init__(
+        self,
+        name: str,
+        transports: dict[str, Transport],
+        budgets: dict[str, int],
+        tell: Tell,
+        inventory: Inventory | None = None,
+    ) -> None:
+        self.shelf = Shelf(budgets)
+        self.transports = transports
+        self._name, self._tell, self._inventory = name, tell, inventory
+        self._refs: dict[str, KvRef] = {}
+        self._clock = 0
+        self._recover()
+
+    def get(self, state: str) -> tuple[Item, KvRef] | None:
+        """Return what is known of a state, and where it is; None where it is not stored."""
+        item, ref = self.shelf.items.get(state), self._refs.get(state)
+        return None if item is None or ref is None else (item, ref)
+
+    def transport(self, tier: str) -> Transport:
+        """Return the transport of a tier. Raises NoRoomLeft where there is none."""
+        found = self.transports.get(tier)
+        if found is None:
+            known = ", ".join(self.transports)
+            raise NoRoomLeft(f"worker {self._name} has no tier {tier!r} to store into: choose one of {known}")
+        return found
+
+    def put(self, exported: KvExported) -> None:
+        """Store a state that was just written into its tier, and tell of it; others make room.
+
+        Raises NoRoomLeft where there is none, and gives the bytes back.
+        """
+        if exported.state in self.shelf.items:  # the same tokens were stored before
+            self.drop(exported.state, "replaced")
+        self._clock += 1
+        item = Item(
+            state=exported.state,
+            tier=exported.tier,
+            size=exported.size,
+            used=self._clock,
+            session=exported.session,
+            tokens=exported.tokens,
+            pinned=exported.pinned,
+        )
+        before = self.shelf
+        try:
+            self.shelf, moves = before.put(item)
+        except NoRoomLeft:
+            with suppress(*LOST):
+                self.transports[exported.tier].release(exported.ref)
+            raise
+        self._tell(exported)
+        self._refs[exported.state] = exported.ref
+        self._carry_out(before, moves)
+
+    def touch(self, state: str) -> None:
+        """Take note that a state was used."""
+        self._clock += 1
+        self.shelf = self.shelf.touch(state, self._clock)
+
+    def drop(self, state: str, reason: str) -> bool:
+        """Remove a state; tell whether there was one."""
+        found = self.get(state)
+        if found is None:
+            return False
+        item, ref = found
+        self.shelf = self.shelf.drop(state)
+        del self._refs[state]
+        self._note()
+        try:
+            self.transports[item.tier].release(ref)
+        except LOST:
+            reason = "expired"
+        self._tell(
+            KvReleased(
+                state=state, worker=self._name, tier=item.tier, reason=reason, size=item.size, session=item.session
+            )
+        )
+        return True
+
+    @contextmanager
+    def opened(self, ref: KvRef, tier: str) -> Iterator[KvState]:
+        """Give the state at a reference, checked as far as its header goes."""
+        with self.transports[tier].open(ref) as mapped:
+            yield KvState.read(mapped.buffer, f"{ref.transport} {ref.place}")
+            mapped.check()
+
+    def close(self) -> None:
+        """Bring what lies in memory to the disk, as far as there is room; the rest goes."""
+        before = Shelf({**self.shelf.budgets, "memory": 0}, self.shelf.items)
+        self.shelf, moves = before.settle()
+        self._carry_out(before, moves)
+        for state in [item.state for item in self.shelf.items.values() if item.tier not in DURABLE]:
+            self.drop(state, "closed")
+
+    def _recover(self) -> None:
+        """Take over what an earlier worker of this name left in the tiers that last, as far as the budgets go."""
+        if self._inventory is None:
+            return
+        found = {}
+        for line in self._inventory.read():
+            transport = self.transports.get(line.tier)
+            if transport is None or (isinstance(transport, Disk) and not transport.holds(line.ref)):
+                continue
+            self._refs[line.state] = line.ref
+            found[line.state] = Item(
+                state=line.state,
+                tier=line.tier,
+                size=line.size,
+                session=line.session,
+                tokens=line.tokens,
+                pinned=line.pinned,
+            )
+        disk = self.transports.get("disk")
+        if isinstance(disk, Disk):
+            sweep(disk, self._refs.values())
+        before = Shelf(self.shelf.budgets, found)
+        self.shelf, moves = before.settle()
+        self._carry_out(before, moves)
+
+    def _carry_out(self, before: Shelf, moves: list[Move]) -> None:
+        for move in moves:
+            item = self.shelf.items.get(move.state) or before.items.get(move.state)
+            self._move(move, item.session if item else None)
+        self._note()
+
+    def _move(self, move: Move, session: str | None) -> None:
+        """Move bytes between tiers; what cannot be moved is gone, and told so."""
+        ref, made = self._refs.pop(move.state, None), None
+        if ref is None:  # lost on the way of a move before this one
+            return
+        if move.to_tier is not None and move.to_tier in self.transports:
+            with suppress(*LOST):
+                made = copy_bytes(self.transports[move.from_tier], ref, self.transports[move.to_tier])
+                self._refs[move.state] = made
+        if made is None:
+            self.shelf = self.shelf.drop(move.state)
+        with suppress(*LOST):
+            self.transports[move.from_tier].release(ref)
+        self._tell(
+            KvEvicted(
+                state=move.state,
+                worker=self._name,
+                from_tier=move.from_tier,
+                to_tier=move.to_tier if made else None,
+                size=move.size,
+                reason="budget",
+                ref=made,
+                session=session,
+            )
+        )
+
+    def _note(self) -> None:
+        if self._inventory is not None:
+            self._inventory.note(self.shelf.items, self._refs)
+
+
+def copy_bytes(source: Transport, ref: KvRef, target: Transport) -> KvRef:
+    """Copy the bytes of a reference into another transport, and return where they are there."""
+    with source.open(ref) as mapped, target.reserve(ref.size) as room:
+        room.buffer[: ref.size] = mapped.buffer
+        mapped.check()
+        return room.commit(Meta(checksum=ref.checksum, size=ref.size, details=dict(ref.details)))

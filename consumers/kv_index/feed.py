@@ -1,0 +1,276 @@
+"""One publisher of another engine, as a fold: its messages go in, events for the log come out.
+
+Pure: the shell receives, asks for replays and writes. Whatever a message holds, something comes out of it: events, a gap
+where it could not be read, a count.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from morphogen.schemas import Event
+from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
+
+from . import dynamo, vllm
+from .errors import BadPayload
+from .lineage import Lineage
+from .sequence import digest
+
+_RESTARTED = {"reason": "restarted"}
+_WORKERS = 1 << 16  # of one publisher; the one that was longest silent is forgotten first
+
+
+class Counts(msgspec.Struct):
+    """What came of a publisher's messages so far."""
+
+    messages: int = 0
+    events: int = 0
+    passed_over: int = 0  # events of other groups of caches, or of kinds not known
+    doubles: int = 0
+    bad: int = 0  # messages that could not be read
+    last_bad: str | None = None
+    gaps: int = 0
+    lost: int = 0  # numbers that are missing for good
+    replayed: int = 0  # messages that a replay brought
+    restarts: int = 0
+
+
+class Feed(Protocol):
+    """What the shell asks of a dialect."""
+
+    counts: Counts
+
+    @property
+    def last(self) -> int:
+        """The number of the last message that the log has, -1 where it has none."""
+
+    @property
+    def digest(self) -> bytes | None:
+        """What that message is known by, where the log has it."""
+
+    def take(self, event: Event) -> None:
+        """Fold an event of the log's past."""
+
+    def message(self, number: int, payload: bytes) -> list[Event]:
+        """Return what one message says."""
+
+    def missing(self, first: int, last: int, reason: str, received: int | None) -> list[Event]:
+        """Return what is to be said of messages that are lost."""
+
+    def restarted(self) -> list[Event]:
+        """Return what is to be said where the publisher began anew."""
+
+
+class VllmFeed:
+    """A publisher of vLLM's dialect: one rank of one engine."""
+
+    def __init__(self, engine: str, worker: str, model: str | None = None) -> None:
+        self.counts = Counts()
+        self._engine, self._worker, self._model = engine, worker, model
+        self._lineages: dict[str, Lineage] = {}
+        self._groups = vllm.Groups()
+        self._last, self._digest = -1, b""
+
+    @property
+    def last(self) -> int:
+        """The number of the last message that the log has, -1 where it has none."""
+        return self._last
+
+    @property
+    def digest(self) -> bytes | None:
+        """What that message is known by, where the log has it."""
+        return self._digest or None
+
+    def take(self, event: Event) -> None:
+        """Fold an event of the log's past."""
+        if isinstance(event, KvGap):
+            if self._mine(event) and event.last > self._last:
+                self._last, self._digest = event.last, b""
+        elif isinstance(event, KvBlocksStored | KvBlocksRemoved | KvBlocksCleared) and self._mine(event):
+            self._lineage(event.worker).take(event)
+            if event.event_id is not None:
+                self._last, self._digest = event.event_id, _known_by(event)
+            elif event.details == _RESTARTED:
+                self._last, self._digest = -1, b""
+
+    def message(self, number: int, payload: bytes) -> list[Event]:
+        """Return what one message says; a gap of one number where it cannot be read."""
+        self.counts.messages += 1
+        try:
+            batch = vllm.read_batch(
+                payload, engine=self._engine, worker=self._worker, model=self._model, number=number, groups=self._groups
+            )
+        except BadPayload as error:
+            return [self._unreadable(number, error)]
+        self.counts.passed_over += batch.passed_over
+        told: list[Event] = []
+        for at, event in enumerate(batch.events):
+            if isinstance(event, KvBlocksStored):
+                told += self._lineage(event.worker).stored(event, extra=batch.extras.get(at, ()))
+            elif isinstance(event, KvBlocksRemoved):
+                told += self._lineage(event.worker).removed(event)
+            elif isinstance(event, KvBlocksCleared):
+                self._lineage(event.worker).clear()
+                told.append(event)
+        self.counts.events += len(told)
+        self._last, self._digest = number, digest(payload)
+        if told:
+            told[-1] = _with_digest(told[-1], self._digest)
+        return told
+
+    def missing(self, first: int, last: int, reason: str, received: int | None) -> list[Event]:
+        """Return what is to be said of messages that are lost."""
+        self.counts.gaps += 1
+        self.counts.lost += last - first + 1
+        return [self._gap(worker, first, last, reason, received) for worker in self._workers()]
+
+    def restarted(self) -> list[Event]:
+        """Return that every rank heard of here holds nothing any more."""
+        self.counts.restarts += 1
+        self._last, self._digest = -1, b""
+        for lineage in self._lineages.values():
+            lineage.clear()
+        return [
+            KvBlocksCleared(engine=self._engine, dialect=vllm.DIALECT, worker=worker, details=_RESTARTED)
+            for worker in self._workers()
+        ]
+
+    def _unreadable(self, number: int, error: BadPayload) -> KvGap:
+        self.counts.bad += 1
+        self.counts.last_bad = str(error)
+        self._last, self._digest = number, b""
+        return self._gap(self._worker, number, number, f"not understood: {error}", number)
+
+    def _gap(self, worker: str, first: int, last: int, reason: str, received: int | None) -> KvGap:
+        return KvGap(
+            engine=self._engine, dialect=vllm.DIALECT, worker=worker, first=first, last=last, reason=reason,
+            received=received,
+        )  # fmt: skip
+
+    def _mine(self, event: KvBlocksStored | KvBlocksRemoved | KvBlocksCleared | KvGap) -> bool:
+        here = event.worker == self._worker or event.worker.startswith(f"{self._worker}/dp")
+        return here and (event.engine, event.dialect) == (self._engine, vllm.DIALECT)
+
+    def _workers(self) -> list[str]:
+        return list(self._lineages) or [self._worker]
+
+    def _lineage(self, worker: str) -> Lineage:
+        return _of(self._lineages, worker)
+
+
+class DynamoFeed:
+    """A publisher of Dynamo's dialect: events of any number of workers, each with a count of its own."""
+
+    def __init__(self, engine: str, block_size: int | None = None, model: str | None = None) -> None:
+        self.counts = Counts()
+        self._engine, self._block_size, self._model = engine, block_size, model
+        self._lineages: dict[str, Lineage] = {}
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def last(self) -> int:
+        """Nothing: Dynamo's publishers keep no past to be asked for, and its workers count for themselves."""
+        return -1
+
+    @property
+    def digest(self) -> bytes | None:
+        """Nothing, for the same reason."""
+        return None
+
+    def take(self, event: Event) -> None:
+        """Fold an event of the log's past."""
+        kinds = KvBlocksStored | KvBlocksRemoved | KvBlocksCleared | KvGap
+        if not isinstance(event, kinds) or (event.engine, event.dialect) != (self._engine, dynamo.DIALECT):
+            return
+        if isinstance(event, KvGap):
+            self._numbers[event.worker] = max(self._numbers.get(event.worker, -1), event.last)
+            return
+        _of(self._lineages, event.worker).take(event)
+        if event.event_id is not None:
+            self._numbers[event.worker] = event.event_id
+
+    def message(self, number: int, payload: bytes) -> list[Event]:
+        """Return what one message says; what cannot be read is counted, for it has no number of its own."""
+        self.counts.messages += 1
+        try:
+            told = dynamo.read_message(payload, engine=self._engine, block_size=self._block_size, model=self._model)
+        except BadPayload as error:
+            self.counts.bad += 1
+            self.counts.last_bad = str(error)
+            return []
+        events: list[Event] = []
+        for one in told:
+            events += self._one(one)
+        self.counts.events += len(events)
+        return events
+
+    def missing(self, first: int, last: int, reason: str, received: int | None) -> list[Event]:
+        """Return nothing: what is missing shows in the numbers of the workers."""
+        return []
+
+    def restarted(self) -> list[Event]:
+        """Return nothing: a worker that begins anew is another worker."""
+        return []
+
+    def _one(self, told: dynamo.Told) -> list[Event]:
+        event = told.event
+        assert isinstance(event, KvBlocksStored | KvBlocksRemoved | KvBlocksCleared)
+        worker = event.worker
+        before = self._numbers.get(worker)
+        if before is not None and told.number <= before:
+            self.counts.doubles += 1
+            return []
+        events: list[Event] = []
+        first = 1 if before is None else before + 1  # the first event of a worker is 0 or 1
+        if told.number > first:
+            self.counts.gaps += 1
+            self.counts.lost += told.number - first
+            reason = "heard of only now" if before is None else "lost on the way"
+            events.append(KvGap(
+                engine=self._engine, dialect=dynamo.DIALECT, worker=worker, first=first, last=told.number - 1,
+                reason=reason, received=told.number))  # fmt: skip
+        self._numbers.pop(worker, None)  # so that the dictionary's order is that of the last sign of life
+        self._numbers[worker] = told.number
+        if len(self._numbers) > _WORKERS:
+            silent = next(iter(self._numbers))
+            del self._numbers[silent]
+            self._lineages.pop(silent, None)
+        lineage = _of(self._lineages, worker)
+        if isinstance(event, KvBlocksStored):
+            hashes: Sequence[int] = () if event.details.get("images") else told.token_hashes
+            events += lineage.stored(event, token_hashes=hashes if self._block_size else ())
+        elif isinstance(event, KvBlocksRemoved):
+            events += lineage.removed(event)
+        else:
+            lineage.clear()
+            events.append(event)
+        return events
+
+
+def fold(feed: Feed, past: Iterable[Event]) -> None:
+    """Bring a feed to where the log's past left it."""
+    for event in past:
+        feed.take(event)
+
+
+def _with_digest(event: Event, known_by: bytes) -> Event:
+    """Return the last event of a message with what the message is known by."""
+    if isinstance(event, KvBlocksStored | KvBlocksRemoved | KvBlocksCleared):
+        return msgspec.structs.replace(event, details={**event.details, "digest": known_by.hex()})
+    return event
+
+
+def _known_by(event: KvBlocksStored | KvBlocksRemoved | KvBlocksCleared) -> bytes:
+    told = event.details.get("digest")
+    try:
+        return bytes.fromhex(told) if isinstance(told, str) else b""
+    except ValueError:
+        return b""
+
+
+def _of(lineages: dict[str, Lineage], worker: str) -> Lineage:
+    found = lineages.get(worker)
+    if found is None:
+        found = lineages[worker] = Lineage()
+    return found

@@ -1,0 +1,220 @@
+"""Listen to another engine and write what it says into the log, so that its caches are seen beside ours.
+
+    await Listener(conn, settings, "vllm-a", [Endpoint("tcp://127.0.0.1:5557", replay="tcp://127.0.0.1:5558")]).run()
+
+What the engine says while nobody listens is asked for again; what cannot be had is an event of its own, `kv.gap`. Several
+messages that wait are written in one frame, each of them whole.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from collections.abc import Sequence as Some
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from morphogen.bus.past import past
+from morphogen.schemas import Event, FrameError, decode_event, decode_frame
+
+from .errors import NotListening
+from .feed import Counts, DynamoFeed, Feed, VllmFeed
+from .logbook import FAMILY, Logbook, run_of
+from .sequence import Sequence, Step
+from .sources import Source, source_of
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+    from morphogen.bus.settings import Settings
+
+DIALECTS = ("vllm", "dynamo")
+_AT_ONCE = 256  # messages that are written together where so many wait
+_QUIET = 15.0  # seconds of silence after which the publisher is asked whether there is more
+_SAY_EVERY = 10.0  # seconds between two lines about messages that cannot be read
+
+_log = logging.getLogger("morphogen.kv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where one publisher is; `worker` is what to call it, by default its address."""
+
+    address: str
+    replay: str | None = None
+    topic: str = ""
+    worker: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the worker is called in events."""
+        return self.worker or self.address.partition("://")[2]
+
+
+class Listener:
+    """Listens to the publishers of one engine until it is cancelled; `ready` is set once all are subscribed to.
+
+    `told` is called with each line that a person should read. `quiet` is in seconds.
+    """
+
+    def __init__(
+        self,
+        conn: "Connection",
+        settings: "Settings",
+        engine: str,
+        endpoints: Some[Endpoint],
+        *,
+        dialect: str = "vllm",
+        model: str | None = None,
+        block_size: int | None = None,
+        quiet: float = _QUIET,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        if dialect not in DIALECTS:
+            raise NotListening(f"there is no dialect {dialect!r}: {' or '.join(DIALECTS)}")
+        names = [endpoint.name for endpoint in endpoints]
+        if not names or len(set(names)) < len(names):
+            raise NotListening("each publisher of an engine needs an address and a name of its own")
+        self._conn, self._settings, self._engine = conn, settings, engine
+        self._dialect, self._model, self._block_size = dialect, model, block_size
+        self._quiet, self._told = quiet, told or (lambda line: None)
+        self._endpoints = {
+            endpoint: source_of(endpoint.address, topic=endpoint.topic, replay=endpoint.replay)
+            for endpoint in endpoints
+        }
+        self._feeds: dict[str, Feed] = {}
+        self._open = 0
+        self.ready = asyncio.Event()
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What came of each publisher's messages so far, by its name."""
+        return {name: feed.counts for name, feed in self._feeds.items()}
+
+    async def run(self, *, once: bool = False) -> None:
+        """Listen until cancelled; `once`: write what the publishers have kept that the log has not, and return.
+
+        Raises NotListening where an endpoint cannot be listened to.
+        """
+        self._feeds = {endpoint.name: self._feed(endpoint) for endpoint in self._endpoints}
+        async for event in _past(self._conn, self._settings, run_of(self._engine)):
+            for feed in self._feeds.values():
+                feed.take(event)
+        tasks = [
+            asyncio.create_task(self._follow(endpoint, source, once), name=f"morphogen kv {endpoint.name}")
+            for endpoint, source in self._endpoints.items()
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _feed(self, endpoint: Endpoint) -> Feed:
+        if self._dialect == "dynamo":
+            return DynamoFeed(self._engine, self._block_size, self._model)
+        return VllmFeed(self._engine, endpoint.name, self._model)
+
+    async def _follow(self, endpoint: Endpoint, source: Source, once: bool) -> None:
+        feed = self._feeds[endpoint.name]
+        async with source:
+            one = _One(endpoint, source, feed, Logbook(self._conn, self._engine), self._told)
+            if endpoint.replay is not None:
+                await one.check()
+            self._open += 1
+            if self._open == len(self._endpoints):
+                self.ready.set()
+            while not once:
+                message = await source.receive(self._quiet)
+                if message is not None:
+                    await one.take(message)
+                elif endpoint.replay is not None:
+                    await one.check()
+                else:
+                    one.say_bad()
+
+
+class _One:
+    """One publisher at work: its numbers, its feed, its book."""
+
+    def __init__(
+        self, endpoint: Endpoint, source: Source, feed: Feed, book: Logbook, told: Callable[[str], None]
+    ) -> None:
+        self._endpoint, self._source, self._feed, self._book, self._told = endpoint, source, feed, book, told
+        self._sequence = Sequence(feed.last, feed.digest)
+        self._groups: list[list[Event]] = []
+        self._said = -_SAY_EVERY
+        self._bad = 0
+
+    async def take(self, message: tuple[int | None, bytes]) -> None:
+        """Take a message and those that wait behind it, and write what they say."""
+        for _ in range(_AT_ONCE):
+            number, payload = message
+            if number is None or isinstance(self._feed, DynamoFeed):
+                self._groups.append(self._feed.message(-1 if number is None else number, payload))
+            else:
+                await self._step(self._sequence.heard(number, payload))
+            following = await self._source.receive(0)
+            if following is None:
+                break
+            message = following
+        await self._write()
+
+    async def check(self) -> None:
+        """Ask the publisher what it has that was not heard."""
+        await self._step(self._sequence.check())
+        await self._write()
+
+    async def _step(self, step: Step) -> None:
+        reason = "the publisher has no replay socket" if self._endpoint.replay is None else "the publisher kept no more"
+        while True:
+            if step.restarted:
+                self._groups.append(self._feed.restarted())
+                self._told(f"{self._endpoint.name} began anew: what it held is gone")
+            if step.ask is None:
+                break
+            await self._write()
+            found = await self._source.replay(step.ask)
+            if found is None and self._endpoint.replay is not None:
+                reason = "the replay socket does not answer"
+            self._feed.counts.replayed += len(found or ())
+            step = self._sequence.replayed(found)
+        received = step.take[0][0] if step.take else None
+        for first, last in step.missing:
+            self._groups.append(self._feed.missing(first, last, reason, received))
+            self._told(f"{self._endpoint.name}: messages {first} to {last} are lost: {reason}")
+        for number, payload in step.take:
+            self._groups.append(self._feed.message(number, payload))
+            if len(self._groups) >= _AT_ONCE:
+                await self._write()
+
+    async def _write(self) -> None:
+        groups, self._groups = [group for group in self._groups if group], []
+        if groups:
+            await self._book.write(groups)
+        self.say_bad()
+
+    def say_bad(self) -> None:
+        """Tell of messages that were not understood, now and then."""
+        counts, now = self._feed.counts, time.monotonic()
+        bad = counts.bad + self._source.malformed
+        if bad > self._bad and now - self._said >= _SAY_EVERY:
+            last = counts.last_bad or "a message that has not the parts of its dialect"
+            self._told(f"{self._endpoint.name}: {bad:,} messages were not understood, the last one: {last}")
+            self._bad, self._said = bad, now
+
+
+async def _past(conn: "Connection", settings: "Settings", run: str) -> AsyncIterator[Event]:
+    async for batch in past(conn, settings, run=run, family=FAMILY):
+        for message in batch:
+            try:
+                frame = decode_frame(message.data, message.seq, message.stored)
+            except FrameError as error:
+                _log.warning("%s", error)
+                continue
+            if frame.replay is not None:
+                continue
+            for record in frame.records:
+                event = decode_event(record.type, record.version, record.body)
+                if isinstance(event, Event):
+                    yield event

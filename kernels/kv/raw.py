@@ -1,0 +1,279 @@
+"""A llama.cpp context with many sequences, the tokens that each of them holds, and their next logits.
+
+One context serves many agents: in a unified cache `copy` lets a sequence share the cells of another, moving no byte.
+"""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from . import llama
+from .contexts import Adapters, Logits, Tokens, check_sequence
+from .errors import KvError
+from .fingerprint import type_number
+
+
+class RawContext:
+    """A context and what it was told: which tokens are in which sequence.
+
+    `open` loads a model and makes a context; the constructor takes a context that someone else made, with the
+    `llama_context_params` it was made with and the file of its weights, and leaves both to their owner.
+    """
+
+    def __init__(self, ctx: Any, params: Any, path: "str | Path", *, overrides: str = "") -> None:
+        lib = llama.library()
+        self.ctx, self.params, self.path, self.overrides = ctx, params, Path(path), overrides
+        self.loras: Adapters = ()
+        self.sequences = int(lib.llama_n_seq_max(ctx))
+        self.room = int(lib.llama_n_ctx_seq(ctx))
+        self._model = lib.llama_get_model(ctx)
+        self._vocab = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model)))
+        self._width = int(lib.llama_n_batch(ctx))
+        self._batch = lib.llama_batch_init(self._width, 0, 1)
+        self._tokens: dict[int, list[int]] = {}
+        self._logits: dict[int, Logits] = {}
+        self._adapters: dict[Path, Any] = {}
+        self._owned = False
+
+    @classmethod
+    def open(
+        cls,
+        path: "str | Path",
+        *,
+        n_ctx: int = 4096,
+        sequences: int = 1,
+        type_k: "str | int" = "f16",
+        type_v: "str | int" = "f16",
+        flash_attn: bool = False,
+        unified: bool = True,
+        swa_full: bool = True,
+        n_batch: int = 512,
+        n_threads: int | None = None,
+        gpu_layers: int = 0,
+        loras: "Sequence[tuple[str | Path, float]]" = (),
+        **params: Any,
+    ) -> Self:
+        """Load a model and make a context of `n_ctx` cells for that many sequences; `close` frees both.
+
+        More `params` are fields of `llama_context_params`, such as `rope_freq_base`. Values in a quantized type need
+        flash attention. Raises KvError where the model cannot be loaded or the context not be made.
+        """
+        lib = llama.library()
+        if not Path(path).is_file():
+            raise KvError(f"no GGUF file at {path}")
+        lib.llama_backend_init()
+        chosen = lib.llama_model_default_params()
+        chosen.n_gpu_layers = gpu_layers
+        wanted = lib.llama_context_default_params()
+        wanted.n_ctx, wanted.n_seq_max, wanted.n_batch = n_ctx, sequences, min(n_batch, n_ctx)
+        wanted.n_ubatch = wanted.n_batch
+        wanted.type_k, wanted.type_v = (
+            kind if isinstance(kind, int) else type_number(kind) for kind in (type_k, type_v)
+        )
+        wanted.flash_attn_type = int(flash_attn)  # said, not left to llama.cpp: the layout of the values hangs on it
+        wanted.kv_unified, wanted.swa_full = unified, swa_full
+        if n_threads is not None:
+            wanted.n_threads = wanted.n_threads_batch = n_threads
+        for name, value in params.items():  # the last word: flash_attn_type and kv_unified may come this way, too
+            if name not in dict(wanted._fields_):
+                raise KvError(f"llama.cpp's contexts have no parameter {name!r}")
+            setattr(wanted, name, value)
+        with llama.quiet():
+            model = lib.llama_model_load_from_file(str(path).encode(), chosen)
+            if not model:
+                raise KvError(f"llama.cpp cannot load {path}: is it a whole GGUF file?")
+            ctx = lib.llama_init_from_model(model, wanted)
+        if not ctx:
+            lib.llama_model_free(model)
+            raise KvError(
+                f"llama.cpp cannot make a context of {n_ctx} cells, {type_k}/{type_v}: "
+                "a quantized V needs flash_attn=True, and heads must be a multiple of 32"
+            )
+        made = cls(ctx, wanted, path)
+        made._owned = True
+        try:
+            made.set_loras(loras)
+        except KvError:
+            made.close()
+            raise
+        return made
+
+    def set_loras(self, loras: "Sequence[tuple[str | Path, float]]") -> None:
+        """Put these adapters (file, scale) to work, and no others. What is in the cache stays as it was made.
+
+        Raises KvError for a file that is none of this model.
+        """
+        lib = llama.library()
+        wanted = tuple((Path(path), float(scale)) for path, scale in loras)
+        for path, _ in wanted:
+            if path not in self._adapters:
+                with llama.quiet():
+                    found = lib.llama_adapter_lora_init(self._model, str(path).encode()) if path.is_file() else None
+                if not found:
+                    raise KvError(f"{path} is no LoRA adapter of this model")
+                self._adapters[path] = found
+        pointers = (lib.llama_adapter_lora_p_ctypes * len(wanted))(*(self._adapters[path] for path, _ in wanted))
+        scales = (ctypes.c_float * len(wanted))(*(scale for _, scale in wanted))
+        with llama.quiet():
+            status = lib.llama_set_adapters_lora(self.ctx, pointers, len(wanted), scales)
+        if status:
+            raise KvError("llama.cpp did not take the adapters")
+        self.loras = wanted
+
+    def decode(self, seq: int, tokens: Sequence[int]) -> Logits:
+        """Add tokens to a sequence; return the logits after the last one.
+
+        Raises KvError where there is no room: the sequence is then as before.
+        """
+        if not len(tokens):
+            raise KvError("there are no tokens to decode")
+        for start in range(0, len(tokens), self._width):
+            part = tokens[start : start + self._width]
+            try:
+                self._decode([(seq, int(token)) for token in part], {len(part) - 1: seq})
+            except KvError:
+                if start:
+                    self.truncate(seq, len(self._tokens[seq]) - start)
+                raise
+        return self._logits[seq]
+
+    def step(self, tokens: Mapping[int, int]) -> dict[int, Logits]:
+        """Add one token to each of some sequences, in one batch; return the logits of each."""
+        if not 0 < len(tokens) <= self._width:
+            raise KvError(f"a step takes 1 to {self._width} sequences, not {len(tokens)}")
+        pairs = list(tokens.items())
+        self._decode(pairs, {row: seq for row, (seq, _) in enumerate(pairs)})
+        return {seq: self._logits[seq] for seq in tokens}
+
+    def greedy(self, seq: int, count: int) -> list[int]:
+        """Return the next `count` tokens of a sequence, each the likeliest, and add them to it.
+
+        Raises KvError where the logits of its next token are not known: decode a token first.
+        """
+        said: list[int] = []
+        for _ in range(count):
+            logits = self.logits(seq)
+            if logits is None:
+                raise KvError(f"the next logits of sequence {seq} are not known: decode a token, or import with logits")
+            said.append(int(logits.argmax()))
+            self.decode(seq, said[-1:])
+        return said
+
+    def copy(self, source: int, target: int, upto: int | None = None) -> None:
+        """Let `target` hold the first `upto` tokens of `source`, all where None; in a unified cache no byte moves."""
+        check_sequence(self, source)
+        check_sequence(self, target)
+        count = len(self._tokens.get(source, ())) if upto is None else upto
+        if not 0 <= count <= len(self._tokens.get(source, ())):
+            raise KvError(f"sequence {source} has {len(self._tokens.get(source, ()))} tokens, not {count}")
+        whole = count == len(self._tokens.get(source, ()))
+        if not whole and not self.params.kv_unified:
+            raise KvError("part of a sequence can be copied in a unified cache only: copy it whole, then truncate")
+        if source == target:
+            raise KvError(f"sequence {source} cannot be copied onto itself")
+        llama.remove(self.ctx, target)
+        llama.copy(self.ctx, source, target, *((-1, -1) if whole else (0, count)))
+        self._tokens[target] = self._tokens.get(source, [])[:count]
+        self._logits.pop(target, None)
+        if whole and source in self._logits:
+            self._logits[target] = self._logits[source]
+
+    def truncate(self, seq: int, count: int) -> None:
+        """Keep the first `count` tokens of a sequence. Raises KvError where this memory cannot forget a part."""
+        check_sequence(self, seq)
+        held = self._tokens.get(seq, [])
+        if count < len(held):
+            if not llama.remove(self.ctx, seq, count, -1):
+                raise KvError("this model's memory cannot forget a part of a sequence: drop it and decode again")
+            del held[max(0, count) :]
+            self._logits.pop(seq, None)
+
+    def drop(self, seq: int) -> None:
+        """Forget a sequence; its cells are free unless another one shares them."""
+        check_sequence(self, seq)
+        llama.remove(self.ctx, seq)
+        self._tokens.pop(seq, None)
+        self._logits.pop(seq, None)
+
+    def free(self) -> int | None:
+        """Return the number of a sequence that holds nothing, None where all do."""
+        return next((seq for seq in range(self.sequences) if llama.last_position(self.ctx, seq) < 0), None)
+
+    def note(self, seq: int, tokens: Sequence[int]) -> None:
+        """Tell which tokens are in a sequence of a context that someone else decoded."""
+        check_sequence(self, seq)
+        self._tokens[seq] = [int(token) for token in tokens]
+        self._logits.pop(seq, None)
+
+    def tokens(self, seq: int) -> Tokens:
+        """Return the ids of the tokens in a sequence."""
+        return np.array(self._tokens.get(seq, ()), np.int32)
+
+    def settle(self, seq: int) -> None:
+        """Nothing is to be removed: what a sequence holds was decoded through this object, or noted."""
+
+    def logits(self, seq: int) -> Logits | None:
+        """Return the logits of a sequence's next token, None where they are not known."""
+        return self._logits.get(seq)
+
+    def arm(self, seq: int, tokens: Tokens) -> bool:
+        """Logits are kept here, so any can be taken over."""
+        return True
+
+    def adopt(self, seq: int, tokens: Tokens, logits: Logits | None) -> None:
+        """Take note that a sequence now holds these tokens, and what the logits of its next one are."""
+        self._tokens[seq] = tokens.tolist()
+        self._logits.pop(seq, None)
+        if logits is not None:
+            self._logits[seq] = np.array(logits, np.float32)
+
+    def close(self) -> None:
+        """Free the context and the model where `open` made them; harmless when done twice."""
+        lib = llama.library()
+        if self.ctx is None:
+            return
+        lib.llama_batch_free(self._batch)
+        with llama.quiet():
+            if self._owned:
+                lib.llama_free(self.ctx)
+            for adapter in self._adapters.values():
+                lib.llama_adapter_lora_free(adapter)
+            if self._owned:
+                lib.llama_model_free(self._model)
+        self.ctx = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, pairs: list[tuple[int, int]], rows: dict[int, int]) -> None:
+        batch = self._batch
+        ends = {seq: len(self._tokens.get(seq, ())) for seq, _ in pairs}
+        for row, (seq, token) in enumerate(pairs):
+            check_sequence(self, seq)
+            if not 0 <= token < self._vocab:
+                raise KvError(f"there is no token {token}: the vocabulary has {self._vocab}")
+            batch.token[row], batch.pos[row], batch.n_seq_id[row] = token, ends[seq], 1
+            batch.seq_id[row][0], batch.logits[row] = seq, int(row in rows)
+            ends[seq] += 1
+        batch.n_tokens = len(pairs)
+        with llama.quiet():
+            status = llama.library().llama_decode(self.ctx, batch)
+        if status != 0:
+            told = (
+                "there is no room in the cache: drop a sequence" if status == 1 else f"llama.cpp's status is {status}"
+            )
+            for seq in {seq for seq, _ in pairs}:
+                llama.remove(self.ctx, seq, len(self._tokens.get(seq, ())), -1)
+            raise KvError(f"could not decode {len(pairs)} tokens: {told}")
+        for seq, token in pairs:
+            self._tokens.setdefault(seq, []).append(token)
+        for row, seq in rows.items():
+            found = llama.logits_row(self.ctx, row)
+            assert found is not None
+            self._logits[seq] = found.copy()

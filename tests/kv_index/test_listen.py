@@ -1,0 +1,358 @@
+"""Listening to a real publisher over real sockets, into a real broker."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morphogen.bus import Bus, Settings
+from morphogen.bus.broker import Endpoint as Broker
+from morphogen.consumers.kv_index import Endpoint, KvIndexError, Listener, NotListening, PrefixIndex, root_of
+from morphogen.schemas import Event
+from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
+
+from .publishers import Dialect, Publisher, enveloped, framed, router_event, until
+
+pytest.importorskip("zmq")
+DIALECT = Dialect()
+SIZE = 4
+
+
+def stored(at: int, *, parent: int | None = None) -> bytes:
+    """Return a message that stores one block, the `at`-th of a chain that begins at 0."""
+    tokens = list(range(SIZE * at, SIZE * at + SIZE))
+    return DIALECT.payload(DIALECT.stored([1000 + at], tokens, SIZE, parent=1000 + at - 1 if at else parent))
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    found = Publisher()
+    yield found
+    found.close()
+
+
+class Listening:
+    """A listener in the background of a bus."""
+
+    def __init__(self, bus: Bus, settings: Settings, *endpoints: Endpoint, **options: Any) -> None:
+        self.bus = bus
+        self.lines: list[str] = []
+        self.listener = Listener(bus.conn, settings, "fleet", endpoints, told=self.lines.append, **options)
+        self.future = bus.start(self.listener.run())
+        bus.run(asyncio.wait_for(self.listener.ready.wait(), 20))
+
+    def stop(self) -> None:
+        self.future.cancel()
+        until(self.future.done)
+
+    def events(self, *kinds: type[Event]) -> list[Any]:
+        """Return what the log has of the engine."""
+        seen = self.bus.events(run="kv.fleet", family="kv")
+        return [one.event for one in seen if not kinds or isinstance(one.event, kinds)]
+
+    def wait_for(self, count: int, *kinds: type[Event]) -> list[Any]:
+        until(lambda: len(self.events(*kinds)) >= count)
+        return self.events(*kinds)
+
+
+@pytest.fixture
+def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
+    with Bus.open(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def listen(bus: Bus, settings: Settings) -> Iterator[Callable[..., Listening]]:
+    made: list[Listening] = []
+
+    def start(publisher: Publisher, **options: Any) -> Listening:
+        replay = options.pop("replay", publisher.replay_address)
+        endpoint = Endpoint(address=publisher.address, replay=replay, worker="w", topic=options.pop("topic", ""))
+        made.append(Listening(bus, settings, endpoint, **options))
+        publisher.wait_for_subscriber()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def test_what_an_engine_says_is_in_the_log_with_our_chain(
+    publisher: Publisher, listen: Callable[..., Listening]
+) -> None:
+    listening = listen(publisher)
+    for at in range(3):
+        publisher.send(stored(at))
+    publisher.send(DIALECT.payload(DIALECT.removed([1002]), DIALECT.cleared()))
+
+    events = listening.wait_for(5)
+
+    assert [type(event) for event in events] == [*[KvBlocksStored] * 3, KvBlocksRemoved, KvBlocksCleared]
+    assert [event.event_id for event in events] == [0, 1, 2, 3, 3]
+    assert {(event.engine, event.worker) for event in events} == {("fleet", "w")}
+    index = PrefixIndex()
+    for event in events[:4]:
+        index.take(event)
+    match = index.longest_prefix(range(12))  # type: ignore[arg-type]
+    assert (match.tokens, match.holders[0].holder.worker) == (8, "w")
+    counts = listening.listener.counts["w"]
+    assert (counts.messages, counts.events, counts.bad, counts.gaps) == (4, 5, 0, 0)
+
+
+def test_what_was_said_before_anybody_listened_is_asked_for(
+    publisher: Publisher, listen: Callable[..., Listening]
+) -> None:
+    for at in range(5):
+        publisher.lose(stored(at))
+
+    listening = listen(publisher)
+
+    assert [event.event_id for event in listening.wait_for(5)] == [0, 1, 2, 3, 4]
+    publisher.send(stored(5))
+    assert [event.event_id for event in listening.wait_for(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_gap_is_filled_by_a_replay_and_nothing_comes_twice(
+    publisher: Publisher, listen: Callable[..., Listening]
+) -> None:
+    listening = listen(publisher)
+    publisher.send(stored(0))
+    listening.wait_for(1)
+    for at in range(1, 4):
+        publisher.lose(stored(at))
+    for at in range(4, 20):
+        publisher.send(stored(at))
+
+    events = listening.wait_for(20)
+
+    assert [event.event_id for event in events] == list(range(20))
+    assert [event.details["depths"] for event in events] == [[at + 1] for at in range(20)]
+    assert listening.events(KvGap) == []
+
+
+def test_a_gap_that_cannot_be_filled_is_an_event(listen: Callable[..., Listening]) -> None:
+    publisher = Publisher(buffer=2)
+    try:
+        listening = listen(publisher)
+        publisher.send(stored(0))
+        listening.wait_for(1)
+        for at in range(1, 6):
+            publisher.lose(stored(at))
+        publisher.send(stored(6))
+        (gap,) = listening.wait_for(1, KvGap)
+
+        assert (gap.first, gap.last, gap.received) == (1, 4, 5)
+        assert gap.reason == "the publisher kept no more"
+        assert [one.event_id for one in listening.wait_for(3, KvBlocksStored)] == [0, 5, 6]
+        assert any("messages 1 to 4 are lost" in line for line in listening.lines)
+        assert listening.listener.counts["w"].lost == 4
+    finally:
+        publisher.close()
+
+
+def test_without_a_replay_socket_a_gap_says_so(publisher: Publisher, listen: Callable[..., Listening]) -> None:
+    listening = listen(publisher, replay=None)
+    publisher.send(stored(0))
+    publisher.lose(stored(1))
+    publisher.send(stored(2))
+
+    (gap,) = listening.wait_for(1, KvGap)
+
+    assert (gap.first, gap.last, gap.reason) == (1, 1, "the publisher has no replay socket")
+
+
+def test_a_replay_socket_that_is_silent_holds_nothing_up_for_long(listen: Callable[..., Listening]) -> None:
+    publisher = Publisher(replay=False)
+    try:
+        listening = listen(publisher)
+        publisher.send(stored(0))
+        publisher.lose(stored(1))
+        publisher.send(stored(2))
+
+        (gap,) = listening.wait_for(1, KvGap)
+
+        assert gap.reason == "the replay socket does not answer"
+    finally:
+        publisher.close()
+
+
+def test_an_engine_that_begins_anew_holds_nothing_of_before(
+    publisher: Publisher, listen: Callable[..., Listening]
+) -> None:
+    listening = listen(publisher)
+    publisher.send(stored(0))
+    publisher.send(stored(1))
+    listening.wait_for(2)
+    publisher.restart()
+    publisher.wait_for_subscriber()
+    publisher.send(stored(0))
+
+    events = listening.wait_for(4)
+
+    assert [type(event) for event in events[2:]] == [KvBlocksCleared, KvBlocksStored]
+    assert events[2].details == {"reason": "restarted"}
+    assert any("began anew" in line for line in listening.lines)
+
+
+def test_a_silent_engine_is_asked_now_and_then(publisher: Publisher, listen: Callable[..., Listening]) -> None:
+    listening = listen(publisher, quiet=0.2)
+    publisher.send(stored(0))
+    listening.wait_for(1)
+    publisher.lose(stored(1))
+
+    assert [event.event_id for event in listening.wait_for(2)] == [0, 1]
+
+
+def test_hostile_messages_are_counted_and_said_and_the_next_good_one_is_taken(
+    publisher: Publisher, listen: Callable[..., Listening]
+) -> None:
+    listening = listen(publisher)
+    publisher.send_raw(b"one part")
+    publisher.send_raw(b"123", b"a number of three bytes")
+    publisher.send_raw(b"1", b"2", b"3", b"4", b"5")
+    for payload in (b"\xff" * 50, b"\x91" * 100_000, b"", b"\x00" * 5):
+        publisher.send(payload)
+    publisher.send(stored(0))
+
+    gaps = listening.wait_for(4, KvGap)
+    (good,) = listening.wait_for(1, KvBlocksStored)
+
+    assert [(gap.first, gap.last) for gap in gaps] == [(at, at) for at in range(4)]
+    assert all("not understood" in gap.reason for gap in gaps)
+    assert good.event_id == 4
+    counts = listening.listener.counts["w"]
+    assert (counts.bad, counts.messages) == (4, 5)
+    assert any("were not understood" in line for line in listening.lines)
+    assert not listening.future.done()
+
+
+def test_only_the_topic_that_is_asked_for_is_heard(publisher: Publisher, listen: Callable[..., Listening]) -> None:
+    listening = listen(publisher, topic="another")
+    publisher.send(stored(0))
+    time.sleep(0.3)
+
+    assert listening.events() == []
+
+
+def test_dynamos_events_come_over_zmq_and_over_nats(bus: Bus, settings: Settings, publisher: Publisher) -> None:
+    over_zmq = Listening(bus, settings, Endpoint(address=publisher.address), dialect="dynamo", block_size=16)
+    url = bus.conn.endpoint.urls[0]
+    over_nats = Listening(
+        bus,
+        settings,
+        Endpoint(address=_with_token(bus, url), topic="namespace.x.kv-events", worker="n"),
+        dialect="dynamo",
+    )
+    publisher.wait_for_subscriber()
+    try:
+        publisher.send_raw(
+            (7).to_bytes(8, "big"), (0).to_bytes(8, "big"), framed(enveloped(router_event(5, 0, "cleared")))
+        )
+        bus.run(
+            bus.conn.nc.publish(
+                "namespace.x.kv-events", enveloped(router_event(6, 1, {"removed": {"block_hashes": [1]}}))
+            )
+        )
+
+        events = over_zmq.wait_for(2)
+
+        assert {(type(event), event.worker) for event in events} == {(KvBlocksCleared, "5"), (KvBlocksRemoved, "6")}
+    finally:
+        over_zmq.stop()
+        over_nats.stop()
+
+
+def test_a_broker_that_goes_away_is_waited_for(
+    publisher: Publisher, listen: Callable[..., Listening], settings: Settings
+) -> None:
+    from morphogen.bus import broker as brokers
+
+    listening = listen(publisher)
+    publisher.send(stored(0))
+    listening.wait_for(1)
+    brokers.down(settings)
+    for at in range(1, 6):
+        publisher.send(stored(at))
+    brokers.ensure(settings)
+
+    assert [event.event_id for event in listening.wait_for(6)] == list(range(6))
+
+
+def test_a_listener_that_was_killed_goes_on_where_it_was_and_nothing_is_twice(
+    settings: Settings, broker: Broker, publisher: Publisher, bus: Bus, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "-m", "morphogen.cli", "serve", "kv-events", "--from", publisher.address, "--replay",
+        publisher.replay_address, "--engine", "fleet", "--worker", "w",
+    ]  # fmt: skip
+
+    def events() -> list[Any]:
+        return [one.event for one in bus.events(run="kv.fleet", family="kv")]
+
+    for life in range(2):
+        with subprocess.Popen(
+            command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                publisher.wait_for_subscriber(60)
+                for at in range(3):
+                    publisher.send(stored(4 * life + at))
+                until(lambda life=life: len(events()) >= 4 * life + 3, 60)
+            finally:
+                process.send_signal(signal.SIGKILL)
+        publisher.send(stored(4 * life + 3))  # nobody hears it
+    command_once = [*command, "--once"]
+    done = subprocess.run(command_once, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert [event.event_id for event in events()] == list(range(8))
+    assert [event.details["depths"] for event in events()] == [[at + 1] for at in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("tcp://*:5557", "write tcp://127.0.0.1:5557"),
+        ("127.0.0.1:5557", "no endpoint"),
+        ("tcp://127.0.0.1", "has no port"),
+        ("http://x", "no endpoint"),
+        ("nats://127.0.0.1:4222", "name the subject"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_in_one_line(address: str, says: str, settings: Settings) -> None:
+    with pytest.raises(NotListening, match=says.replace("*", r"\*")) as refused:
+        Listener(None, settings, "fleet", [Endpoint(address=address)])  # type: ignore[arg-type]
+
+    assert "\n" not in str(refused.value)
+
+
+def test_two_publishers_of_one_name_and_a_dialect_that_is_none_are_refused(settings: Settings) -> None:
+    both = [Endpoint(address="tcp://127.0.0.1:1", worker="w"), Endpoint(address="tcp://127.0.0.1:2", worker="w")]
+
+    with pytest.raises(NotListening, match="a name of its own"):
+        Listener(None, settings, "fleet", both)  # type: ignore[arg-type]
+    with pytest.raises(NotListening, match="no dialect 'latin'"):
+        Listener(None, settings, "fleet", both[:1], dialect="latin")  # type: ignore[arg-type]
+
+
+def test_without_its_packages_the_extra_is_named_in_one_line(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    with pytest.raises(NotListening, match=r"pip install 'morphogen\[kv\]'"):
+        bus.run(Listener(bus.conn, settings, "fleet", [Endpoint(address="tcp://127.0.0.1:1")]).run())
+    monkeypatch.setitem(sys.modules, "xxhash", None)
+    with pytest.raises(KvIndexError, match=r"pip install 'morphogen\[kv\]'"):
+        PrefixIndex().longest_prefix(list(range(64)), root=root_of("llama", by_hash=True), block=16)
+
+
+def _with_token(bus: Bus, url: str) -> str:
+    token = bus.conn.endpoint.token
+    return url.replace("nats://", f"nats://{token}@") if token else url
