@@ -84,7 +84,28 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         )
     if blobs := found.get("blobs"):
         lines.append(("blob read, against nats-py's object store", "≥ 10x", f"{blobs['get_ratio']:.0f}x"))
-    return lines + knowledge_rows(found)
+    return lines + growth_rows(found) + knowledge_rows(found)
+
+
+def growth_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the lines of growth: what a step pays for it, and how long a decision takes."""
+    lines: list[tuple[str, str, str]] = []
+    if overhead := found.get("overhead"):
+        told = "; ".join(
+            f"{name}: {line['overhead_percent']['wall']:+.1f}% ({line['noise_percent']['wall']:+.1f}% noise)"
+            for name, case in overhead["cases"].items()
+            for line in case
+            if line["every"] is None
+        )
+        lines.append(("a step with dormant slots, recorded, layers watched as growth needs", "≤ 5%", told))
+    if decisions := found.get("decisions"):
+        told = ", ".join(
+            f"{name} {one['p99_ms']:.1f} ({one['cpu_p99_ms']:.1f} of processor)"
+            for name, one in decisions.items()
+            if isinstance(one, dict)
+        )
+        lines.append((f"a decision over {decisions['layers']} layers, p99 in ms", "≤ 10 ms", told))
+    return lines
 
 
 def knowledge_rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:

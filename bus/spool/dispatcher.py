@@ -1,6 +1,7 @@
 """The inside of the background thread: who gets published when, and what else has to be done now and then.
 
-While events flow it looks every 2 to 8 ms and nobody has to wake it; after a tenth of a second without any it
+While events flow it looks every 2 to 8 ms and nobody has to wake it; where they only trickle, a few numbers at a time,
+as seldom as keeps its own work small beside the trainer's, up to 64 ms. After a tenth of a second without any it
 blocks, and the next append wakes it. Waiting for the disk and reserving segments is left to `Chores`.
 """
 
@@ -21,6 +22,9 @@ from .leftover import Leftover, leftovers
 
 LINGER = 0.002
 _LONGEST_LINGER = 0.008
+_LONGEST_TRICKLE = 0.064
+_TRICKLE = 64  # records; so few at once are not worth the work of a frame
+_SHARE = 0.01  # of one core, which a trickle may take
 _QUIET = 0.1  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
@@ -68,14 +72,18 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         linger, last_start, futile = LINGER, 0.0, LINGER
+        worked, records = time.thread_time(), 0
         while not await self._stopping():
             now = time.monotonic()
+            trickles, count = self._trickles(records)
             started = self._kick()
             self._keep_house(now)
             self._settle()
             if started:
-                linger = LINGER if now - last_start > _QUIET else min(linger * 2, _LONGEST_LINGER)
-                last_start, futile = now, LINGER
+                cost, worked = time.thread_time() - worked, time.thread_time()
+                longest = min(max(_LONGEST_LINGER, cost / _SHARE), _LONGEST_TRICKLE) if trickles else _LONGEST_LINGER
+                linger = LINGER if now - last_start > _QUIET else min(linger * 2, longest)
+                last_start, futile, records = now, LINGER, count
             if now - last_start < _QUIET:
                 await self._pace.wait(linger)
                 continue
@@ -88,6 +96,13 @@ class Dispatcher:
             if not self._startable() and not self._desk.hurry:
                 await self._pace.wait(futile)  # every lane waits for its answer: more events change nothing
                 futile = min(futile * 2, _LONGEST_FUTILE)
+
+    def _trickles(self, before: int) -> tuple[bool, int]:
+        """Tell whether what waits is a few numbers, and how many records there were ever; of events none waits long."""
+        lanes = [lane for spool in self._desk.spools for lane in list(spool.lanes.values())]
+        count = sum(lane.n for lane in lanes)
+        few = count - before < _TRICKLE
+        return few and all(lane.high_rate for lane in lanes if lane.pending), count
 
     def _heard(self) -> None:
         self._desk.ear.quiet()

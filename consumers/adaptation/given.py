@@ -11,7 +11,7 @@ def number(value: Any) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         return None
 
@@ -27,5 +27,20 @@ def stepping(optimizer: Any) -> Any:
     while not hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-        raise GrowthError(f"an optimizer of torch is expected, not a {type(optimizer).__name__}")
+        raise GrowthError(
+            f"an optimizer of torch is expected, not a {type(optimizer).__name__}: make it before growth begins, and "
+            "of several give the one that is to train what grows"
+        )
+    return optimizer
+
+
+def joinable(optimizer: Any) -> Any:
+    """Return an optimizer that seeds can join. Raises GrowthError for one that no seed ever can."""
+    from torch.optim import LBFGS
+
+    if isinstance(optimizer, LBFGS):
+        raise GrowthError(
+            f"{type(optimizer).__name__} keeps one state for all parameters together, so nothing that grows can join it: "
+            "train with another optimizer, or with policy='none'"
+        )
     return optimizer

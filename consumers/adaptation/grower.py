@@ -2,9 +2,7 @@
 
 import logging
 import time
-import weakref
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -30,6 +28,7 @@ from morphogen.consumers.policy import (
     Weights,
     config_of,
     load_policy,
+    options_of,
     plateau,
 )
 from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
@@ -40,18 +39,19 @@ from morphogen.schemas import (
     AdaptationStarted,
     EpochMeasured,
     Event,
-    LayerHealth,
     SiteInfo,
 )
 
 from .config import GrowthConfig, converted
 from .errors import GrowthError
-from .given import learning_rate, number, stepping
+from .given import joinable, learning_rate, number, stepping
+from .link import Link
 from .offers import Offers, offers
 from .outcomes import Carried, Outcomes
 from .recorder import Recorder
 from .shadow import Shadow
 
+EPOCH, EVALUATE = "the end of an epoch", "evaluate"  # what may fail
 WAIT = Action(op="wait")
 REMOTE = "remote"
 PROPOSED = "proposed"
@@ -95,7 +95,9 @@ class Grower:
         self._remote = isinstance(policy, str) and policy == REMOTE
         self._policy: Policy = load_policy("none" if self._remote else policy, seed=seed)
         self._policy_name = REMOTE if self._remote else str(self._policy.name)
-        self._run, self._evaluate, self._every = run, evaluate, every
+        if self._policy_name != "none":
+            joinable(self._optimizer)
+        self._evaluate, self._every = evaluate, every
         self._seed, self._label, self._menu = seed, label, menu
         self._weights = weights
         self._offers = Offers()
@@ -111,19 +113,20 @@ class Grower:
         self._executor: Executor | None = None
         self._outcomes = Outcomes()
         self._epochs: list[EpochMeasured] = []
-        self._health: deque[tuple[LayerHealth, int | None]] = deque()
-        self._step: int | None = None
-        self._failures = self._unrecorded = 0
+        self._failures = 0
+        self._doing = EPOCH
         self._off = self._over = False
-        self._undo: list[Callable[[], None]] = []
+        self._inbox = self._open_inbox(run) if self._remote else None
+        self._link = Link(run, self._run_ends)
         shadow = Shadow(self.slots, evaluate, self.config) if self.config.dry_run and evaluate is not None else None
-        name = f"{getattr(run, 'name', '')}\0{getattr(run, 'attempt', 1)}\0{getattr(run, 'rank', 0)}"
         self._shadow = shadow
         self._decider = Decider(
-            self._policy, scope=name, clock=time.perf_counter_ns, dry_run=None if shadow is None else shadow.trouble
+            self._policy,
+            scope=self._link.name,
+            clock=time.perf_counter_ns,
+            dry_run=None if shadow is None else shadow.trouble,
         )
-        self._inbox = self._open_inbox() if self._remote else None
-        self._listen()
+        self._link.pace()
         try:
             if all(site.in_shape is not None for site in self.slots.sites):
                 self._begin()
@@ -220,6 +223,7 @@ class Grower:
         config |= {
             "growth": msgspec.to_builtins(self.config),
             "every": self._every,
+            "policy_options": options_of(self._policy),
             "refused_sites": dict(self.slots.refused),
         }
         self._executor = Executor(
@@ -230,7 +234,7 @@ class Grower:
             config=self.config,
             bounds=msgspec.convert(msgspec.to_builtins(self.limits), Bounds),
             seed=self._seed,
-            steps=self._newest_step,
+            steps=self._link.step,
         )
         host_params = sum(p.numel() for p in self.slots.root.parameters()) - self.slots.params()
         if self._shadow is not None:
@@ -252,13 +256,15 @@ class Grower:
         return self._executor
 
     def _end_of_epoch(self, train_loss: float | None, val_loss: float | None, val_accuracy: float | None) -> Action:
-        executor = self._begin()
-        self._hear()
+        executor, failures = self._begin(), self._failures
+        for health, step in self._link.heard():
+            self._decider.take(health, step)
         n: int | None = None
         if val_loss is None and self._evaluate is not None:
-            found = self._measured(self._evaluate)
-            val_loss, n = found.loss, found.n or None
-            val_accuracy = found.accuracy if val_accuracy is None else val_accuracy
+            found = self._measured(executor, self._evaluate)
+            if found is not None:
+                val_loss, n = found.loss, found.n or None
+                val_accuracy = found.accuracy if val_accuracy is None else val_accuracy
         epoch = len(self._epochs)
         grown = self.slots.params()
         losses = [one.val_loss if one.val_loss is not None else one.train_loss for one in self._epochs]
@@ -276,7 +282,8 @@ class Grower:
         )
         self._epochs.append(event)
         cause = self._say(event, None)
-        executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=self._evaluate)
+        evaluate = None if self._failures > failures else self._evaluate  # what has just failed is not asked again
+        executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=evaluate)
         self._judge()
         action = WAIT
         if self._inbox is not None:
@@ -285,6 +292,8 @@ class Grower:
             action = self._decide(executor, cause)
         self._judge()
         executor.rest()
+        if self._inbox is not None or (epoch + 1) % self._every == 0:
+            self._link.pace()
         return action
 
     def _decide(self, executor: Executor, cause: str | None) -> Action:
@@ -407,68 +416,33 @@ class Grower:
 
     # What is measured and recorded
 
-    def _measured(self, evaluate: Evaluate) -> Evaluation:
-        """Measure the model as it is, and leave no trace in it or in the random generators."""
+    def _measured(self, executor: Executor, evaluate: Evaluate) -> Evaluation | None:
+        """Measure the model as it is, and leave no trace in it or in the random generators; None where that failed."""
         from torch import no_grad
 
-        with undisturbed(self.model), no_grad():
-            self.model.eval()
-            return evaluation(evaluate(self.model))
+        try:
+            with undisturbed(self.model), no_grad():
+                self.model.eval()
+                return evaluation(evaluate(self.model))
+        except Exception as error:  # anybody's function
+            if self._failures + 1 >= self.config.most_failures:
+                self._doing = EVALUATE
+                raise
+            self._failures += 1
+            executor.failed(error, EVALUATE)
+            return None
 
     def _say(self, event: Event, cause: str | None) -> str | None:
         """Fold an event into what the policy sees, and record it."""
-        step = self._newest_step()
-        self._decider.take(event, step)
+        self._decider.take(event, self._link.step())
         self._outcomes.take(event)
-        try:
-            return self._run.event(event, step=step, cause=cause)
-        except Exception as error:  # noqa: BLE001  anybody's recorder; what was done is done all the same
-            if not self._unrecorded:
-                _log.warning("growth is not recorded: %s: %s (said once)", type(error).__name__, error)
-            self._unrecorded += 1
-            return None
+        return self._link.record(event, cause)
 
-    def _newest_step(self) -> int | None:
-        """Return the newest step that the program or the health of its layers named; it never falls."""
-        named = getattr(self._run, "step", None)
-        if isinstance(named, int) and named > (self._step or 0):
-            self._step = named
-        return self._step
+    def _run_ends(self) -> None:
+        self._finish({}, measure=False)
 
-    def _listen(self) -> None:
-        """Hear of the health of layers and of the end of the run, where the run tells; it holds no grower alive."""
-        this = weakref.ref(self)
-
-        def heard(event: Event, step: int | None) -> None:
-            grower = this()
-            if grower is not None and type(event) is LayerHealth:
-                grower._health.append((event, step))
-
-        def ending() -> None:
-            grower = this()
-            if grower is not None:
-                grower._finish({}, measure=False)
-
-        for name, callback in (("subscribe", heard), ("before_end", ending)):
-            register = getattr(self._run, name, None)
-            if callable(register):
-                undo = register(callback)
-                if callable(undo):
-                    self._undo.append(undo)
-
-    def _hear(self) -> None:
-        """Take in the health of the layers up to now."""
-        settle = getattr(self._run, "settle", None)
-        if callable(settle):
-            settle()
-        while self._health:
-            event, step = self._health.popleft()
-            if step is not None and step > (self._step or 0):
-                self._step = step
-            self._decider.take(event, step)
-
-    def _open_inbox(self) -> Inbox:
-        name, settings = getattr(self._run, "name", None), getattr(self._run, "settings", None)
+    def _open_inbox(self, run: Recorder) -> Inbox:
+        name, settings = getattr(run, "name", None), getattr(run, "settings", None)
         if not isinstance(name, str) or settings is None:
             raise GrowthError("policy='remote' needs a recorded run: pass what morphogen.record() returned")
         return Inbox(settings, name)
@@ -483,7 +457,7 @@ class Grower:
                 _log.warning("growth: %s: %s; training goes on without it", type(error).__name__, error)
                 self._off = True
                 return
-            executor.failed(error, "the end of an epoch")
+            executor.failed(error, self._doing)
             if self._failures >= self.config.most_failures:
                 self._off = True
                 executor.close()
@@ -494,9 +468,7 @@ class Grower:
             _log.warning("growth is off, training goes on: %s: %s", type(second).__name__, second)
 
     def _close(self) -> None:
-        for undo in self._undo:
-            undo()
-        self._undo = []
+        self._link.close()
         if self._executor is not None:
             self._executor.close()
         if self._inbox is not None:

@@ -55,7 +55,7 @@ class Outcomes:
         not final is told again: a seed that was kept has the rest of the run before it.
         """
         about = [one for one in self._waiting if one.seed == seedling.seed]
-        ledger, found, _ = self._ledger.judge(seedling.slot, seedling.stage)
+        ledger, found, _ = self._ledger.judge(seedling.slot, seedling.stage, latency_share=seedling.latency)
         if final:
             self._ledger = ledger
             self._waiting = [one for one in self._waiting if one.seed != seedling.seed]

@@ -37,6 +37,7 @@ class ExecutorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sigma: float = 6.0  # of the losses in `window`: a loss this far above their mean is an explosion
     window: int = 20
     multiplier: float = 3.0  # and at least so many times their mean
+    latency_rounds: int = 0  # times that a seed is timed for its reward, once it is holding; 0 does not measure it
     strikes: int = 3  # steps in a row whose gradients had to be dropped before the seeds that have a say are cut
     retries: int = 2  # of a load that failed, beyond the first try
     backoff: tuple[float, ...] = (0.05, 0.2)  # seconds before each retry; the last one repeats

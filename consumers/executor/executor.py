@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from morphogen.kernels.slots import Evaluation, Slot, Slots, Stage, contribution, watch_outputs
+from morphogen.kernels.slots import Evaluation, Slot, Slots, Stage, contribution, latency_share, watch_outputs
 from morphogen.schemas import Action, Event, SlotContribution, SlotFailed, SlotRefused
 
 from .bed import Bed, Say, line_of
@@ -227,6 +227,8 @@ class Executor:
             ),
             seedling.cause,
         )
+        if self.config.latency_rounds and seedling.latency is None:
+            seedling.latency = latency_share(self.slots, slot_id, evaluate, rounds=self.config.latency_rounds)
 
     def conclude(self, evaluate: Evaluate) -> None:
         """Judge every seed for the last time: what has no say yet goes, and what does not help; the rest stays."""

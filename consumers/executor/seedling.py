@@ -22,6 +22,7 @@ class Seedling:
     failures: int = 0
     contribution: Contribution | None = None  # the last measured one
     measured: int | None = None  # the epoch after which it was
+    latency: float | None = None  # what it adds to an evaluation, as a share of it; None was not measured
     proven: bool = False  # it lived through its first epoch, and the circuit breaker was told
 
     def known(self, epoch: int) -> Contribution | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -10,7 +10,7 @@ from typing import TypeAlias
 from torch import nn
 
 from morphogen.kernels import blueprints
-from morphogen.kernels.blueprints import Blueprint
+from morphogen.kernels.blueprints import Blueprint, Cache
 from morphogen.kernels.blueprints.menus import NAMES
 from morphogen.schemas import SiteInfo
 
@@ -21,6 +21,9 @@ Entry: TypeAlias = Blueprint | str | PathLike[str]
 
 Menu: TypeAlias = Mapping[str, Entry] | Sequence[str] | Callable[[SiteInfo], Mapping[str, Entry]] | None
 """What to offer: the standard menu, names of it, entries by name, or a function of the site."""
+
+
+ROOM = 256 << 20  # bytes of the artifacts' weights that are kept in memory
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,17 @@ class Item:
     """The blueprint itself, as bytes."""
     artifact_digest: str | None = None
     """The content address of those weights."""
+    cache: Cache | None = field(default=None, compare=False, repr=False)
+    """Where those weights are once they were read."""
 
     def make(self, seed: int, *, zero_last: bool = True) -> nn.Module:
         """Build it, or load its weights. Raises LoadError, which says whether another try could help."""
         try:
             if self.artifact is None:
                 return blueprints.build(self.blueprint, seed=seed, zero_last=zero_last)
-            loaded = blueprints.load(self.artifact)
-            if loaded.address != self.artifact_digest:
-                raise LoadError(f"{self.artifact}: not what it was when the run began", kind="checksum", lasting=True)
-            return loaded.build()
+            if self.cache is not None and self.artifact_digest is not None:
+                return self.cache.get(self.artifact_digest).build()
+            return blueprints.load(self.artifact).build()
         except LoadError:
             raise
         except blueprints.UnfitBlueprint as error:
@@ -70,8 +74,11 @@ Stock: TypeAlias = Mapping[str, Mapping[str, Item]]
 """By site, by name."""
 
 
-def stock(sites: Sequence[SiteInfo], menu: Menu = None) -> dict[str, dict[str, Item]]:
+def stock(sites: Sequence[SiteInfo], menu: Menu = None, *, room: int = ROOM) -> dict[str, dict[str, Item]]:
     """Return what may be germinated where: of the menu, what fits the shapes of each site.
+
+    Artifacts are read and checked now, once each, and kept in `room` bytes; what has no room there is read again when
+    it is germinated, and is then to be what it is now.
 
     Raises ExecutorError for a menu that fits nowhere, or a name or a file that is none.
     """
@@ -79,14 +86,33 @@ def stock(sites: Sequence[SiteInfo], menu: Menu = None) -> dict[str, dict[str, I
         raise ExecutorError(f"a menu is names, entries by name, or a function of the site, not {menu!r:.100}")
     if isinstance(menu, Sequence) and (unknown := [name for name in menu if name not in NAMES]):
         raise ExecutorError(f"the standard menu has no {unknown[0]!r:.100}: it has {', '.join(NAMES)}")
-    found = {site.site: _items(site, menu) for site in sites}
+    shelf = _Shelf(room)
+    found = {site.site: _items(site, menu, shelf) for site in sites}
     known = [site for site in sites if site.in_shape is not None]
     if known and menu is not None and not any(found[site.site] for site in known):
         raise ExecutorError("nothing of the menu fits any site: give blueprints for the shapes that its sites have")
     return found
 
 
-def _items(site: SiteInfo, menu: Menu) -> dict[str, Item]:
+class _Shelf:
+    """The artifacts of a menu, by path and by what is in them."""
+
+    def __init__(self, room: int) -> None:
+        self._paths: dict[str, Path] = {}
+        self._known: dict[Path, tuple[Blueprint, str]] = {}
+        self.cache = Cache(self._paths.__getitem__, limit=room)
+
+    def read(self, path: Path) -> tuple[Blueprint, str]:
+        """Return what is in a file: the blueprint, and the address of the artifact."""
+        known = self._known.get(path)
+        if known is None:
+            address = blueprints.load(path).address
+            self._paths[address] = path
+            known = self._known[path] = self.cache.get(address).blueprint, address
+        return known
+
+
+def _items(site: SiteInfo, menu: Menu, shelf: _Shelf) -> dict[str, Item]:
     if site.in_shape is None or site.out_shape is None:
         return {}
     entries: Mapping[str, Entry]
@@ -99,13 +125,13 @@ def _items(site: SiteInfo, menu: Menu) -> dict[str, Item]:
         entries = standard if menu is None else {name: standard[name] for name in menu if name in standard}
     items = {}
     for name, entry in entries.items():
-        item = _item(str(name), entry, site)
+        item = _item(str(name), entry, site, shelf)
         if item is not None:
             items[item.name] = item
     return items
 
 
-def _item(name: str, entry: Entry, site: SiteInfo) -> Item | None:
+def _item(name: str, entry: Entry, site: SiteInfo, shelf: _Shelf) -> Item | None:
     """Return an entry as it is at a site, or None where it does not fit there."""
     artifact = digest = None
     if isinstance(entry, Blueprint):
@@ -113,8 +139,7 @@ def _item(name: str, entry: Entry, site: SiteInfo) -> Item | None:
     else:
         artifact = Path(entry)
         try:
-            loaded = blueprints.load(artifact)
-            blueprint, digest = loaded.blueprint, loaded.address
+            blueprint, digest = shelf.read(artifact)
         except blueprints.BlueprintError as error:
             raise ExecutorError(f"menu entry {name!r}: {_line(error)}") from error
         except OSError as error:
@@ -136,6 +161,7 @@ def _item(name: str, entry: Entry, site: SiteInfo) -> Item | None:
         artifact=artifact,
         spec=blueprints.encode(blueprint),
         artifact_digest=digest,
+        cache=None if digest is None else shelf.cache,
     )
 
 

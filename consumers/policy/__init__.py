@@ -16,7 +16,7 @@ from .limits import Dish, Limits, Setting, Weights, config_of
 from .observe import State, fold
 from .plateau import plateau
 from .protocol import Observation, Outcome, Policy, Proposal
-from .registry import load_policy, names, save_policy
+from .registry import load_policy, names, options_of, save_policy
 from .reward import Judged, Reward, expected_alone, reward
 from .timeline import Told, timeline
 
@@ -50,6 +50,7 @@ __all__ = [
     "load_policy",
     "names",
     "observe",
+    "options_of",
     "plateau",
     "refusal",
     "reward",

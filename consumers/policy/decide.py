@@ -131,7 +131,7 @@ def _ask(policy: Policy, observation: Observation) -> tuple[Proposal, str]:
         if not 0 <= int(index) < len(observation.actions):
             return nothing, f"policy chose action {int(index)} of {len(observation.actions)}"
         return _clean(answer), ""
-    except Exception as error:  # noqa: BLE001  a policy is anybody's code, and the run must not die of it
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a policy is anybody's code, and the run must not die of it
         lines = str(error).splitlines()
         return nothing, f"policy failed: {type(error).__name__}: {lines[0][:200] if lines else 'no details'}"
 

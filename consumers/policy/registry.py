@@ -1,10 +1,12 @@
 """Policies by name, by checkpoint, by `module:Class`."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from morphogen.schemas import plain
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .errors import PolicyError
@@ -59,6 +61,15 @@ def load_policy(policy: Any, seed: int = 0, **options: Any) -> Policy:
     except Exception as error:
         raise PolicyError(f"policy {policy!r} cannot be imported: {type(error).__name__}: {_line(error)}") from error
     return _checked(_made(found, seed, options, policy) if callable(found) and isinstance(found, type) else found)
+
+
+def options_of(policy: Any) -> dict[str, Any]:
+    """Return what a policy says it was made with, as plain values: its `options`, where it has any."""
+    try:
+        found = getattr(policy, "options", None)
+        return plain(dict(found)) if isinstance(found, Mapping) else {}
+    except Exception:  # noqa: BLE001  a policy is anybody's code
+        return {}
 
 
 def restored(checkpoint: Checkpoint, *, seed: int = 0, **options: Any) -> Policy:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import JoinError, LifecycleError, MissingExtra, SiteError, SlotError
     from .fusing import fuse
     from .gates import GATE_OF, GateConfig, GateResult, Measurements, evaluate_gate
+    from .latency import latency_share
     from .lifecycle import BLENDED, LEGAL, SEEDED, Stage, refusal
     from .measuring import SeedHealth, health, watch_outputs
     from .optimizer import join, leave
@@ -33,7 +34,7 @@ _HOMES = {
     "Evaluation": "counterfactual", "Contribution": "counterfactual", "contribution": "counterfactual",
     "evaluation": "counterfactual", "SeedHealth": "measuring", "health": "measuring", "watch_outputs": "measuring",
     "GATE_OF": "gates", "GateConfig": "gates", "GateResult": "gates", "Measurements": "gates",
-    "evaluate_gate": "gates",
+    "evaluate_gate": "gates", "latency_share": "latency",
     # What remains
     "restore": "restoring", "fuse": "fusing",
     # What is refused
@@ -71,6 +72,7 @@ __all__ = [
     "fuse",
     "health",
     "join",
+    "latency_share",
     "leave",
     "refusal",
     "restore",

@@ -12,7 +12,7 @@ from torch import nn
 
 from morphogen.consumers.adaptation import GrowthError, grow
 from morphogen.consumers.executor import fold_all
-from morphogen.consumers.policy import PolicyError, Proposal
+from morphogen.consumers.policy import PolicyError, Proposal, load_policy
 from morphogen.kernels.slots import SlotError, restore
 from morphogen.schemas import (
     Action,
@@ -246,6 +246,85 @@ def test_an_evaluation_that_raises_is_told_and_the_training_goes_on(loop: Any) -
     assert [event.recovered for event in one.run.all(SlotFailed)] == [False] * 3  # then growth is off
     assert len(one.run.all(AlertRaised)) == 1
     assert not one.optimizer._optimizer_step_pre_hooks
+
+
+def test_an_epoch_whose_evaluation_fails_counts_and_nothing_grows_unmeasured(loop: Any) -> None:
+    one = loop()
+    calls = []
+
+    def sometimes(model: nn.Module) -> Any:
+        calls.append(model)
+        return None if len(calls) == 3 else one.evaluate(model)
+
+    grower = one.grow(policy=kept(), evaluate=sometimes, budget=ANY_GAIN, config={"ramp_epochs": 1.0})
+    one.epochs(10, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    measured = [event.val_loss is not None for event in one.run.all(EpochMeasured)]
+    assert len(measured) == 10 and measured.count(False) == 1 and not measured[2]
+    assert len(one.run.all(SlotFailed)) == 1
+    assert grower.slots["0#0"].stage == "fossilized"
+
+
+def test_a_loss_that_still_has_its_graph_is_a_number_without_a_warning(loop: Any) -> None:
+    one = loop()
+    grower = one.grow(policy="none")
+    grower.epoch(train_loss=(next(one.model.parameters()) * 2).sum())  # warnings are errors in these tests
+    grower.finish(score=next(one.model.parameters()).sum())
+    (epoch,) = one.run.all(EpochMeasured)
+    assert isinstance(epoch.train_loss, float)
+
+
+def test_a_policy_that_wants_to_exit_does_not_take_the_training_with_it(loop: Any) -> None:
+    one = loop()
+
+    class Exits(Planned):
+        def decide(self, observation: Any) -> Proposal:
+            raise SystemExit(3)
+
+    grower = one.grow(policy=Exits({}))
+    one.epochs(2, lambda loss: grower.epoch(train_loss=loss))
+    assert [event.reason for event in one.run.all(DecisionProposed)] == ["policy failed: SystemExit: 3"] * 2
+
+
+def test_what_a_policy_was_made_with_stands_in_the_log(loop: Any) -> None:
+    told = {}
+    for name, options in (
+        ("fixed", {"plan": [(2, "0", "mlp16")], "judge": False}),
+        ("heuristic", {"choose": "cheapest", "only": "mlp16"}),
+        ("bandit", {"explore": 0.5}),
+        ("random", {}),
+    ):
+        one = loop()
+        one.grow(policy=load_policy(name, **options))
+        (started,) = one.run.all(AdaptationStarted)
+        told[name] = started.config["policy_options"]
+        again = load_policy(name, **told[name])
+        assert getattr(again, "options", {}) == told[name], "it can be made again of that"
+    assert told == {
+        "fixed": {"plan": [[2, "0", "mlp16"]], "judge": False},
+        "heuristic": {"choose": "cheapest", "only": ["mlp16"], "wait_for_plateau": True},
+        "bandit": {"explore": 0.5, "wait_for_plateau": True, "keep_learning": True},
+        "random": {},
+    }
+
+
+def test_latency_is_in_the_reward_where_it_was_measured_and_only_there(loop: Any) -> None:
+    costs = {}
+    for rounds in (0, 3):
+        one = loop()
+
+        grower = one.grow(policy=kept(), budget=ANY_GAIN, config={"ramp_epochs": 1.0, "latency_rounds": rounds})
+        one.epochs(10, lambda loss, grower=grower: grower.epoch(train_loss=loss))
+        (seedling,) = grower._executor.standing.values()
+        grower.finish()
+        costs[rounds] = (
+            seedling.latency,
+            [event.terms["latency"] for event in one.run.all(DecisionOutcome) if event.terms],
+        )
+    assert costs[0][0] is None and set(costs[0][1]) == {0.0}
+    assert isinstance(costs[3][0], float)
+    expected = -0.02 * math.log2(1 + max(0.0, costs[3][0]))
+    assert costs[3][1][-1] == pytest.approx(expected)
 
 
 def test_a_recorder_that_raises_does_not_reach_the_loop(loop: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -104,6 +104,23 @@ def test_the_health_of_layers_reaches_the_policy(loop: Any, broker: Endpoint, se
     assert all(value > 0 for value in seen)
 
 
+def test_layers_are_measured_as_often_as_a_decision_needs_unless_the_program_says_how_often(
+    bus: Bus, loop: Any, settings: Settings
+) -> None:
+    measured = {}
+    for name, every in (("free", None), ("fixed", 5)):
+        one = loop()
+        run = record(name, settings=settings)
+        run.watch(one.model, one.optimizer, every=every)
+        grower = one.grow(run=run, policy="none", every=2)
+        one.epochs(
+            6, lambda loss, grower=grower: grower.epoch(train_loss=loss), log=lambda loss, run=run: run.log(loss=loss)
+        )
+        run.finish()
+        measured[name] = [one.step for one in told(bus, name) if isinstance(one.event, LayerHealth)]
+    assert measured == {"free": [1, 7, 13], "fixed": [1, 6, 11, 16]}, "three steps an epoch, two epochs a decision"
+
+
 def test_the_end_of_the_run_is_the_end_of_growth_though_nobody_says_so(bus: Bus, loop: Any, settings: Settings) -> None:
     one = loop()
     with record("ends", settings=settings) as run:

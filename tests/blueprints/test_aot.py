@@ -25,7 +25,11 @@ from morphogen.kernels.blueprints import (
 KEY = bytes(range(32))
 TRUSTED = [public_key(KEY)]
 BLUEPRINT = Blueprint(name="small", inputs=(8,), nodes=(Mlp(out=4, hidden=6),), output=1)
-QUICK = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+QUICK = {
+    "aot_inductor.compile_wrapper_opt_level": "O0",
+    "aot_inductor.precompile_headers": False,  # they pay from the second package on
+    "cpp.vec_isa_ok": True,  # else three more programs are compiled, to see what the processor can do
+}
 
 
 def test_a_signed_package_compiles_runs_and_nothing_else_is_opened(

@@ -62,6 +62,25 @@ def start(spool: Spool) -> None:
     spool.lane("run").append(STARTED, None, time.time_ns(), None, EMPTY)
 
 
+def test_a_trickle_of_numbers_goes_in_few_frames_and_a_flush_does_not_wait_for_them(
+    settings: Settings, spool: Spool, publisher: Publisher
+) -> None:
+    start(spool)
+    lane = spool.lane("metrics", high_rate=True)
+    for step in range(400):
+        lane.append(SCALARS, step, 5, None, BODY)
+        time.sleep(0.002)
+    began = time.monotonic()
+
+    assert publisher.flush(20.0)
+    waited = time.monotonic() - began
+    assert publisher.close()
+    frames = log_of(settings)
+    assert counters(frames) == list(range(1, 401))
+    assert sum(frame.family == "metrics" for _, frame in frames) < 200, "far fewer than one each 2 to 8 ms"
+    assert waited < 10
+
+
 def test_events_arrive_once_in_order_and_a_clean_end_leaves_nothing(
     settings: Settings, spool: Spool, publisher: Publisher
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from morphogen.consumers.executor import stock
 from morphogen.consumers.executor.snapshot import Snapshot
 from morphogen.kernels import blueprints
 from morphogen.kernels.slots import Stage
@@ -281,6 +282,7 @@ def test_an_artifact_that_was_changed_is_refused_without_a_second_try(story: Any
     one = story(menu={"mine": path})
     assert set(one.executor.stock["0"]) == {"mine"}
     assert one.executor.stock["2"] == {}
+    one.executor.stock = stock(one.slots.sites, {"mine": path}, room=0)  # nothing of it is kept in memory
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
@@ -290,6 +292,23 @@ def test_an_artifact_that_was_changed_is_refused_without_a_second_try(story: Any
     path.unlink()
     assert one.epoch(Action(op="germinate", slot="0#0", blueprint="mine")) == [False]
     assert one.clean()
+
+
+def test_an_artifact_is_read_once_and_what_becomes_of_its_file_is_no_matter(story: Any, tmp_path: Path) -> None:
+    bare = story()
+    blueprint = blueprints.menu(bare.slots.sites[0])["mlp16"]
+    path = tmp_path / "seed.safetensors"
+    blueprints.save(path, blueprint, blueprints.build(blueprint, seed=1, zero_last=False))
+    one = story(menu={"mine": path, "again": path})
+    path.unlink()
+    item = one.executor.stock["0"]["mine"]
+    first, second = item.make(0), item.make(1)
+    assert one.epoch(Action(op="germinate", slot="0#0", blueprint="mine")) == [True]
+    assert item.cache is one.executor.stock["0"]["again"].cache
+    stats = item.cache.stats()
+    assert (stats.misses, stats.hits, stats.entries) == (1, 3, 1)
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs), "each seed has its own weights"
 
 
 def test_a_seed_grows_from_the_weights_of_an_artifact(story: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -180,3 +181,47 @@ def test_a_decision_over_a_hundred_layers_takes_no_time_to_speak_of() -> None:
         taken.append(time.thread_time() - began)
 
     assert sorted(taken)[10] < 0.05  # seconds of this thread; benchmarks/decisions.py measures it properly
+
+
+@settings(max_examples=25)
+@given(graphs, st.booleans())
+def test_what_is_kept_between_decisions_changes_no_number(observation: Observation, explore: bool) -> None:
+    seen = encode(observation, FEATURES)
+    anew = replace(seen, offered=None, neighbours=None)  # all worked out again, along the edges one by one
+
+    kept = [think(BRAIN.weights, BRAIN.settings, SCALE, seen) for _ in range(2)]
+    fresh = think(BRAIN.weights, BRAIN.settings, SCALE, anew)
+
+    for name in ("logits", "gains", "value"):
+        np.testing.assert_array_equal(getattr(kept[0], name), getattr(kept[1], name))
+        np.testing.assert_allclose(getattr(kept[0], name), getattr(fresh, name), atol=2e-5)
+    found, theirs = (chances(one, seen, BRAIN.settings, explore=explore) for one in (kept[0], fresh))
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+def test_a_hub_that_all_others_hear_is_read_along_its_edges() -> None:
+    observation = graph(60, 1, missing=0.0)
+    hub = np.array([(1, at) for at in range(2, 61)] + [(at, 1) for at in range(2, 61)], np.int64).T
+    seen = encode(replace(observation, edges=hub), FEATURES)
+    network = Network(BRAIN.weights, BRAIN.settings)
+    batch = batch_of([seen], SCALE)
+    with torch.no_grad():
+        logits, _ = network.think(batch)
+
+    assert seen.neighbours is None
+    assert encode(observation, FEATURES).neighbours is not None
+    thought = think(BRAIN.weights, BRAIN.settings, SCALE, seen)
+    np.testing.assert_allclose(logits.numpy()[seen.legal], thought.logits[seen.legal], atol=2e-5)
+
+
+def test_threads_that_decide_at_once_do_not_disturb_one_another() -> None:
+    many = [encode(graph(30, seed), FEATURES) for seed in range(4)]
+    alone = [think(BRAIN.weights, BRAIN.settings, SCALE, one).logits for one in many]
+
+    def again(at: int) -> bool:
+        return all(
+            np.array_equal(think(BRAIN.weights, BRAIN.settings, SCALE, many[at]).logits, alone[at]) for _ in range(20)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(again, range(4)))

@@ -17,6 +17,7 @@ from morphogen.schemas import Action, Names
 
 from ..protocol import Observation, site_of
 from ..raising import raise_seeds
+from .prepared import Neighbours
 from .settings import OPS
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Encoded:
     sorted by target, every node its own neighbour; `edge_kinds` (all edges,); `actions` float32 (actions,
     ACTION_FEATURES); `places` (actions,) the node that an action is about, -1 for none; `ops` (actions,) into OPS,
     len(OPS) for an unknown one; `legal` (actions,); `rule` the action that the common rule for raising seeds would
-    take, -1 where it has nothing to say.
+    take, -1 where it has nothing to say. `neighbours` are the edges as a table, None where that does not pay; `offered`
+    are the actions without what the rule would take.
     """
 
     epoch: int
@@ -57,6 +59,8 @@ class Encoded:
     ops: "Indices"
     legal: "Flags"
     rule: int = -1
+    neighbours: Neighbours | None = None
+    offered: "Floats | None" = None
 
     @property
     def choices(self) -> int:
@@ -73,18 +77,20 @@ class Encoded:
             ops=self.ops[at],
             legal=self.legal[at],
             rule=0 if self.rule == index else -1,
+            offered=None,
         )
 
 
 def encode(observation: Observation, columns: Iterable[str]) -> Encoded:
     """Return what the network is shown; a column that the observation lacks counts as not measured."""
     rule = _rule(observation)
-    edges, edge_kinds = _edges(np.asarray(observation.edges, np.int64).tobytes(), len(observation.nodes))
-    kinds, actions, places, ops = _offered(
+    edges, edge_kinds, neighbours = _edges(np.asarray(observation.edges, np.int64).tobytes(), len(observation.nodes))
+    kinds, offered, places, ops = _offered(
         observation.nodes, observation.kinds, observation.actions, observation.params
     )
+    actions = offered
     if rule >= 0:
-        actions = actions.copy()
+        actions = offered.copy()
         actions[rule, -1] = 1.0
     return Encoded(
         epoch=observation.epoch,
@@ -97,6 +103,8 @@ def encode(observation: Observation, columns: Iterable[str]) -> Encoded:
         ops=ops,
         legal=np.array(observation.legal, np.bool_),
         rule=rule,
+        neighbours=neighbours,
+        offered=offered,
     )
 
 
@@ -120,13 +128,14 @@ def _positions(names: Names, columns: tuple[str, ...]) -> "Indices":
 
 
 @lru_cache(maxsize=16)
-def _edges(told: bytes, count: int) -> "tuple[Indices, Indices]":
+def _edges(told: bytes, count: int) -> "tuple[Indices, Indices, Neighbours | None]":
     given = np.frombuffer(told, np.int64).reshape(2, -1)
     everyone = np.arange(count, dtype=np.int64)
     edges = np.concatenate([given, given[::-1], np.stack([everyone, everyone])], axis=1)
     kinds = np.repeat(np.array([FORWARD, BACKWARD, ITSELF], np.int64), [given.shape[1], given.shape[1], count])
     order = np.argsort(edges[1], kind="stable")
-    return edges[:, order], kinds[order]
+    edges, kinds = edges[:, order], kinds[order]
+    return edges, kinds, Neighbours.of(edges, kinds, count)
 
 
 @lru_cache(maxsize=16)

@@ -68,6 +68,11 @@ class Learned:
         return cls(seed, brain=Brain.of(checkpoint), **{"explore": False, **options})
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, beside what it has learned."""
+        return {"explore": self.explore}
+
+    @property
     def version(self) -> str | None:
         """The sha256 of its checkpoint, None where it was never saved."""
         return self.brain.version

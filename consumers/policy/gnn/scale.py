@@ -44,11 +44,11 @@ class Scale:
         apart, share = mean - self.mean, count / np.maximum(total, 1)
         return Scale(total, self.mean + apart * share, self.squares + squares + apart**2 * self.count * share)
 
-    def inputs(self, values: "Floats") -> "Floats":
+    def inputs(self, values: "Floats", into: "Floats | None" = None) -> "Floats":
         """Return (rows, 2 * columns): the scaled values with 0 for what was not measured, then what was measured."""
         mean, spread = self.standard
         columns = values.shape[1]
-        found = np.empty((len(values), 2 * columns), np.float32)
+        found = np.empty((len(values), 2 * columns), np.float32) if into is None else into
         scaled, known = found[:, :columns], np.isfinite(values)
         np.subtract(values, mean, out=scaled)
         np.divide(scaled, spread, out=scaled)

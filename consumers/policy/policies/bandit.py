@@ -58,6 +58,13 @@ class Bandit:
         self._low, self._high = low, high
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, beside what it has learned."""
+        return {
+            "explore": self._explore, "wait_for_plateau": self._plateau, "keep_learning": self._keep_learning,
+        }  # fmt: skip
+
+    @property
     def experiences(self) -> int:
         """How many outcomes it has learned from."""
         return sum(arm.pulls for arm in self.arms.values())

@@ -31,6 +31,11 @@ class Fixed:
         self._judge = judge
         self._plan = sorted(map(_planned, plan), key=lambda planned: planned.epoch)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with."""
+        return {"plan": [[one.epoch, one.place, one.blueprint] for one in self._plan], "judge": self._judge}
+
     def decide(self, observation: Observation) -> Proposal:
         """Follow the plan."""
         raised = raise_seeds(observation, judge=self._judge)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,12 @@ class Heuristic:
         self.seed = seed
         self._choose, self._plateau = choose, wait_for_plateau
         self._only = None if only is None else frozenset([only] if isinstance(only, str) else only)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with."""
+        only = None if self._only is None else sorted(self._only)
+        return {"choose": self._choose, "only": only, "wait_for_plateau": self._plateau}
 
     def decide(self, observation: Observation) -> Proposal:
         """Raise what stands, else germinate on a plateau, else wait."""
