@@ -3,6 +3,7 @@
 The loops are interleaved step by step in random order: each round takes a block of steps of every kind, and the
 ratio of a kind is the median over the rounds of its block against the bare block of the same round. So a noisy
 neighbour hits all kinds alike. Samples that our watch works out later are worked out before the clock stops.
+Beside the clock stands the processor time of the training thread, which others on the machine disturb less.
 
     python benchmarks/watch_overhead.py [--rounds 200] [--json FILE]
 """
@@ -14,13 +15,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import nn
 
 from morphogen.producers.watch import LayerSample, Watch
+from morphogen.producers.watch import watch as planning
+from morphogen.producers.watch.library import library
 
 
 class Attached(NamedTuple):
@@ -48,12 +53,13 @@ def bare(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
     return Attached(nothing, nothing)
 
 
-def watched(every: int) -> Attach:
-    """Attach our watch."""
+def watched(every: int, *, compiled: bool = True) -> Attach:
+    """Attach our watch, as it is or as it would be without its compiled routine."""
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
         kept: list[LayerSample] = []
-        watch = Watch(model, optimizer, every, emit=kept.append)
+        with nullcontext() if compiled else mock.patch.object(planning, "library", return_value=None):
+            watch = Watch(model, optimizer, every, emit=kept.append)
 
         def close() -> None:
             watch.close()
@@ -116,32 +122,38 @@ def main() -> None:
         loss_of(model(inputs), labels).backward()
         optimizer.step()
 
-    def block(attach: Attach) -> float:
+    def block(attach: Attach) -> tuple[float, float]:
         attached = attach(model, optimizer)
         # A watch is warm after the first of its steps; attaching is not what is measured.
         for _ in range(10):
             step()
         attached.settle()
-        start = time.perf_counter()
+        start, began = time.perf_counter(), time.thread_time()
         for _ in range(options.block):
             step()
+        worked = (time.thread_time() - began) / options.block
         attached.settle()
-        took: float = (time.perf_counter() - start) / options.block
+        took = (time.perf_counter() - start) / options.block
         attached.close()
-        return took
+        return took, worked
 
     kinds: dict[str, Attach] = {
         "bare loop": bare,
         "watch(every=1)": watched(1),
         "watch(every=10)": watched(10),
+        "every=1, not compiled": watched(1, compiled=False),
+        "every=10, not compiled": watched(10, compiled=False),
         "bare loop again": bare,
     }
+    if library() is None:
+        kinds = {kind: attach for kind, attach in kinds.items() if "compiled" not in kind}
+        print("the compiled routine was not built: NumPy reads")
     theirs = wandb_watched() if options.wandb else None
     if theirs is not None:
         kinds["wandb.watch(log_freq=1)"] = theirs[0]
     for _ in range(50):
         step()
-    took: dict[str, list[float]] = {kind: [] for kind in kinds}
+    took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for _ in range(options.rounds):
         for kind in random.sample(list(kinds), len(kinds)):
             took[kind].append(block(kinds[kind]))
@@ -150,12 +162,15 @@ def main() -> None:
 
     table: dict[str, Any] = {}
     print(f"16 linear layers of {options.width}, batch {options.batch}, SGD with momentum, {options.threads} threads")
-    print(f"{'':26}{'step':>9}{'overhead':>12}")
+    print(f"{'':26}{'step':>9}{'overhead':>12}{'of the thread':>16}")
     for kind, times in took.items():
-        ratio = statistics.median(t / b for t, b in zip(times, took["bare loop"], strict=True))
-        typical = statistics.median(times)
-        table[kind] = {"step_ms": typical * 1e3, "overhead_percent": (ratio - 1) * 100}
-        print(f"{kind:26}{typical * 1e3:6.2f} ms{(ratio - 1) * 100:+11.1f}%")
+        ratios = [
+            [mine[clock] / bare[clock] for mine, bare in zip(times, took["bare loop"], strict=True)] for clock in (0, 1)
+        ]
+        overhead, busy = ((statistics.median(ratio) - 1) * 100 for ratio in ratios)
+        typical = statistics.median(wall for wall, _ in times)
+        table[kind] = {"step_ms": typical * 1e3, "overhead_percent": overhead, "thread_percent": busy}
+        print(f"{kind:26}{typical * 1e3:6.2f} ms{overhead:+11.1f}%{busy:+15.1f}%")
     if theirs is None:
         print("wandb: not compared")
     if options.json:

@@ -60,6 +60,7 @@ class Run:
         self._kinds: dict[type[Event], Kind] = {}
         self._said: set[str] = set()
         self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
+        self._unhurried: tuple[Watch, ...] = ()
         self._device = DeviceScalars(self._append_scalars)
         self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
         self._before_end: tuple[Callable[[], object], ...] = ()
@@ -167,20 +168,35 @@ class Run:
             )
         )
 
-    def watch(self, model: Any, optimizer: Any, *, every: int = 1) -> None:
+    def watch(self, model: Any, optimizer: Any, *, every: int | None = None) -> None:
         """Measure the health of every parameterised layer at each `every`-th step of `optimizer`, until the run ends.
 
-        See the page on recording for what is measured and what it costs.
+        Without `every` that is each step, unless `pace` says how many are needed. See the page on recording for what is
+        measured and what it costs.
         """
         try:
             from .watch import Watch
 
+            if not (hasattr(optimizer, "param_groups") or hasattr(optimizer, "optimizer")):
+                raise TypeError(f"an optimizer is expected, not a {type(optimizer).__name__}: watch once there is one")
             clock: StepClock[LayerSample] = StepClock(self._append_health)
-            watch = Watch(model, optimizer, every=every, emit=lambda sample: clock.sample(sample, sample.step))
+            each = 1 if every is None else every
+            watch = Watch(model, optimizer, every=each, emit=lambda sample: clock.sample(sample, sample.step))
         except Exception as error:  # noqa: BLE001
             self._reject("watch", str(error))
             return
         self._watches = (*self._watches, (watch, clock))
+        if every is None:
+            self._unhurried = (*self._unhurried, watch)
+
+    def pace(self, samples: int, least: int) -> None:
+        """Measure layers at the next step, and about `samples` times until the next call, `least` steps apart or more.
+
+        For whoever needs their health now and then, such as growth before a decision, and calls this after each. Only
+        models that are watched without an `every` go by it.
+        """
+        for watch in self._unhurried:
+            watch.pace(samples, least)
 
     def subscribe(self, callback: Callable[[Event, int | None], object]) -> Callable[[], None]:
         """Call `callback(event, step)` with every event that is recorded from here on; return what ends that.

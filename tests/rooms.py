@@ -17,7 +17,19 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 LIMIT = 1500.0  # seconds for one room
 AT_ONCE = 2
-LONGEST = ("sql", "cli", "projections", "loops", "sweep", "bus", "producers", "training_facts", "replay", "knowledge")
+LONGEST = (
+    "kv_worker",
+    "sql",
+    "cli",
+    "projections",
+    "facts",
+    "loops",
+    "bus",
+    "training_facts",
+    "replay",
+    "knowledge",
+    "docs",
+)
 
 # The status goes through a file: it is then known whoever waits for our children, and no child holds our output open.
 _SHELL = '"$@" > "$0/output" 2>&1 < /dev/null; echo $? > "$0/status.new"; mv "$0/status.new" "$0/status"'

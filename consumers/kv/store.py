@@ -107,7 +107,11 @@ class Store:
     def opened(self, ref: KvRef, tier: str) -> Iterator[KvState]:
         """Give the state at a reference, checked as far as its header goes."""
         with self.transports[tier].open(ref) as mapped:
-            yield KvState.read(mapped.buffer, f"{ref.transport} {ref.place}")
+            state = KvState.read(mapped.buffer, f"{ref.transport} {ref.place}")
+            try:
+                yield state
+            finally:
+                state.release()  # a segment that is still looked at cannot be written again
             mapped.check()
 
     def close(self) -> None:

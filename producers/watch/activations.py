@@ -159,6 +159,9 @@ class HostActivations:
         self._plan: Plan | None = None  # of the last forward pass
         self._copied = False  # the plan's rooms hold outputs that are not yet summed
 
+    def reader(self, index: int) -> None:
+        """Every output goes through `put_now` or waits."""
+
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
         """Take an output and measure it before anything else happens to it.
 

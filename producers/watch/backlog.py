@@ -1,24 +1,36 @@
 """Turn what was read in the training steps into samples a little later, many steps at once.
 
 Working out a sample takes several times as long as reading one step, unless it is done for a batch: then NumPy is
-called once for all of them, with its code in the cache. So a thread does it every tenth of a second.
+called once for all of them, with its code in the cache. So a thread does it every tenth of a second, or, where
+nobody needs samples before they are asked for, every second.
 """
 
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from .host import HostMeter, Reading
 from .sample import LayerSample
 
 AGE = 0.1  # seconds that a reading waits, about
+UNHURRIED = 1.0  # where somebody asks for the samples when they are needed
 BATCH = 64  # readings that are worked out at once
 MOST = 16 * BATCH  # readings that wait; beyond that the training thread works them out itself
 
-#: Which meter read which layers at which step and time.
-_Waiting = tuple[HostMeter, tuple[str, ...], int, int, Reading]
+
+class Meter(Protocol):
+    """Makes samples of its own readings."""
+
+    def samples(
+        self, layers: tuple[str, ...], steps: Sequence[tuple[int, int]], readings: Sequence[Any]
+    ) -> list[LayerSample]:
+        """Return the samples of these readings; `steps` has their numbers and times."""
+
+
+#: Which meter read which layers at which step and time, and its reading.
+_Waiting = tuple[Meter, tuple[str, ...], int, int, Any]
 
 
 class Backlog:
@@ -27,6 +39,7 @@ class Backlog:
     def __init__(self, emit: Callable[[LayerSample], object], failed: Callable[[Exception], None]) -> None:
         self._emit = emit
         self._failed = failed
+        self.age = AGE
         self._begin()
 
     def _begin(self) -> None:
@@ -37,7 +50,7 @@ class Backlog:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def add(self, meter: HostMeter, layers: tuple[str, ...], number: int, reading: Reading) -> None:
+    def add(self, meter: Meter, layers: tuple[str, ...], number: int, reading: object) -> None:
         """Take a reading; costs next to nothing unless far too many wait."""
         if os.getpid() != self._pid:  # a forked child: what waits is the parent's
             self._begin()
@@ -58,8 +71,8 @@ class Backlog:
         with self._emitting:
             while batch := self._take():
                 meter, layers = batch[0][:2]
-                columns = meter.columns([reading for *_, reading in batch])
-                for sample in columns.samples(layers, [(number, time_ns) for _, _, number, time_ns, _ in batch]):
+                steps = [(number, time_ns) for _, _, number, time_ns, _ in batch]
+                for sample in meter.samples(layers, steps, [reading for *_, reading in batch]):
                     self._emit(sample)
 
     def _take(self) -> list[_Waiting]:
@@ -91,7 +104,7 @@ class Backlog:
             self._work.clear()
             if self._over():
                 return
-            time.sleep(AGE)
+            time.sleep(self.age)
             try:
                 self.flush()
             except Exception as error:  # noqa: BLE001 - told, never raised into nowhere

@@ -26,6 +26,9 @@ class Outputs(Protocol):
     waiting: list[tuple[int, Any]]
     at_once: list[bool]
 
+    def reader(self, index: int) -> Callable[[object], bool] | None:
+        """Return what reads the usual output of a layer at once and says whether it could, None where nothing does."""
+
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
         """Take an output before anything else happens to it."""
 
@@ -179,7 +182,7 @@ class Calls:
     # ------------------------------------------------------------------ by the slot
 
     def _layer_call(self, ref: Ref, outputs: Outputs, index: int, run: Callable[..., Any]) -> Callable[..., Any]:
-        wait, at_once = outputs.waiting.append, outputs.at_once
+        wait, at_once, read = outputs.waiting.append, outputs.at_once, outputs.reader(index)
         traced, gradients, thread = torch.compiler.is_dynamo_compiling, torch.is_grad_enabled, get_ident
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -190,7 +193,8 @@ class Calls:
             output = run(ref(), *args, **kwargs)
             if gradients():
                 if at_once[index]:
-                    self._put(outputs, index, output)
+                    if read is None or not read(output):
+                        self._put(outputs, index, output)
                 else:
                     wait((index, output))
             return output

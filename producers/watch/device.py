@@ -93,6 +93,9 @@ class DeviceActivations:
         self.at_once = [True] * count
         self.launched: list[tuple[int, int, Tensor, Tensor, Tensor]] = []
 
+    def reader(self, index: int) -> None:
+        """Every output goes through `put_now` or waits."""
+
     def put_now(self, index: int, output: object, *, again: bool = False) -> None:
         """Launch the moments of an output; `again` as for the host's activations."""
         if again and index in self._forward:
@@ -157,6 +160,10 @@ class DeviceMeter:
         self._units = [units_of(layer, own) for layer, own in zip(layers, self._trained, strict=True)]
         self._step = _Step()
         self._kept: list[tuple[int, Tensor, Tensor]] = []
+
+    def forget(self) -> None:
+        """Begin the next step without having asked for this one."""
+        self.activations.take()
 
     @torch.no_grad()
     def before(self, *, gradients: bool, scale: Tensor | None, found_inf: Tensor | None) -> None:

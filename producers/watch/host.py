@@ -19,7 +19,7 @@ from .dead import Floats, FrontUnits, Units, units_of
 from .flat import FlatParameters, is_ordinary
 from .layers import Layer
 from .loose import LooseParameters, flat_view
-from .sample import Columns, Measures
+from .sample import Columns, LayerSample, Measures
 
 LARGEST_FLAT = 1 << 22  # elements of all parameters that are read through one buffer (16 MB)
 
@@ -208,7 +208,18 @@ class HostMeter:
             return flat.gradients[flat.place[id(parameter)]]
         return flat_view(parameter.grad)
 
+    def forget(self) -> None:
+        """Begin the next step without having asked for this one."""
+        with np.errstate(all="ignore"):
+            self.activations.take()
+
     # ------------------------------------------------------------------ later
+
+    def samples(
+        self, layers: tuple[str, ...], steps: Sequence[tuple[int, int]], readings: Sequence[Reading]
+    ) -> list[LayerSample]:
+        """Return the samples of these readings; `steps` has their numbers and times."""
+        return self.columns(readings).samples(layers, steps)
 
     def columns(self, readings: Sequence[Reading]) -> Columns:
         """Work out the signals of many steps."""

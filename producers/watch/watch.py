@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from .backlog import Backlog
+from .backlog import UNHURRIED, Backlog
 from .calls import Calls
 from .device import AcceleratorLink, DeviceMeter, Link, Pending
 from .host import HostMeter
 from .layers import Layer, find_layers
+from .library import library
+from .native import Moved, NativeMeter, has_memory, readable
 from .resolver import Resolver
 from .sample import LayerSample, Measures, build_sample
 
@@ -59,6 +60,7 @@ class Watch:
         self.every = every
         self.step_provider = step_provider
         self.steps = 0
+        self._paced = 0
         self._emit = emit
         self._link = link or _default_link
         self._model = weakref.ref(model, self._model_gone())
@@ -81,6 +83,19 @@ class Watch:
     def count(self) -> int:
         """The optimizer's steps so far."""
         return self.steps
+
+    def pace(self, samples: int, least: int) -> None:
+        """Measure the next step and about `samples` in all until the next call, if that is as far off as the last one was.
+
+        They are at least `least` steps apart, but for the first one: so what a step costs stays bounded, and each stretch
+        has its sample however short it is. It counts steps and no time: the same training measures the same steps.
+        Samples come up to a second late now, unless `flush` or `settle` asks for them.
+        """
+        stretch, self._paced = self.steps - self._paced, self.steps
+        self.every = max(least, stretch // samples)
+        self._backlog.age = UNHURRIED
+        if not self._ended:
+            self._aim()
 
     def flush(self) -> None:
         """Emit the samples of CPU layers that wait to be worked out; those under way from a device are not waited for."""
@@ -115,7 +130,7 @@ class Watch:
 
     def _forget(self) -> None:
         self._layers: list[Layer] = []
-        self._parts: list[tuple[list[int], HostMeter | DeviceMeter]] = []
+        self._parts: list[tuple[list[int], HostMeter | NativeMeter | DeviceMeter]] = []
         self._seen: list[int] = []
         self._owned: list[dict[str, nn.Parameter | None]] = []
 
@@ -149,7 +164,7 @@ class Watch:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.steps += 1
-        if self._due or self.steps % self.every == 0:
+        if self._due or (self.steps - self._paced) % self.every == 0:
             try:
                 self._after()
             except Exception as error:  # noqa: BLE001 - never into training
@@ -207,23 +222,39 @@ class Watch:
         self._parts = []
         targets = []
         for device, indices in devices.items():
-            layers = [self._layers[i] for i in indices]
             link = self._link(device)
-            meter = HostMeter(layers, trained) if link is None else DeviceMeter(layers, trained, device, link)
-            self._parts.append((indices, meter))
-            for place, layer in enumerate(layers):
-                module = layer.module()
+            if link is None:
+                self._parts += self._host_parts(indices, trained)
+            else:
+                layers = [self._layers[i] for i in indices]
+                self._parts.append((indices, DeviceMeter(layers, trained, device, link)))
+        for indices, meter in self._parts:
+            for place, index in enumerate(indices):
+                module = self._layers[index].module()
                 if module is not None:
                     targets.append((module, meter.activations, place))
         self._on_device = any(isinstance(meter, DeviceMeter) for _, meter in self._parts)
         self._calls = Calls(model, targets, self._failed)
+
+    def _host_parts(self, indices: list[int], trained: set[int]) -> list[tuple[list[int], HostMeter | NativeMeter]]:
+        """Plan the reading of layers on the CPU: by the compiled routine where it is there and can."""
+        indices = [i for i in indices if all(map(has_memory, self._layers[i].parameters()))]
+        native = library()
+        chosen = [] if native is None else [indices[i] for i in readable([self._layers[i] for i in indices])]
+        others = [i for i in indices if i not in chosen]
+        parts: list[tuple[list[int], HostMeter | NativeMeter]] = []
+        if native is not None and chosen:
+            parts.append((chosen, NativeMeter(native, [self._layers[i] for i in chosen], trained)))
+        if others:
+            parts.append((others, HostMeter([self._layers[i] for i in others], trained)))
+        return parts
 
     def _identities(self) -> list[int]:
         return list(map(id, chain.from_iterable(map(dict.values, self._owned))))
 
     def _aim(self) -> None:
         """Arm for the next step if it is to be measured."""
-        self._due = self.steps % self.every == 0
+        self._due = (self.steps - self._paced) % self.every == 0
         if self._due:
             self._calls.arm()
         else:
@@ -260,8 +291,8 @@ class Watch:
         closure = (len(args) > 1 and callable(args[1])) or kwargs.get("closure") is not None
         try:
             self._begin(not closure, scale, found_inf)
-        except Exception:
-            if not self._moved():
+        except Exception as error:
+            if not isinstance(error, Moved) and not self._moved():
                 raise
             self._calls.disarm()
             self._find()
@@ -271,7 +302,7 @@ class Watch:
 
     def _begin(self, gradients: bool, scale: torch.Tensor | None, found_inf: torch.Tensor | None) -> None:
         for _, meter in self._parts:
-            if isinstance(meter, HostMeter):
+            if not isinstance(meter, DeviceMeter):
                 meter.before(gradients=gradients, scale=1.0 if scale is None else float(scale))
             else:
                 meter.before(gradients=gradients, scale=scale, found_inf=found_inf)
@@ -283,23 +314,26 @@ class Watch:
             self._calls.disarm()
             return
         if reading is not None:
-            self._measure(*reading)
+            try:
+                self._measure(*reading)
+            except Moved:  # the optimizer's step put a parameter elsewhere: nothing is known of its change
+                self._calls.disarm()
+                self._find()
         elif self._due:
-            with np.errstate(all="ignore"):
-                for _, meter in self._parts:
-                    meter.activations.take()
+            for _, meter in self._parts:
+                meter.forget()
         self._aim()
 
     def _measure(self, number: int, closure: bool) -> None:
         ready: list[tuple[Sequence[int], Measures]] = []
         pending: list[tuple[Sequence[int], Pending]] = []
         for indices, meter in self._parts:
-            if isinstance(meter, HostMeter):
+            if not isinstance(meter, DeviceMeter):
                 reading = meter.after(gradients=closure)
                 if len(self._parts) == 1 and len(indices) == len(self._names):
                     self._backlog.add(meter, self._names, number, reading)
                     return
-                ready.append((indices, meter.measures(reading)))
+                ready.append((indices, meter.measures(reading)))  # type: ignore[arg-type]
             else:
                 if closure:
                     meter.read_gradients(None, None)

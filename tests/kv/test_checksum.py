@@ -86,7 +86,7 @@ def test_a_follower_of_nothing_but_its_own_marks_is_right_too() -> None:
 
 def test_nothing_is_followed_where_it_would_not_be_safe_or_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     large, small = memoryview(bytearray(8 * CHUNK)), memoryview(bytearray(100))
-    monkeypatch.setattr(following, "processors", lambda: 2)
+    monkeypatch.setattr(following, "processors", lambda: 4)
     assert follow(large, longest=CHUNK, device=True) is None
     assert follow(small, longest=1, device=False) is None
     monkeypatch.setattr(following.platform, "machine", lambda: "aarch64")
@@ -96,7 +96,7 @@ def test_nothing_is_followed_where_it_would_not_be_safe_or_not_pay(monkeypatch: 
     found = follow(large, longest=CHUNK, device=False)
     assert found is not None
     found.abandon()
-    monkeypatch.setattr(following, "processors", lambda: 1)
+    monkeypatch.setattr(following, "processors", lambda: 3)
     assert follow(large, longest=CHUNK, device=False) is None
 
 

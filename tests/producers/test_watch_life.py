@@ -85,6 +85,30 @@ def test_a_step_interval_below_one_is_refused() -> None:
         watched(model, 0)
 
 
+def test_a_paced_watch_measures_a_few_steps_of_each_stretch_the_first_among_them() -> None:
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    watch.pace(4, 8)
+    for stretch in (80, 80, 3, 3, 80):
+        train(model, optimizer, stretch)
+        watch.pace(4, 8)
+    watch.close()
+
+    found = [sample.step for sample in samples]
+    assert [at for at in found if at <= 80] == list(range(1, 81, 8)), "how long a stretch is was not known yet"
+    assert [at for at in found if at > 80] == [81, 101, 121, 141, 161, 164, *range(167, 247, 8)]
+
+
+def test_a_watch_that_has_ended_may_be_paced() -> None:
+    model = model_of()
+    optimizer, samples, watch = watched(model)
+    watch.close()
+    watch.pace(4, 8)
+    train(model, optimizer)
+
+    assert not samples
+
+
 def test_close_takes_everything_away_and_may_be_called_again() -> None:
     model = model_of()
     optimizer, samples, watch = watched(model)
