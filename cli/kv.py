@@ -62,7 +62,11 @@ def list_states(
     for row in others:
         typer.echo(f"{row['engine']} {row['worker']}: {row['blocks']:,} blocks in {row['tier']}")
     if not found and not others:
-        typer.echo("no KV states" if everything else "no KV states are held; --all shows those that were")
+        typer.echo(
+            "no KV states"
+            if everything
+            else "no KV states are held beside what workers have at hand; --all shows those that were, `morphogen kv show SESSION` tells of a session"
+        )
 
 
 @kv.command()

@@ -36,7 +36,7 @@ async def done(conn: "Connection", target: str, name: str, args: dict[str, Any],
 
     after = (await stream_info(conn, LOG)).last_seq
     key = uuid.uuid4().hex
-    await send(conn, target, name, args, issuer="cli", max_deliveries=2, expires_in=timeout, command_id=key)
+    await send(conn, target, name, args, issuer="cli", max_deliveries=1, expires_in=timeout, command_id=key)
     subjects = [f"morphogen.log.*.outcome.{outcome_label(target)}", f"morphogen.log.*.{token('dead')}.>"]
     taken = False
     reader = read(conn, after=after, follow=True, subjects=subjects)

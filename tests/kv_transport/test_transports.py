@@ -325,6 +325,7 @@ def test_a_full_memory_is_refused_before_anything_is_written(
 
 
 def test_a_full_memory_is_reaped_before_it_is_refused(memory: SharedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(memory, b"first")  # after which it no longer looks for what others have left
     stale, handle = memory.folder.create(0.0)
     os.write(handle, b"x" * 100)
     os.close(handle)
@@ -339,6 +340,16 @@ def test_a_full_memory_is_reaped_before_it_is_refused(memory: SharedMemory, monk
     monkeypatch.setattr(os, "posix_fallocate", once)
     ref = put(memory, b"state")
     assert tries == [5, 5]
+    assert ref.place in {segment.ident for segment in memory.segments()}
+    assert not memory.folder.holds(stale)
+
+
+def test_what_the_dead_have_left_goes_when_memory_is_first_taken(memory: SharedMemory) -> None:
+    stale, handle = memory.folder.create(0.0)
+    os.close(handle)
+
+    ref = put(memory, b"state")
+
     assert [segment.ident for segment in memory.segments()] == [ref.place]
     assert not memory.folder.holds(stale)
 

@@ -176,6 +176,7 @@ class Segments:
         self._pid = os.getpid()
         self._written: dict[str, Room] = {}  # committed here, still mapped: may become spare
         self._spares: list[Room] = []
+        self._swept = False
         self.idle = Idle(0 if folder.durable else spare)
         weakref.finalize(self, _discard, folder, self.keeper, self._spares)
 
@@ -318,6 +319,9 @@ class Segments:
         return lease
 
     def _fresh(self, size: int) -> Room:
+        if not self._swept:  # once: what the dead have left need not wait until the memory is full
+            self._swept = True
+            self.folder.reap()
         try:
             return self._allocate(size)
         except (OSError, OverflowError) as error:
