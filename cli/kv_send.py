@@ -1,4 +1,4 @@
-"""`kv handoff`, `kv drop`: have workers move sessions and forget them, and wait for what comes of it."""
+"""`kv say`, `kv handoff`, `kv drop`: talk to workers; have them move sessions and forget them, and wait for what comes of it."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,52 @@ if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
     from morphogen.bus.settings import Settings
 
+    from .outcomes import CommandFailed
+
 _Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+
+
+@kv.command()
+def say(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(help="The session; it begins with this where it is new.")],
+    worker: Annotated[str, typer.Option("--to", help="The worker that has the session, or is to have it.")],
+    text: Annotated[str | None, typer.Argument(help="What is said; - reads it from standard input.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the reply at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 keeps all.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed says the same.")] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Say nothing: print the newest reply from its beginning, and go on with it if it was broken off.",
+        ),
+    ] = False,
+    timeout: _Timeout = 60.0,
+) -> None:
+    """Say something to a model that a worker serves, and print the reply as it comes, wherever the session goes."""
+    if (text is None) != resume:
+        raise typer.BadParameter("give a text, or --resume")
+    if text == "-":
+        text = typer.get_text_stream("stdin").read()
+
+    async def work(conn: "Connection") -> None:
+        from morphogen.bus.errors import NoResponders
+        from morphogen.consumers.kv import Sampling
+        from morphogen.consumers.kv.client import generate
+
+        sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed)
+        try:
+            async for bit in generate(
+                conn, worker, session, text, max_tokens=max_tokens, sampling=sampling, resume=resume, timeout=timeout
+            ):
+                typer.echo(bit.text, nl=False)
+        except NoResponders:
+            raise _nobody(worker) from None
+        typer.echo()
+
+    with_broker(settings_of(context), work)
 
 
 @kv.command()
@@ -64,14 +109,18 @@ def command(settings: "Settings", worker: str, name: str, args: dict[str, Any], 
         try:
             await call(conn, worker_subject(worker, "info"), timeout=min(timeout, 5.0))
         except NoResponders:
-            raise CommandFailed(
-                f"no worker {worker!r} answers: `morphogen serve llama --name {worker}` starts one"
-            ) from None
+            raise _nobody(worker) from None
         except BusError as error:
             raise CommandFailed(f"{who} does not answer: {error}") from error
         return await done(conn, worker_target(worker), name, args, timeout=timeout, who=who)
 
     return with_broker(settings, work)
+
+
+def _nobody(worker: str) -> "CommandFailed":
+    from .outcomes import CommandFailed
+
+    return CommandFailed(f"no worker {worker!r} answers: `morphogen serve llama --name {worker}` starts one")
 
 
 def _told(session: str, worker: str, given: Any) -> str:

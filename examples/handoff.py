@@ -134,6 +134,8 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:
         first(*sys.argv[1:])
     elif len(sys.argv) == 2:
+        if not Path(sys.argv[1]).is_file():
+            sys.exit(f"there is no model {sys.argv[1]}: give a GGUF file, or nothing")
         main(sys.argv[1])
     else:
         with tempfile.TemporaryDirectory() as folder:

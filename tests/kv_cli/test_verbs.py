@@ -254,6 +254,8 @@ def test_what_is_missing_is_named_in_one_line(
         ("export", "x.kv", "--worker", "w"),
         ("export", "x.kv", "--model", "m"),
         ("drop", "--from", "w"),
+        ("say", "s", "--to", "w"),
+        ("say", "s", "hello", "--to", "w", "--resume"),
         ("drop", "--from", "w", "--session", "s", "--state", "t"),
     ],
     ids=" ".join,
@@ -292,7 +294,17 @@ def test_a_session_is_exported_handed_over_and_dropped_by_command(
 
     assert "no worker 'a' answers" in said("kv", "handoff", "chat", "--from", "a", "--to", "b", code=1)
     assert "no worker 'a' answers" in said("kv", "drop", "--from", "a", "--session", "chat", code=1)
+    assert "no worker 'a' answers" in said("kv", "say", "talk", "hello", "--to", "a", code=1)
     workers.start("a", "b")
+    reply = said("kv", "say", "talk", "hello", "--to", "a", "--max-tokens", "5", "--temperature", "0.5", "--seed", "3")
+    assert reply.strip()
+    assert (
+        said("kv", "say", "again", "hello", "--to", "a", "--max-tokens", "5", "--temperature", "0.5", "--seed", "3")
+        == reply
+    )
+    assert said("kv", "say", "talk", "--to", "a", "--resume") == reply
+    for name in ("talk", "again"):
+        said("kv", "drop", "--from", "a", "--session", name)
     workers.say("a", "chat", "the cat and the hat went in to the den " * 8)
     server = IndexServer(workers.bus.conn, settings)
     workers.bus.start(server.run())
