@@ -4,24 +4,40 @@ A projection is a pure fold of events into rows; the store keeps rows and positi
 projector follows the log. It does not know how events come into the log, and it never changes the log.
 """
 
-from .errors import (
-    DeclarationError,
-    FoldError,
-    PositionBeyondLog,
-    ProjectionError,
-    StoreDamaged,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-)
-from .fold.arrays import nullable, strings
-from .fold.batch import Batch, Entry, Message
-from .fold.rows import Columns
-from .fold.selection import Selection
-from .projection import Projection, Rows
-from .registry import discover, register, unregister
-from .store.generation import Generation, Status
-from .store.store import Store
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        DeclarationError,
+        FoldError,
+        PositionBeyondLog,
+        ProjectionError,
+        StoreDamaged,
+        StoreError,
+        StoreFull,
+        StoreLocked,
+    )
+    from .fold.arrays import nullable, strings
+    from .fold.batch import Batch, Entry, Message
+    from .fold.rows import Columns
+    from .fold.selection import Selection
+    from .projection import Projection, Rows
+    from .registry import discover, register, unregister
+    from .store.generation import Generation, Status
+    from .store.store import Store
+
+_HOMES = {
+    "DeclarationError": "errors", "FoldError": "errors", "PositionBeyondLog": "errors", "ProjectionError": "errors",
+    "StoreDamaged": "errors", "StoreError": "errors", "StoreFull": "errors", "StoreLocked": "errors",
+    "nullable": "fold.arrays", "strings": "fold.arrays",
+    "Batch": "fold.batch", "Entry": "fold.batch", "Message": "fold.batch",
+    "Columns": "fold.rows",
+    "Selection": "fold.selection",
+    "Projection": "projection", "Rows": "projection",
+    "discover": "registry", "register": "registry", "unregister": "registry",
+    "Generation": "store.generation", "Status": "store.generation",
+    "Store": "store.store",
+}  # fmt: skip
 
 __all__ = [
     "Batch",
@@ -48,3 +64,13 @@ __all__ = [
     "strings",
     "unregister",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = found
+    return found

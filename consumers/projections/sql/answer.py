@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from .errors import KINDS, SqlError
 from .formats import Result
 from .protocol import CHUNK, Done, Head, Part, decode_part, encode
-from .sandbox import Query
+
+if TYPE_CHECKING:
+    from .sandbox import Query
 
 
 class Chunks:
@@ -47,7 +49,7 @@ class Chunks:
         return b"".join(self._pieces)
 
 
-def answer_parts(query: Query, chunks: Chunks, position: int, as_of: int | None) -> Iterator[bytes]:
+def answer_parts(query: "Query", chunks: Chunks, position: int, as_of: int | None) -> Iterator[bytes]:
     """Yield the encoded parts of an open query's answer."""
     started = time.perf_counter()
     head: Head | None = Head(types=query.types, position=position, as_of=as_of)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from morphogen.bus.aside import in_thread
 from morphogen.bus.bus import Bus
@@ -26,15 +26,14 @@ from morphogen.bus.requests import call, call_stream
 from morphogen.bus.settings import Settings
 
 from ..errors import StoreLocked
-from ..follow.source import Progress
-from .answer import Answer
 from .asof import AsOf, parse_as_of
 from .errors import KINDS, SqlError, SqlTooLong
-from .formats import Result
-from .local import answer_here, opened
 from .protocol import CONTROL, QUERY, Ask, Control, Status, decode_reply, encode, packed_params
-from .sandbox import Params
-from .snapshot import write_snapshot
+
+if TYPE_CHECKING:
+    from ..follow.source import Progress
+    from .formats import Result
+    from .sandbox import Params
 
 AT_ONCE = 0.1  # seconds in which most answers are there
 LOCK_PATIENCE = 10.0  # seconds in which a store that another process owns is tried again
@@ -46,14 +45,14 @@ _T = TypeVar("_T")
 def query(
     sql: str,
     *,
-    params: Params = None,
+    params: "Params" = None,
     as_of: AsOf = None,
     wait: int | bool | None = None,
     timeout: float = 30.0,
     max_rows: int | None = None,
     settings: Settings | None = None,
-    progress: Progress | None = None,
-) -> Result:
+    progress: "Progress | None" = None,
+) -> "Result":
     """Return the rows of one SELECT over the projections.
 
     `params` fill `?` or `$name`. `as_of` answers as the tables stood at a sequence of the log or a time (a datetime,
@@ -71,7 +70,7 @@ def query(
 
 
 def snapshot(
-    target: Path | str, form: str = "duckdb", *, settings: Settings | None = None, progress: Progress | None = None
+    target: Path | str, form: str = "duckdb", *, settings: Settings | None = None, progress: "Progress | None" = None
 ) -> Path:
     """Write all tables at one position into a DuckDB file or a folder of Parquet for outside tools; return its path.
 
@@ -120,13 +119,13 @@ class SqlClient:
         self,
         sql: str,
         *,
-        params: Params = None,
+        params: "Params" = None,
         as_of: AsOf = None,
         wait: int | bool | None = None,
         timeout: float = 30.0,
         max_rows: int | None = None,
-        progress: Progress | None = None,
-    ) -> Result:
+        progress: "Progress | None" = None,
+    ) -> "Result":
         """Return the rows of one SELECT; see the function of the same name."""
         seq, ns = parse_as_of(as_of)
         question = Ask(
@@ -146,7 +145,7 @@ class SqlClient:
         given = params if params is None or isinstance(params, dict) else list(params)
         return self._run(lambda conn: self._ask(conn, question, given, progress))
 
-    def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: Progress | None = None) -> Path:
+    def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: "Progress | None" = None) -> Path:
         """Write a snapshot; see the function of the same name."""
         path = Path(target).expanduser().absolute()
         return self._run(lambda conn: self._snapshot(conn, path, form, progress))
@@ -192,13 +191,15 @@ class SqlClient:
         cls._all = {}
         cls._guard = threading.Lock()
 
-    async def _ask(self, conn: Connection, question: Ask, params: Any, progress: Progress | None) -> Result:
+    async def _ask(self, conn: Connection, question: Ask, params: Any, progress: "Progress | None") -> "Result":
         payload = encode(question)
         question.at_once = AT_ONCE
         first = encode(question)
         question.params = params  # here they need no packing
 
-        async def remote() -> Result:
+        async def remote() -> "Result":
+            from .answer import Answer
+
             answer = Answer()
             with contextlib.suppress(RequestTimeout):
                 answer.add(await call(conn, QUERY, first, timeout=AT_ONCE + 5.0))
@@ -210,16 +211,22 @@ class SqlClient:
                     answer.add(part)
             return answer.result()
 
-        return await self._either(
-            conn, remote, lambda: answer_here(conn, self.settings, question, progress), question.timeout
-        )
+        async def here() -> "Result":
+            from .local import answer_here  # DuckDB, which the projector has and this process may not need
 
-    async def _snapshot(self, conn: Connection, target: Path, form: str, progress: Progress | None) -> Path:
+            return await answer_here(conn, self.settings, question, progress)
+
+        return await self._either(conn, remote, here, question.timeout)
+
+    async def _snapshot(self, conn: Connection, target: Path, form: str, progress: "Progress | None") -> Path:
         async def remote() -> Path:
             args = {"target": str(target), "format": form, "host": socket.gethostname()}
             return Path((await _asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
 
         async def here() -> Path:
+            from .local import opened
+            from .snapshot import write_snapshot
+
             async with opened(conn, self.settings, progress) as (store, _):
                 return await in_thread(lambda: write_snapshot(store, target, form))
 
