@@ -1,10 +1,11 @@
 """A pool that the tests of this room share, and one that starts an interpreter for each call."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from morphogen.kernels.sandbox import Limits, Sandbox
+from morphogen.kernels.sandbox import LayerMissing, Limits, Sandbox
 
 QUICK = Limits(wall_seconds=1.0, cpu_seconds=1)
 
@@ -19,3 +20,20 @@ def pooled() -> Iterator[Sandbox]:
 def either(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     with Sandbox(QUICK, pool=request.param) as sandbox:
         yield sandbox
+
+
+@cache
+def lacking() -> str | None:
+    """Say why a tool cannot be run on this machine, None where it can."""
+    try:
+        with Sandbox(QUICK, pool=0) as sandbox:
+            sandbox.run("def run():\n    return 1\n")
+    except LayerMissing as missing:
+        return str(missing)
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _layers(request: pytest.FixtureRequest) -> None:
+    if request.module.__name__.rpartition(".")[2] not in {"test_codec", "test_grammar", "test_seccomp"} and lacking():
+        pytest.skip(f"this machine has not what the sandbox requires: {lacking()}")
