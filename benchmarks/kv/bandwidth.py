@@ -92,7 +92,6 @@ def _believing(known: Fingerprint) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module in (exporting, importing):
             stack.enter_context(mock.patch.object(module, "fingerprint", return_value=known))
-        stack.enter_context(mock.patch.object(exporting, "follow", return_value=None))
         for module in (exporting, state_format):
             stack.enter_context(mock.patch.object(module, "checksum", return_value=bytes(16)))
         yield

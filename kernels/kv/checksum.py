@@ -34,7 +34,7 @@ def checksum(data: memoryview) -> bytes:
 
     def work(places: Iterable[int]) -> None:
         for place in places:
-            digests[place] = leaf(data, place)
+            digests[place] = xxh3(data[place * CHUNK : (place + 1) * CHUNK])
 
     if threads == 1:
         work(range(leaves - 1, -1, -1))
@@ -43,16 +43,6 @@ def checksum(data: memoryview) -> bytes:
         work(range(leaves - 1, -1, -threads))
         for job in jobs:
             job.result()
-    return combine(digests)
-
-
-def leaf(data: memoryview, place: int) -> bytes:
-    """Return the XXH3-128 of one MiB, the `place`-th."""
-    return xxh3(data[place * CHUNK : (place + 1) * CHUNK])
-
-
-def combine(digests: list[bytes]) -> bytes:
-    """Return the checksum, given those of every MiB."""
     return xxh3(b"".join(digests))
 
 

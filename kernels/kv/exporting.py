@@ -15,7 +15,6 @@ from .checksum import checksum
 from .contexts import Seat, Tokens, check_sequence, seat_of
 from .errors import KvError
 from .fingerprint import fingerprint
-from .following import follow
 from .format import LLAMA_KV, OPAQUE, Header, encode_header, finish, pack_tokens, payload_offset
 from .layout import complaint, cut, parse
 from .state import KvState, flat
@@ -121,24 +120,12 @@ class _Job:
                 room[place : place + piece.nbytes] = piece
                 place += piece.nbytes
             return checksum(room)
-        layers = max(1, self._header.fingerprint.layers)
-        behind = follow(room, longest=room.nbytes // layers, device=llama.has_device())  # a layer's keys and values
-        try:
-            written = llama.read_state(self._seat.ctx, self._seq, room)
-        except BaseException:
-            if behind is not None:
-                behind.abandon()
-            raise
-        if behind is None:
-            digest = checksum(room)
-        else:
-            layout = parse(room)
-            digest = behind.result(None if layout is None else layout.longest)
+        written = llama.read_state(self._seat.ctx, self._seq, room)
         if written != self._payload:
             raise KvError(
                 f"llama.cpp wrote {written} of {self._payload} bytes of sequence {self._seq}: export it again"
             )
-        return digest
+        return checksum(room)
 
     def _layout(self, room: memoryview) -> int:
         arch = self._header.fingerprint.arch

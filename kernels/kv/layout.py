@@ -61,15 +61,6 @@ class Layout:
     sections: tuple[Section, ...]
     streams: tuple[int, ...]  # of each cache
 
-    @property
-    def longest(self) -> int:
-        """The bytes of the longest run that is written at once: all cells of a layer, or a part of that."""
-        runs = (
-            section.positions.size * max(section.cell, *(block.unit for block in section.blocks))
-            for section in self.sections
-        )
-        return max(runs, default=0)
-
 
 def parse(data: memoryview) -> Layout | None:
     """Return the parts of a state, None where it is none of the known kind. Never reads outside; every byte is accounted."""

@@ -99,12 +99,6 @@ def has_cells(ctx: Any, arch: str) -> bool:
     return not other
 
 
-@cache
-def has_device() -> bool:
-    """Return whether this build of llama.cpp can keep a cache outside the machine's own memory."""
-    return bool(library().llama_supports_gpu_offload())
-
-
 def logits_row(ctx: Any, row: int = -1) -> "np.ndarray[Any, np.dtype[np.float32]] | None":
     """Return one row of the last decode's logits, writable and llama.cpp's own; None where there is none."""
     lib = library()

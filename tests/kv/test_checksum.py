@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.kernels.kv import KvState, RawContext, export_kv, following, kv_size
+from morphogen.kernels.kv import KvState, RawContext, export_kv, kv_size
 from morphogen.kernels.kv import checksum as module
 from morphogen.kernels.kv.checksum import CHUNK, checksum
-from morphogen.kernels.kv.following import Follower, follow
 
 from . import models
 
@@ -46,62 +44,8 @@ def test_more_bytes_change_it(data: bytes, more: bytes) -> None:
     assert checksum(memoryview(data + more)) != checksum(memoryview(data))
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("runs", [8, 33, 300])
-@pytest.mark.parametrize("size", [8 * CHUNK, 9 * CHUNK + 12345])
-def test_following_a_writer_gives_the_same(runs: int, size: int, backwards: bool) -> None:
-    data, room = os.urandom(size), bytearray(size)
-    longest = -(-size // runs)
-    follower = Follower(memoryview(room), longest)
-
-    for first in range(0, size, longest):  # runs go upwards, the bytes of one in either direction
-        last = min(first + longest, size)
-        middle = (first + last) // 2
-        for start, end in ((middle, last), (first, middle)) if backwards else ((first, middle), (middle, last)):
-            room[start:end] = data[start:end]
-            time.sleep(0.01 / runs)
-
-    assert follower.result(longest) == plain(data)
-
-
-@pytest.mark.parametrize("longest", [None, 3 * CHUNK])
-def test_a_wrong_guess_at_the_runs_costs_a_second_reading(longest: int | None) -> None:
-    data, room = os.urandom(9 * CHUNK), bytearray(9 * CHUNK)
-    follower = Follower(memoryview(room), 1000)
-    for first in range(0, len(data), 3 * CHUNK):  # from the end of each run to its beginning: marks vanish too early
-        for start in range(first + 2 * CHUNK, first - 1, -CHUNK):
-            room[start : start + CHUNK] = data[start : start + CHUNK]
-            time.sleep(0.005)
-
-    assert follower.result(longest) == plain(data)
-
-
-def test_a_follower_of_nothing_but_its_own_marks_is_right_too() -> None:
-    room = bytearray(9 * CHUNK)
-    follower = Follower(memoryview(room), CHUNK)
-
-    assert follower.result(CHUNK) == plain(bytes(room))  # what was not written stays unseen, and is read in the end
-    Follower(memoryview(room), CHUNK).abandon()
-
-
-def test_nothing_is_followed_where_it_would_not_be_safe_or_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    large, small = memoryview(bytearray(8 * CHUNK)), memoryview(bytearray(100))
-    monkeypatch.setattr(following, "processors", lambda: 4)
-    assert follow(large, longest=CHUNK, device=True) is None
-    assert follow(small, longest=1, device=False) is None
-    monkeypatch.setattr(following.platform, "machine", lambda: "aarch64")
-    assert follow(large, longest=CHUNK, device=False) is None
-    monkeypatch.setattr(following.platform, "machine", lambda: "x86_64")
-    assert follow(large, longest=4 * CHUNK, device=False) is None
-    found = follow(large, longest=CHUNK, device=False)
-    assert found is not None
-    found.abandon()
-    monkeypatch.setattr(following, "processors", lambda: 3)
-    assert follow(large, longest=CHUNK, device=False) is None
-
-
 @pytest.mark.parametrize("flash", [False, True])
-def test_what_llama_cpp_writes_is_followed_rightly(tmp_path: Path, flash: bool) -> None:
+def test_what_llama_cpp_writes_has_it(tmp_path: Path, flash: bool) -> None:
     models.needed()
     sizes = models.Sizes(layers=8, heads=16, heads_kv=16, head=64, feed=32)  # 32 KiB of KV a token
     path = models.write_llama(tmp_path / "wide.gguf", sizes)
