@@ -201,7 +201,8 @@ def report(settings: Settings, seeds: range) -> dict[str, Any]:
             growth.setdefault(name, {}).update(figures)
     rows = table.rows_of(runs, growth, ARMS)
     experiences = {row["policy"]: int(row["experiences"]) for row in reading.asked(settings, reading.EXPERIENCES)}
-    print("\n" + table.markdown(rows) + "\n")
+    beside = table.against(runs.values())
+    print(f"\n{table.markdown(rows)}\n\n{beside}\n")
     print(f"{'arm':14}{'runs':>6}{'median s a run':>16}")
     for row in rows:
         print(f"{row.host[:6] + ' ' + row.arm:14.22}{row.seeds:>6}{row.seconds:>12.1f}")
@@ -215,7 +216,7 @@ def report(settings: Settings, seeds: range) -> dict[str, Any]:
         for what, held, figure in reached
     )
     return {
-        "text": f"{table.markdown(rows)}\n\n| asked for | reached | |\n|---|---|---|\n{judged}",
+        "text": f"{table.markdown(rows)}\n\n{beside}\n\n| asked for | reached | |\n|---|---|---|\n{judged}",
         "runs": {name: _plain(one) for name, one in sorted(runs.items())},
         "growth": {name: growth[name] for name in sorted(runs) if name in growth},
         "choices": choices,
@@ -271,7 +272,8 @@ def main() -> None:
     if options.json:
         told = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         options.json.write_text(
-            json.dumps({"options": told | {"json": None, "home": None, "page": None}} | figures, indent=1) + "\n"
+            json.dumps({"options": told | {"json": None, "home": None, "page": None}} | figures, separators=(",", ":"))
+            + "\n"
         )
 
 

@@ -110,6 +110,20 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(parts).lstrip("\n")
 
 
+def against(runs: Iterable[Judged]) -> str:
+    """Return a table of what a learned choice is worth beside a blind one and beside knowing the end, paired by seed."""
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for one in runs:
+        scores.setdefault(one.host, {}).setdefault(one.arm, {})[one.seed] = 100 * one.test_accuracy
+    lines = ["| host | | over size | over static |", "|---|---|---|---|"]
+    for host, of in scores.items():
+        for arm in ("bandit", "gnn-ppo"):
+            found = [paired(of.get(arm, {}), of.get(other, {})) for other in ("size", "static")]
+            if any(found):
+                lines.append(f"| {host} | {arm} | {' | '.join(str(one or '') for one in found)} |")
+    return "\n".join(lines)
+
+
 def checks(rows: Iterable[Row], experiences: Mapping[str, int]) -> list[tuple[str, bool | None, str]]:
     """Return (what was asked, whether it is reached, the figure); None where the log does not hold what it takes."""
     of = {row.arm: row for row in rows if row.host == "digits"}

@@ -9,7 +9,9 @@ know how a policy decides or how a seed is wired in, and it never raises into th
 `pip install 'morphogen[adapt]'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 from .errors import GrowthError, MissingExtra
 from .recorder import Recorder
@@ -23,17 +25,4 @@ _HOMES = {"GrowthConfig": "config", "grow": "grow", "Grower": "grower"}
 
 __all__ = ["Grower", "GrowthConfig", "GrowthError", "MissingExtra", "Recorder", "grow"]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtra(f"{name} needs torch: pip install 'morphogen[adapt]'") from error
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES, torch="adapt")

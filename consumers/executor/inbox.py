@@ -114,7 +114,9 @@ class Inbox:
             except BusError as error:
                 if not said:
                     said = True
-                    _log.warning("run %s takes no commands for now, and tries again: %s", self._run, error)
+                    _log.warning(
+                        "run %s takes no commands until the broker answers; it tries again: %s", self._run, error
+                    )
             except Exception as error:  # noqa: BLE001  told; a thread must not end unheard
                 _log.error("run %s takes no commands any more: %s: %s", self._run, type(error).__name__, error)
                 return

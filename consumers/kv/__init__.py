@@ -4,7 +4,9 @@ Stands on `kernels.kv` for the bytes and on `bus` for all that travels. Pure: co
 costs. Needs `pip install 'morphogen[llama]'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
     from .beginning import session
@@ -58,12 +60,4 @@ __all__ = [
     "session",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES)

@@ -16,13 +16,13 @@ import time
 import zlib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from morphogen.bus import blobs
 from morphogen.bus.aside import in_thread
 from morphogen.bus.errors import BlobDamaged, BlobMissing
 from morphogen.kernels.kv.transport import BadRef, Gone, Meta, NoRoom, Released
+from morphogen.kernels.kv.transport.ending import EndsByAbort, EndsByClose
 from morphogen.schemas.kv import KvRef
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class BlobTransport:
         return "freed" if self._run(blobs.delete(self._conn, ref.place)) else "already"
 
 
-class BlobReservation:
+class BlobReservation(EndsByAbort):
     """Room in a file of ours until it is sent."""
 
     def __init__(self, transport: BlobTransport, folder: Path, size: int) -> None:
@@ -113,14 +113,15 @@ class BlobReservation:
 
     def commit(self, meta: Meta | None = None, /) -> KvRef:
         """Send what was written; returns when the broker has all of it."""
+        given = meta or Meta()
+        used = given.used(self.size)
         path, self._path = self._path, None
         if path is None:
-            raise BadRef("a reservation is committed once, and not after it was given back")
-        given = meta or Meta()
+            raise ValueError("this reservation was committed or aborted before")
         try:
             self._let_go()
-            if given.size is not None and given.size < self.size:
-                os.truncate(path, given.size)
+            if used < self.size:
+                os.truncate(path, used)
             return self._transport.put(path, given)
         finally:
             path.unlink(missing_ok=True)
@@ -137,16 +138,8 @@ class BlobReservation:
         with contextlib.suppress(BufferError):  # whoever still looks at a part of it keeps the mapping alive
             self._map.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-
-class BlobMapped:
+class BlobMapped(EndsByClose):
     """The bytes of a blob that was fetched."""
 
     def __init__(self, ref: KvRef, path: Path) -> None:
@@ -171,14 +164,6 @@ class BlobMapped:
         self._view.release()
         with contextlib.suppress(BufferError):
             self._map.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def sweep(folder: Path, now: float, older_than: float = _STALE) -> int:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from morphogen.kernels.kv import (
+    CacheFull,
     IsolatedImporter,
-    KvError,
     KvRefused,
     KvState,
     RawContext,
@@ -256,13 +256,13 @@ class ContextSpeaker(_Vocabulary):
             try:
                 work(seq)
                 return
-            except KvError as error:
-                if "no room in the cache" not in str(error) or self._relieve is None or not self._relieve(seq):
+            except CacheFull:
+                if self._relieve is None or not self._relieve(seq):
                     raise
 
     def _place(self) -> int:
         if self.seq is None:
-            raise SessionError("this session has no sequence of the context at present")
+            raise SessionError("this session does not sit on a sequence of the context")
         return self.seq
 
 

@@ -4,7 +4,9 @@ A projection is a pure fold of events into rows; the store keeps rows and positi
 projector follows the log. It does not know how events come into the log, and it never changes the log.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
     from .errors import (
@@ -65,12 +67,4 @@ __all__ = [
     "unregister",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES)

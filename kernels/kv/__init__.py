@@ -5,10 +5,12 @@ cut off, changed, or made by another model, adapter, cache type or library are r
 contexts and bytes; how bytes travel is `transport`, how long they live `leases`. Needs `pip install 'morphogen[llama]'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
-    from .errors import KvError, KvMismatch, KvRefused, MissingExtra, WorkerCrashed
+    from .errors import CacheFull, KvError, KvMismatch, KvRefused, MissingExtra, WorkerCrashed
     from .exporting import export_kv, kv_size
     from .files import open_kv
     from .fingerprint import fingerprint_of
@@ -27,11 +29,12 @@ _HOMES = {
     # Where it lives
     "RawContext": "raw",
     # What is refused
-    "KvError": "errors", "KvRefused": "errors", "KvMismatch": "errors", "WorkerCrashed": "errors",
+    "CacheFull": "errors", "KvError": "errors", "KvRefused": "errors", "KvMismatch": "errors", "WorkerCrashed": "errors",
     "MissingExtra": "errors",
 }  # fmt: skip
 
 __all__ = [
+    "CacheFull",
     "Header",
     "Imported",
     "IsolatedImporter",
@@ -49,12 +52,4 @@ __all__ = [
     "open_kv",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES)

@@ -107,6 +107,8 @@ class LlamaSeat:
         llm, count = self._llm, len(tokens)
         llm.input_ids[:count] = tokens
         llm.n_tokens = count
+        if getattr(llm, "_logits_all", False):
+            llm.scores[:count, :] = np.nan  # nobody computed them here, and numpy gave the rows unwritten
         row = self._row() if logits is not None else None
         if row is not None and logits is not None:
             row[:] = logits

@@ -3,7 +3,9 @@
 MorphogenError
 └── KvError                something about a KV state cannot be done: what, where, what to do
     ├── KvRefused          bytes that this context must not take; nothing was written to it
-    │   └── KvMismatch     the bytes are whole, but mean something else here: the field, expected and actual
+    │   ├── KvMismatch     the bytes are whole, but mean something else here: the field, expected and actual
+    │   └── StateTooLarge  there may be no room for them in the cache
+    ├── CacheFull          the cache has no room: for tokens, or for a state (StateTooLarge)
     ├── WorkerCrashed      the process that tried the bytes died of them
     └── MissingExtra       an optional package is not installed
 """
@@ -33,6 +35,14 @@ class KvMismatch(KvRefused):
             f"this state needs {self.field} {_short(self.expected)}, the context has {_short(self.actual)}"
             f"{more if len(differences) > 1 else ''}: import it where it was made, or compute it again"
         )
+
+
+class CacheFull(KvError):
+    """The cache has no room for more: dropping a sequence may help."""
+
+
+class StateTooLarge(KvRefused, CacheFull):
+    """llama.cpp did not take a whole state, most likely for want of room; the context is as it was."""
 
 
 class WorkerCrashed(KvError):

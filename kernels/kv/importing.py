@@ -13,7 +13,7 @@ from morphogen.schemas.kv import Fingerprint, KvRef, differences
 
 from . import llama
 from .contexts import Logits, Seat, Tokens, check_sequence, seat_of
-from .errors import KvError, KvMismatch, KvRefused
+from .errors import KvError, KvMismatch, KvRefused, StateTooLarge
 from .fingerprint import fingerprint
 from .format import LLAMA_KV
 from .layout import complaint, parse
@@ -201,7 +201,7 @@ def _kept(seat: Seat, seq: int, state: KvState) -> "Iterator[Callable[[memoryvie
 
     def write(payload: memoryview) -> None:
         if llama.write_state(seat.ctx, seq, payload) != payload.nbytes:
-            raise KvRefused(
+            raise StateTooLarge(
                 f"{state.where}: llama.cpp did not take {state.count} tokens into sequence {seq}: "
                 "there may be no room in the cache; drop a sequence, or make the context larger"
             )

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import llama
 from .contexts import Adapters, Logits, Tokens, check_sequence
-from .errors import KvError
+from .errors import CacheFull, KvError
 from .fingerprint import type_number
 
 
@@ -265,12 +265,12 @@ class RawContext:
         with llama.quiet():
             status = llama.library().llama_decode(self.ctx, batch)
         if status != 0:
-            told = (
-                "there is no room in the cache: drop a sequence" if status == 1 else f"llama.cpp's status is {status}"
-            )
             for seq in {seq for seq, _ in pairs}:
                 llama.remove(self.ctx, seq, len(self._tokens.get(seq, ())), -1)
-            raise KvError(f"could not decode {len(pairs)} tokens: {told}")
+            failed = f"could not decode {len(pairs)} tokens"
+            if status == 1:
+                raise CacheFull(f"{failed}: there is no room in the cache: drop a sequence")
+            raise KvError(f"{failed}: llama.cpp's status is {status}")
         for seq, token in pairs:
             self._tokens.setdefault(seq, []).append(token)
         for row, seq in rows.items():

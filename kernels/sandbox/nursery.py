@@ -25,6 +25,8 @@ from .messages import Ready, decode_said
 
 _FILES = ("codec", "kernel", "sealing", "running", "zygote")  # in the order in which they import each other
 _PATIENCE = 20.0  # seconds for an interpreter to start or a killed process to be buried, on a machine however busy
+# Our own modules, compiled here from our own files, on a descriptor that only the new interpreter has: it imports nothing
+# from disk. No byte of a tool passes through marshal; that comes later, as text, when the process is sealed.
 _BOOT = """\
 import marshal,posix,sys
 f=int(sys.argv[1]);a=marshal.loads(posix.pread(f,posix.fstat(f).st_size,0));posix.close(f)

@@ -4,7 +4,9 @@ A dormant slot leaves its module untouched. Knows modules, alphas and stages; kn
 of stages, the ramps and the gates need nothing but this package; all else needs torch: `pip install 'morphogen[adapt]'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
     from .blends import BLENDS
@@ -79,19 +81,4 @@ __all__ = [
     "watch_outputs",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        from .errors import MissingExtra
-
-        raise MissingExtra(f"{name} needs torch: pip install 'morphogen[adapt]'") from error
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES, torch="adapt")

@@ -118,7 +118,7 @@ def test_a_reservation_is_aborted_without_a_trace_and_committed_once(bus: Bus, t
     with made.reserve(10) as room:
         room.buffer[:] = b"0123456789"
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(BadRef):
+    with pytest.raises(ValueError, match="committed or aborted before"):
         room.commit()
     room = made.reserve(10)
     room.buffer[:4] = b"0123"

@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -491,6 +492,15 @@ def test_a_pooled_call_takes_milliseconds() -> None:
     )
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, as it does in a terminal; a job in the background of a shell ignores it from birth."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_leaves_no_worker_running() -> None:
     with Sandbox(Limits(wall_seconds=30, cpu_seconds=30), pool=1) as sandbox:
         sandbox.run(ADD, {"a": 1})

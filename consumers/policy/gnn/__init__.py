@@ -4,7 +4,9 @@ Deciding needs NumPy, and safetensors for a checkpoint; training needs the extra
 imports neither torch nor PyTorch Geometric: a name is loaded when it is used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 from .brain import Brain, Schooling
 from .learned import Learned
@@ -18,12 +20,4 @@ __all__ = ["Brain", "Environment", "Episode", "Learned", "LearningError", "Schoo
 
 _HOMES = {"Episode": "episode", "Trainer": "training", "Environment": "training", "LearningError": "errors"}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

@@ -4,7 +4,9 @@ A sequence can be forked without a copy, exported through any transport, or read
 where it lies. Tables need nothing; pools need torch, `PoolCache` needs transformers: `pip install 'morphogen[hf]'`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
     from .blocks import Blocks, Copy, Table
@@ -49,19 +51,4 @@ __all__ = [
     "weights_digest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        from .errors import MissingExtra
-
-        raise MissingExtra(f"{name} needs torch: pip install 'morphogen[hf]'") from error
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES, torch="hf")

@@ -7,8 +7,6 @@ has let go. A reader borrows it: it sees the owner's memory, and may copy the bl
 import contextlib
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 import msgspec
 import torch
@@ -17,6 +15,7 @@ from morphogen.schemas.kv import Fingerprint, KvRef, differences
 
 from ..errors import KvMismatch
 from ..transport.contract import Meta, Released
+from ..transport.ending import EndsByClose
 from ..transport.ipc import DeviceMapped, Ipc
 from .errors import PoolError, PoolFull, PoolMismatch
 from .torch_pool import PoolShape, TorchKvPool
@@ -98,7 +97,7 @@ class SharedPool(TorchKvPool):
         return done
 
 
-class Borrowed:
+class Borrowed(EndsByClose):
     """A sequence of another process's pool, opened here."""
 
     def __init__(self, mapped: DeviceMapped) -> None:
@@ -157,14 +156,6 @@ class Borrowed:
     def close(self) -> None:
         """Let go of the owner's memory."""
         self._mapped.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _pool(self, memory: torch.Tensor) -> TorchKvPool:
         pool = TorchKvPool(self.told.shape, blocks=self.told.blocks, device=memory.device, memory=memory)

@@ -5,7 +5,9 @@ lease. Knows bytes and leases; knows nothing of models, formats or the bus. Blob
 interface, live with the consumers.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
     from .contract import Leased, Mapped, Meta, Released, Reservation, Transport
@@ -57,12 +59,4 @@ __all__ = [
     "here",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazily(__name__, _HOMES)

@@ -22,6 +22,13 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None  # bytes used, where that is less than was reserved
     details: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    def used(self, reserved: int) -> int:
+        """Return how many of the reserved bytes are to be kept. Raises ValueError where they cannot have been written."""
+        used = reserved if self.size is None else self.size
+        if not 0 < used <= reserved:
+            raise ValueError(f"{used} bytes cannot have been written into {reserved}")
+        return used
+
 
 class Reservation(Protocol):
     """Room for the bytes of one KV state. Nobody sees it before `commit`; leaving the `with` block uncommitted aborts."""

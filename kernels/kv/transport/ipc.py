@@ -12,8 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +21,7 @@ from morphogen.schemas.kv import KvRef
 from ..leases import Lease, LeaseEnded, LeaseFolder, Reaped, me, read_token
 from .contract import Meta, Released
 from .device_memory import Allocation, Attached, DeviceMemory
+from .ending import EndsByAbort, EndsByClose
 from .errors import BadRef, NoDevice, TransportError
 from .segments import FileMapped, Segments
 from .shared_memory import default_folder
@@ -42,7 +42,7 @@ class Record(msgspec.Struct, frozen=True):
     what: msgspec.Raw = msgspec.Raw()  # what lies there, in the owner's own words
 
 
-class DeviceReservation:
+class DeviceReservation(EndsByAbort):
     """Device memory that is being filled; see `Reservation`."""
 
     def __init__(self, ipc: "Ipc", memory: Allocation) -> None:
@@ -68,9 +68,7 @@ class DeviceReservation:
         """Publish what was written, once it has reached the device's memory."""
         if not self._open:
             raise ValueError("this reservation was committed or aborted before")
-        used = self.size if meta.size is None else meta.size
-        if not 0 < used <= self.size:
-            raise ValueError(f"{used} bytes cannot have been written into {self.size}")
+        used = meta.used(self.size)
         ref = self._ipc.publish(self._memory, meta, size=used)
         self._open = False
         self._forgotten.detach()
@@ -82,16 +80,8 @@ class DeviceReservation:
             self._open = False
             self._forgotten()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-
-class DeviceMapped:
+class DeviceMapped(EndsByClose):
     """Another process's device memory, opened here; see `Mapped`."""
 
     def __init__(
@@ -138,14 +128,6 @@ class DeviceMapped:
         if self._memory is not None:
             self._memory = None
             self._forgotten()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Ipc:

@@ -7,8 +7,7 @@ are then marked as belonging to both. Between two contexts of a process, bytes a
 import secrets
 import threading
 import weakref
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +15,7 @@ from morphogen.schemas.kv import KvRef
 
 from ..leases import LeaseEnded, me
 from .contract import Meta, Released
+from .ending import EndsByAbort, EndsByClose
 from .errors import BadRef, NoRoom
 from .headroom import headroom
 from .places import host
@@ -36,7 +36,7 @@ class _Held:
         self.leases: set[str] = set()
 
 
-class HeapReservation:
+class HeapReservation(EndsByAbort):
     """Room on the heap; see `Reservation`."""
 
     def __init__(self, owner: "SameProcess", size: int) -> None:
@@ -64,9 +64,7 @@ class HeapReservation:
         """Publish what was written, within this process."""
         if not self._open:
             raise ValueError("this reservation was committed or aborted before")
-        used = self._size if meta.size is None else meta.size
-        if not 0 < used <= self._size:
-            raise ValueError(f"{used} bytes cannot have been written into {self._size}")
+        used = meta.used(self._size)
         self._open = False
         return self._owner.keep(self._buffer[:used].toreadonly(), meta)
 
@@ -74,16 +72,8 @@ class HeapReservation:
         """Give the room back."""
         self._open = False
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-
-class HeapMapped:
+class HeapMapped(EndsByClose):
     """Committed bytes of the heap; see `Mapped`."""
 
     def __init__(self, owner: "SameProcess", ref: KvRef, data: memoryview, lease: str) -> None:
@@ -111,14 +101,6 @@ class HeapMapped:
         """Let go of the bytes; arrays made of them keep them."""
         self._open = False
         self._forgotten()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SameProcess:

@@ -13,8 +13,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
@@ -23,6 +21,7 @@ from morphogen.schemas.kv import KvRef
 from ..leases import Keeper, Lease, LeaseEnded, LeaseFolder, Reaped, Segment, me, read_token
 from ..leases.folder import LONGEST
 from .contract import Meta, Released
+from .ending import EndsByAbort, EndsByClose
 from .errors import BadRef, Gone, NoRoom, TransportError
 from .headroom import headroom
 from .idle import Idle, Reading
@@ -58,7 +57,7 @@ class Room:
         self._closed()
 
 
-class FileReservation:
+class FileReservation(EndsByAbort):
     """Room in a file; see `Reservation`."""
 
     def __init__(self, segments: "Segments", room: Room, size: int) -> None:
@@ -89,9 +88,7 @@ class FileReservation:
         """Publish what was written. Raises LeaseEnded where this process slept for so long that it was reaped."""
         if not self._open:
             raise ValueError("this reservation was committed or aborted before")
-        used = self._size if meta.size is None else meta.size
-        if not 0 < used <= self._size:
-            raise ValueError(f"{used} bytes cannot have been written into {self._size}")
+        used = meta.used(self._size)
         self._open, self._buffer = False, None
         self._forgotten.detach()
         return self._segments.commit(self._room, used, meta)
@@ -103,16 +100,8 @@ class FileReservation:
             self._forgotten.detach()
             self._segments.abort(self._room)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-
-class FileMapped:
+class FileMapped(EndsByClose):
     """Committed bytes of a file, mapped read-only; see `Mapped`. Belongs to the process that opened it."""
 
     def __init__(self, segments: "Segments", ref: KvRef, lease: Lease, reading: Reading) -> None:
@@ -148,14 +137,6 @@ class FileMapped:
                 self._segments.idle.put(self._reading)
             del self._reading
             self._segments.end(self._lease, seen=seen)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Segments:
