@@ -1,0 +1,72 @@
+"""Which way a goal was pursued, why the other ways lost, and what it cost."""
+
+from typing import Any
+
+import msgspec
+
+from .event import Event
+
+
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
+    """A mode that was weighed. `reason` says why it lost, or why it was taken."""
+
+    mode: str
+    taken: bool
+    reason: str
+    confidence: float | None = None  # calibrated probability of success
+    expected_microusd: int | None = None
+    expected_ns: int | None = None
+
+
+class DispatchDecided(Event, type="dispatch.decided", version=1):
+    """A mode was chosen for a request. `method` says how the past was matched: exact, embedding or none."""
+
+    request: str
+    goal: str
+    signature: str
+    mode: str
+    method: str
+    reason: str
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    matched: str | None = None  # the family that the request was matched to
+    similarity: float | None = None
+    confidence: float | None = None
+    execution: str | None = None  # the one that is followed, or that guides
+    tool: str | None = None
+    tool_version: int | None = None
+    alternatives: list[Alternative] = msgspec.field(default_factory=list)
+    thresholds: dict[str, float] = msgspec.field(default_factory=dict)
+    budget_microusd: int | None = None
+    match_ns: int = 0
+
+
+class DispatchFellBack(Event, type="dispatch.fell_back", version=1):
+    """A mode did not do it; the next one is tried. `guard` names the tool's guard that was missed, if that is why."""
+
+    request: str
+    mode: str
+    to: str | None  # None where no other mode is left
+    reason: str
+    guard: str | None = None
+    duration_ns: int = 0
+    cost_microusd: int | None = None
+
+
+class DispatchFinished(Event, type="dispatch.finished", version=1):
+    """A request was served, or not, by `mode` in the end. Cost and duration are of all that was tried for it.
+
+    What was saved is against the mean of the learner's recorded runs of this family; None where there are none.
+    """
+
+    request: str
+    signature: str
+    mode: str
+    ok: bool
+    execution: str | None = None
+    tool: str | None = None
+    tool_version: int | None = None
+    error: str | None = None
+    duration_ns: int = 0
+    cost_microusd: int | None = None
+    saved_microusd: int | None = None
+    saved_ns: int | None = None
