@@ -17,7 +17,7 @@ install: $(STAMP) ## Create .venv with everything that development needs.
 $(STAMP): pyproject.toml constraints.txt producers/watch/_reading.c .hatch/compile.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
-	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,policy,kv,hf]" --group dev
+	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,policy,kv,hf,match]" --group dev
 	@$(BIN)/pip install -q -c constraints.txt --group llama || echo "llama-cpp-python did not build here: the tests that need it skip"
 	@touch $@
 

@@ -32,8 +32,30 @@ from .adaptation import (
 )
 from .artifacts import ArtifactSaved
 from .commands import CommandAccepted, CommandFinished, CommandIssued, DeadLetter, DeadResolved
+from .crystals import (
+    CrystalChecked,
+    CrystalDrafted,
+    CrystalFailed,
+    CrystalInvoked,
+    CrystalMoved,
+    CrystalRegistered,
+    CrystalRequested,
+    CrystalShadowed,
+)
+from .dispatch import (
+    DispatchDecided,
+    DispatchFellBack,
+    DispatchFinished,
+)
 from .errors import EncodeError, FrameError, MorphogenError, SchemaError
 from .event import Event, Unknown, decode_event, decoder_of, event_class, event_classes, upcaster
+from .executions import (
+    ExecutionFeedback,
+    ExecutionFinished,
+    ExecutionStarted,
+    ExecutionStep,
+    GoalEmbedded,
+)
 from .fingerprint import changed, fingerprint
 from .frames import (
     Frame,
@@ -122,19 +144,35 @@ __all__ = [
     "CommandAccepted",
     "CommandFinished",
     "CommandIssued",
+    "CrystalChecked",
+    "CrystalDrafted",
+    "CrystalFailed",
+    "CrystalInvoked",
+    "CrystalMoved",
+    "CrystalRegistered",
+    "CrystalRequested",
+    "CrystalShadowed",
     "DeadLetter",
     "DeadResolved",
     "DecisionOutcome",
     "DecisionProposed",
     "DecisionVerdict",
+    "DispatchDecided",
+    "DispatchFellBack",
+    "DispatchFinished",
     "EncodeError",
     "EpochMeasured",
     "Event",
+    "ExecutionFeedback",
+    "ExecutionFinished",
+    "ExecutionStarted",
+    "ExecutionStep",
     "FactBecameFalse",
     "FactBecameTrue",
     "Fingerprint",
     "Frame",
     "FrameError",
+    "GoalEmbedded",
     "GuardResult",
     "HintSuggested",
     "HostRestored",
