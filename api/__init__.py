@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from morphogen.consumers.projections.sql.query import query
     from morphogen.kernels.slots import adapt, fuse
     from morphogen.producers import Run, record
+    from morphogen.producers.executions import execution
     from morphogen.schemas import Event, MorphogenError, Names, Vector, upcaster
 
 _HOMES = {
@@ -37,6 +38,8 @@ _HOMES = {
     "fuse": "morphogen.kernels.slots",
     # Converse
     "session": "morphogen.consumers.kv",
+    # Crystallize
+    "execution": "morphogen.producers.executions",
     # The log
     "Bus": "morphogen.bus",
     "Settings": "morphogen.bus.settings",
@@ -61,6 +64,7 @@ __all__ = [
     "Vector",
     "__version__",
     "adapt",
+    "execution",
     "fuse",
     "grow",
     "query",

@@ -33,6 +33,7 @@ from .adaptation import (
 from .artifacts import ArtifactSaved
 from .commands import CommandAccepted, CommandFinished, CommandIssued, DeadLetter, DeadResolved
 from .crystals import (
+    CrystalAsked,
     CrystalChecked,
     CrystalDrafted,
     CrystalFailed,
@@ -43,6 +44,7 @@ from .crystals import (
     CrystalShadowed,
 )
 from .dispatch import (
+    DispatchCompared,
     DispatchDecided,
     DispatchFellBack,
     DispatchFinished,
@@ -144,6 +146,7 @@ __all__ = [
     "CommandAccepted",
     "CommandFinished",
     "CommandIssued",
+    "CrystalAsked",
     "CrystalChecked",
     "CrystalDrafted",
     "CrystalFailed",
@@ -157,6 +160,7 @@ __all__ = [
     "DecisionOutcome",
     "DecisionProposed",
     "DecisionVerdict",
+    "DispatchCompared",
     "DispatchDecided",
     "DispatchFellBack",
     "DispatchFinished",

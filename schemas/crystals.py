@@ -25,7 +25,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What must hold for a tool to be called: kind is `type`, `environment` or `precondition`; see the crystallizer."""
+    """What must hold for a tool to be called: kind is `type`, `environment`, `precondition` or `world`; see the crystallizer."""
 
     kind: str
     subject: str
@@ -45,6 +45,19 @@ class CrystalRequested(Event, type="crystal.requested", version=1):
     budget_microusd: int | None = None
 
 
+class CrystalAsked(Event, type="crystal.asked", version=1):
+    """A model is about to be asked for a text, for the `number`th time in an attempt (from 0); the reply is `llm.queried`.
+
+    Where none follows, the call may have been made and paid for: `reserved_microusd`, the most that it can cost, counts.
+    """
+
+    attempt: str
+    number: int
+    prompt_sha256: str
+    by: str = ""  # the backend's name
+    reserved_microusd: int | None = None  # None where nobody can tell
+
+
 class CrystalDrafted(Event, type="crystal.drafted", version=1):
     """A text was made. `program` is the typed program that it was written from, where there is one."""
 
@@ -57,6 +70,7 @@ class CrystalDrafted(Event, type="crystal.drafted", version=1):
     returns: str = "Any"
     capabilities: list[str] = msgspec.field(default_factory=list)
     maker: str = "synthesis"
+    doubts: list[str] = msgspec.field(default_factory=list)  # what the executions did not decide, a line each
     model: str | None = None
     cost_microusd: int | None = None
     duration_ns: int = 0

@@ -38,6 +38,7 @@ class DispatchDecided(Event, type="dispatch.decided", version=1):
     thresholds: dict[str, float] = msgspec.field(default_factory=dict)
     budget_microusd: int | None = None
     match_ns: int = 0
+    by: str = ""  # the process that serves it: host, pid and its start, so that one that was killed is known later
 
 
 class DispatchFellBack(Event, type="dispatch.fell_back", version=1):
@@ -48,8 +49,28 @@ class DispatchFellBack(Event, type="dispatch.fell_back", version=1):
     to: str | None  # None where no other mode is left
     reason: str
     guard: str | None = None
+    refused: bool = False  # it saw by itself that it should not: no failure of the mode
+    done: list[str] = msgspec.field(default_factory=list)  # what it changed in the world before it stopped, as calls
+    execution: str | None = None
     duration_ns: int = 0
     cost_microusd: int | None = None
+
+
+class DispatchCompared(Event, type="dispatch.compared", version=1):
+    """What a cheaper mode would have done was compared with what was done, on paper: nothing was called twice.
+
+    By these outcomes likeness and modes are calibrated. `matched` is the family that was followed on paper.
+    """
+
+    request: str
+    signature: str
+    matched: str
+    mode: str
+    method: str  # exact | embedding
+    agreed: bool
+    reason: str = ""
+    similarity: float | None = None
+    execution: str | None = None  # the one that would have been followed
 
 
 class DispatchFinished(Event, type="dispatch.finished", version=1):

@@ -58,6 +58,7 @@ class ExecutionStep(Event, type="execution.step", version=1):
     tokens_out: int | None = None
     cost_microusd: int | None = None
     model: str | None = None
+    priced_by: str | None = None  # where the cost comes from: told | prices | script; None where it is not known
 
 
 class ExecutionFinished(Event, type="execution.finished", version=1):

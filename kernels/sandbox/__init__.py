@@ -20,6 +20,7 @@ from .layers import ALL, REQUIRED, WITHOUT_NAMESPACES
 from .limits import Limits
 from .outcome import Effect, Outcome, ToolFailure, Value
 from .sandbox import Sandbox
+from .values import canonical, value_sha256
 from .workspace import Workspace
 
 __all__ = [
@@ -44,5 +45,7 @@ __all__ = [
     "Unsupported",
     "Value",
     "Workspace",
+    "canonical",
     "check",
+    "value_sha256",
 ]

@@ -1,10 +1,9 @@
 """Performs what a tool asks for, on the host's side of the channel, and keeps a record of each use.
 
-File operations run at once; a declared tool runs on a thread of its own, so that one that overruns its deadline ends the
-call and not the host (the thread is left to finish by itself, and its effect is recorded as unfinished).
+File operations, and what is declared never to wait, run at once; any other tool runs on a thread of its own, so that one
+that overruns its deadline ends the call and not the host (the thread is left to finish by itself, and its effect is recorded as unfinished).
 """
 
-import hashlib
 import inspect
 import threading
 import time
@@ -18,27 +17,12 @@ from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
 from .outcome import Effect
 from .scrub import scrub
+from .values import value_sha256
 from .workspace import Workspace
-
-_ENCODER = msgspec.msgpack.Encoder()
 
 
 class Unfinished(Exception):
     """A declared tool did not return in time."""
-
-
-def digest(value: object) -> str:
-    """Return `sha256:` and the hash of a value's MessagePack, keys in order: integers first, then text."""
-    return f"sha256:{hashlib.sha256(_ENCODER.encode(_in_order(value))).hexdigest()}"
-
-
-def _in_order(value: object) -> object:
-    if isinstance(value, list | tuple):
-        return [_in_order(item) for item in value]
-    if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: (isinstance(key, str), key))
-        return {key: _in_order(value[key]) for key in keys}
-    return value
 
 
 class Broker:
@@ -66,7 +50,7 @@ class Broker:
                 raise Refused(f"there is no tool {name[:80]!r} here; declare it in the sandbox's capabilities")
             value = self._call(name, declared, positional, named, ends_at)
             reply = encode({"value": value}, self.limits.value_bytes)
-            result = digest(decode(reply, self.limits.value_items)["value"])  # type: ignore[index]  # what crosses counts
+            result = value_sha256(decode(reply, self.limits.value_items)["value"])  # type: ignore[index]  # what crosses counts
         except Unfinished:
             error = "unfinished: the deadline passed"
             raise
@@ -81,7 +65,7 @@ class Broker:
                 Effect(
                     name=name[:200],
                     effect=effect,
-                    arguments=digest([positional, named]),
+                    arguments=value_sha256([positional, named]),
                     result=result,
                     error=error,
                     duration_ns=spent,
@@ -105,6 +89,8 @@ class Broker:
                 raise Refused(f"{name} takes a path as text, and what it writes as text or bytes") from None
             except OSError as error:
                 raise Refused(f"{name} failed: {error.strerror}") from None
+        if not declared.waits:
+            return declared.function(*args, **named)
         patience = min(self.limits.capability_seconds, ends_at - time.monotonic())
         return _on_a_thread(lambda: declared.function(*args, **named), patience)
 

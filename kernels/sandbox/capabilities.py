@@ -24,10 +24,15 @@ FILES: dict[str, EffectClass] = {
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """A function of the host that a tool may call by name, and what calling it does to the world."""
+    """A function of the host that a tool may call by name, and what calling it does to the world.
+
+    One that never `waits` (for a network, a lock, another process) is called at once, as those of a workspace are; any
+    other runs on a thread of its own, so that its deadline can be kept.
+    """
 
     function: Callable[..., Any]
     effect: EffectClass = "external"
+    waits: bool = True
 
 
 class Capabilities:
@@ -48,7 +53,7 @@ class Capabilities:
         if files is not None:
             for name, effect in FILES.items():
                 if effect == "read" or files.write:
-                    self.functions[f"files.{name}"] = Declared(getattr(files, name), effect)
+                    self.functions[f"files.{name}"] = Declared(getattr(files, name), effect, waits=False)
         for name, tool in (tools or {}).items():
             self._declare(name, tool)
 

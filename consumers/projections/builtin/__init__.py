@@ -5,9 +5,12 @@ from ..projection import Projection
 from .artifacts import Artifacts
 from .blueprints import Blueprints
 from .commands import Commands
+from .crystals import Crystals
 from .dead_letters import DeadLetters
 from .decisions import Decisions
+from .dispatches import Dispatches
 from .events import Events
+from .executions import Executions
 from .frames import Frames
 from .kv import Kv
 from .layer_health import LayerHealthRows
@@ -39,6 +42,9 @@ BUILTIN: tuple[type[Projection], ...] = (
     Blueprints,
     Policies,
     Kv,
+    Executions,
+    Dispatches,
+    Crystals,
     Knowledge,
 )
 """All built-in projections but `events`, which is made last: it must know whose tables hold which bodies."""
