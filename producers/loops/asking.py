@@ -12,6 +12,7 @@ from .errors import StepFailed
 from .live import Live
 from .llm import (
     Backend,
+    Budget,
     Guidance,
     LlmError,
     Waiting,
@@ -20,8 +21,12 @@ from .llm import (
     declared_types,
     ledger_of,
     request,
+    tighter,
 )
 from .tools.toolbox import ToolResult
+
+GUIDE = "guide"  # the parameter of a guided run that holds the course
+GUIDED = "How a goal like this one was reached before"
 
 
 class Asking:
@@ -43,7 +48,7 @@ class Asking:
         program = self._live.program
         try:
             made = request(
-                arguments,
+                self._guided(arguments),
                 step=path,
                 guidance=self._guidance(scope),
                 declared=declared_types(program.module, *program.used_modules.values()),
@@ -53,7 +58,7 @@ class Asking:
                 made,
                 self._backend,
                 record=lambda event: self._live.record(path, [event]),
-                budget=budget_of(self._properties, scope),
+                budget=tighter(budget_of(self._properties, scope), self._granted()),
                 past=here,
                 answers=[self._text(one) for one in self._live.journal.state.answers.get(path, ())],
             )
@@ -81,6 +86,25 @@ class Asking:
             for kind in ("axioms", "heuristics", "predictions")
         }
         return Guidance(**texts, advice=self._live.context.advice)
+
+    def _granted(self) -> Budget | None:
+        """Return what whoever asked for this execution lets it spend."""
+        traced = self._live.journal.state.traced
+        if traced is None or traced.budget_microusd is None:
+            return None
+        return Budget(cost_usd_micros=max(0, traced.budget_microusd - traced.delegated))
+
+    def _guided(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the arguments with the course that guides this run in their context, where one does."""
+        traced = self._live.journal.state.traced
+        guide = self._live.context.parameters.get(GUIDE)
+        if traced is None or traced.mode != "mixed" or not isinstance(guide, str) or not guide:
+            return arguments
+        context = arguments.get("context")
+        if isinstance(context, Mapping):
+            return {**arguments, "context": {**context, GUIDED: guide}}
+        said = [] if context is None else list(context) if isinstance(context, list | tuple) else [context]
+        return {**arguments, "context": [*said, f"{GUIDED}:\n{guide}"]}
 
     def _text(self, answered: LoopAnswered) -> str:
         if answered.text_blob is not None and self._live.context.bus is not None:

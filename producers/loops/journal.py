@@ -37,6 +37,7 @@ from .errors import Fenced, LoopError, RunExists
 from .history import History, read_all, read_events, read_history
 from .lanes import ANSWERS, CHECKPOINTS, FAMILY, lane_subject, writer_of
 from .state import State, advance
+from .tracing import TRACED, steps_of
 
 if TYPE_CHECKING:
     from morphogen.bus.bus import Bus
@@ -164,13 +165,15 @@ class Journal:
                         f"a {event.type} event of {len(body):,} bytes does not fit into one frame: "
                         "put its data into a blob, or record less at once"
                     )
+                # What is read back is what counts: tuples become lists, numpy numbers plain ones.
+                seen = decode_event(event.type, event.version, body)
+                if self.state.traced is not None and (traced := steps_of(self.state, seen, self._bus)):
+                    self.add(LoopRecorded(path=TRACED, events=self.carried(*traced)))  # before what they tell of
                 self._history.counter += 1
                 now = self._clock()
                 record = Record(
                     self._history.counter, event.type, event.version, self.state.steps or None, now, msgspec.Raw(body)
                 )
-                # What is read back is what counts: tuples become lists, numpy numbers plain ones.
-                seen = decode_event(event.type, event.version, body)
                 if isinstance(seen, LoopStarted | LoopResumed) and (seen.text or seen.text_blob):
                     self._history.source = seen
                 advance(self.state, seen, time=now, run=self.run)

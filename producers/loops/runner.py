@@ -15,6 +15,7 @@ import msgspec
 from morphogen.schemas import (
     EncodeError,
     Event,
+    ExecutionStarted,
     LoopFinished,
     LoopRecorded,
     LoopResumed,
@@ -84,6 +85,8 @@ class Options:
     backend: str | None = None
     backend_options: Mapping[str, Any] = field(default_factory=dict)
     tools: Toolbox | None = None
+    execution: ExecutionStarted | None = None
+    """What the run is an attempt at: its steps are recorded as that execution's too, and it leaves no exports."""
     stop: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[int, int | None, str], None] = _quiet
     say: Callable[[str], None] = _nothing
@@ -102,6 +105,8 @@ class Ended:
     steps: int = 0
     swept: dict[str, Any] | None = None
     """What a sweep found: `best`, `metric`, `speedup`, `trials`, ... as its later steps see it."""
+    state: State | None = None
+    """Where the run stands, whole."""
 
 
 def start(
@@ -142,7 +147,10 @@ def start(
         "loop": loop.name, "kind": started.kind, "program": started.program, "sha256": program.sha256, "live": started.live,
         **dict(chosen.parameters),
     }  # fmt: skip
-    journal = Journal.begin(bus, run_name, started, [RunStarted(config=config, **describe())])
+    also: list[Event] = [RunStarted(config=config, **describe())]
+    if chosen.execution is not None:
+        also.append(chosen.execution)
+    journal = Journal.begin(bus, run_name, started, also)
     return _drive(bus, journal, program, loop, workspace, tools, chosen, asked)
 
 
@@ -165,7 +173,7 @@ def resume(
     if state.status in {DONE, FAILED}:
         Journal.lead(bus, history).close()  # its last process may have been killed before all copies were sent
         return ended(state)
-    tools = chosen.tools or Toolbox.standard()
+    tools = chosen.tools or _tools_of(bus, state, chosen)
     program, changed = program_of(bus, history, tools, path, accept_changed_program)
     if _still_waits(state, chosen) and not changed:
         return ended(state)
@@ -203,11 +211,20 @@ def resume(
     return _drive(bus, journal, program, loop, workspace, tools, chosen, asked)
 
 
+def _tools_of(bus: "Bus", state: State, chosen: Options) -> Toolbox:
+    """Return the tools that a run is resumed with: of one that pursues a goal, those that it was begun with."""
+    if state.traced is None:
+        return Toolbox.standard()
+    from .goals.learner import resumed_tools
+
+    return resumed_tools(bus, chosen.workspace or Path(state.workspace), state.parameters.get("functions"))
+
+
 def ended(state: State) -> Ended:
     """Return how a run stands, in the form in which a process leaves it."""
     result = state.variables.get("result") if state.kind == _KINDS[EngineeringLoop] else None
     swept = result if isinstance(result, dict) else None
-    return Ended(state.run, state.status, state.reason, state.waiting, state.verdict, state.steps, swept)
+    return Ended(state.run, state.status, state.reason, state.waiting, state.verdict, state.steps, swept, state)
 
 
 def _drive(
@@ -275,7 +292,7 @@ def run_loop(live: Live, loop: AnyLoop, began: int, *, say: Callable[[str], None
         if isinstance(error, InvariantViolated):
             reason = f"stopped: {reason}"
     _finish(live, verdict, reason, began)
-    if live.context.live:
+    if live.context.live and journal.state.traced is None:
         try:
             write_exports(journal, live.context.workspace)
         except WorkspaceError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from morphogen.schemas import (
+    Carried,
     Event,
     LoopAnswered,
     LoopAssigned,
@@ -64,6 +65,21 @@ class Waiting(msgspec.Struct, frozen=True):
     answer_schema: Any = None
 
 
+class Traced(msgspec.Struct):
+    """The execution that a run is, where it pursues a goal for somebody: what was spent on it, and its answer so far."""
+
+    execution: str
+    mode: str = "learner"
+    budget_microusd: int | None = None
+    steps: int = 0
+    cost_microusd: int = 0
+    delegated: int = 0  # micro-dollars of it that parts of the goal took, which were pursued elsewhere
+    unpriced: int = 0  # steps whose cost nobody knows
+    judge: bool = False  # a model was asked by the evaluation
+    answered: bool = False  # the loop returned a value
+    output: Any = None
+
+
 class State(msgspec.Struct):
     """Where a run stands. Only `advance` changes it."""
 
@@ -98,6 +114,7 @@ class State(msgspec.Struct):
     place: tuple[int, int] = (0, 0)  # service loops: the last event of the log that was handled
     handled: int = 0
     finished: int = 0
+    traced: Traced | None = None
 
 
 def advance(state: State, event: Event | Unknown, *, time: int = 0, run: str = "") -> State:
@@ -119,6 +136,8 @@ def advance(state: State, event: Event | Unknown, *, time: int = 0, run: str = "
             state.decisions[event.path] = None
         case LoopDecided():
             state.decisions[event.path] = event.value
+            if state.traced is not None and event.kind == "return" and ">" not in event.path:
+                state.traced.answered, state.traced.output = True, event.value
         case LoopRecorded():
             _record(state, event)
         case LoopGrounded():
@@ -177,6 +196,24 @@ def _record(state: State, event: LoopRecorded) -> None:
         state.lanes[family] = state.lanes.get(family, 0) + 1
         if family == "trace" and isinstance(carried.body, dict):
             state.trace.append(Item(carried.type, carried.body, event.path, carried.time))
+        elif carried.type in _OF_AN_EXECUTION and isinstance(carried.body, dict):
+            _trace(state, carried, event.path)
+
+
+def _trace(state: State, carried: Carried, path: str) -> None:
+    body = carried.body
+    if carried.type == "execution.started":
+        state.traced = Traced(body["execution"], body.get("mode", "learner"), body.get("budget_microusd"))
+    elif state.traced is None:
+        return
+    elif carried.type == "llm.queried":
+        state.traced.judge |= path.startswith("evaluation.")
+    else:
+        cost, tool = body.get("cost_microusd"), body.get("kind") == "tool"
+        state.traced.steps += 1
+        state.traced.cost_microusd += cost or 0
+        state.traced.delegated += (cost or 0) if tool else 0
+        state.traced.unpriced += cost is None and (not tool or body.get("name") == "tool.dispatch")
 
 
 def _forget_handling(state: State, event: LoopHandled) -> None:
@@ -193,3 +230,4 @@ def _forget_handling(state: State, event: LoopHandled) -> None:
 
 
 _TRACE_OF_A_SERVICE = 1000
+_OF_AN_EXECUTION = frozenset({"execution.started", "execution.step", "llm.queried"})

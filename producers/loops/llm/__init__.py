@@ -12,7 +12,7 @@ and folds `Ledger.after(event)` over the run's `llm.queried` events. An LlmError
 """
 
 from .backend import Backend, Query, Reply, Suspend, prompt_sha256
-from .budget import Budget, Ledger, budget_of, ledger_of, read_budget
+from .budget import Budget, Ledger, budget_of, ledger_of, read_budget, tighter
 from .converse import Answered, Waiting, converse
 from .errors import AnswerError, BackendError, BudgetExceeded, LlmError, NoReply, PromptError
 from .prompt import Guidance, Request, request
@@ -48,4 +48,5 @@ __all__ = [
     "read_budget",
     "request",
     "schema_of",
+    "tighter",
 ]

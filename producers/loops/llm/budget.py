@@ -126,6 +126,17 @@ class Refused:
     why: str
 
 
+def tighter(one: Budget | None, other: Budget | None) -> Budget | None:
+    """Return the budget that holds where both do: the lower of each limit. The first one says what a breach does."""
+    if one is None or other is None:
+        return one or other
+    lower = {
+        name: min((limit for limit in (getattr(one, name), getattr(other, name)) if limit is not None), default=None)
+        for name in ("calls", "tokens", "cost_usd_micros", "seconds")
+    }
+    return msgspec.structs.replace(one, **lower, tokens_per_byte=max(one.tokens_per_byte, other.tokens_per_byte))
+
+
 def budget_of(properties: Sequence[Property], scope: Scope) -> Budget | None:
     """Return the budget among the properties of a task or a loop, None where there is none. Raises PromptError.
 
