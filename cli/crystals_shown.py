@@ -1,0 +1,187 @@
+"""Tools, versions, attempts and packages as rows and documents for people."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from morphogen.schemas import json_text
+
+if TYPE_CHECKING:
+    from morphogen.consumers.crystallizer.past import Past
+    from morphogen.consumers.crystallizer.registry import Attempt, Version
+
+_WIDE = 10_000  # columns where nobody's terminal wraps
+
+
+def version_rows(past: "Past") -> list[dict[str, Any]]:
+    """Return a row for each version; `shown` says whether a short list has it."""
+    rows = []
+    for tool in sorted(past.registry.tools.values(), key=lambda one: one.name):
+        for number, one in sorted(tool.versions.items()):
+            career = past.careers.versions[tool.name, number]
+            rows.append(
+                {
+                    "tool": tool.name,
+                    "version": number,
+                    "state": one.state,
+                    "goal": past.families.template(tool.signature),
+                    "calls": one.calls,
+                    "succeeded": one.successes,
+                    "missed": one.missed,
+                    "shadows": f"{one.agreed}/{one.shadows}",
+                    "lower": round(career.lower(), 3),
+                    "mean_ms": round(one.duration_ns / one.calls / 1e6, 2) if one.calls else None,
+                    "signed": one.made.key[:16] if one.made.key else None,
+                    "shown": one.state in {"active", "shadow"} or (tool.active is None and one is tool.newest and one.state != "retired"),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def attempt_row(past: "Past", one: "Attempt") -> dict[str, Any]:
+    """Return a failed attempt in a line."""
+    asked, failed = one.requested, one.failed
+    assert failed is not None
+    return {
+        "attempt": one.id,
+        "goal": past.families.template(failed.signature) or failed.signature,
+        "maker": "" if asked is None else asked.maker,
+        "executions": 0 if asked is None else len(asked.made_from) + len(asked.held_out),
+        "stage": failed.stage,
+        "cost_microusd": past.spending.told(one.id),
+        "reason": failed.reason,
+    }
+
+
+def of_version(past: "Past", one: "Version") -> dict[str, Any]:
+    """Return all that is known of a version."""
+    from morphogen.consumers.crystallizer.lifecycle import Life, lacking
+
+    made, career = one.made, past.careers.versions[one.tool, one.number]
+    attempt = past.registry.attempts.get(made.attempt)
+    said = made.provenance
+    stages = () if attempt is None else attempt.checked
+    return {
+        "tool": one.tool,
+        "version": one.number,
+        "state": f"{one.state}: {one.reason}" if one.reason else one.state,
+        "family": made.signature,
+        "goal": past.families.template(made.signature),
+        "made": f"by {said.get('maker', '?')} from {len(said.get('made_from') or ())} executions, "
+        f"held to {len(said.get('held_out') or ())} others",
+        "attempt": made.attempt,
+        "cost_microusd": past.spending.told(made.attempt),
+        "signed": made.key,
+        "imported": said.get("imported"),
+        "parent": made.parent,
+        "parameters": {param.name: _parameter(param) for param in made.params},
+        "returns": made.returns,
+        "capabilities": made.capabilities,
+        "effects": made.effects,
+        "guards": guards_of(made).splitlines(),
+        "doubts": said.get("doubts") or [],
+        "gauntlet": [_stage(stage) for stage in stages],
+        "life": {
+            "shadow runs": f"{one.agreed} of {one.shadows} agreed",
+            "calls": f"{one.successes} of {one.calls} succeeded",
+            "guards missed": ", ".join(f"{name}: {count}" for name, count in one.misses.items()) or 0,
+            "lower bound": round(career.lower(), 3),
+            "for promotion": (lacking(career, Life()) or "nothing is lacking") if one.state == "shadow" else None,
+        },
+        "source_sha256": made.source_sha256,
+        "source": made.source,
+    }
+
+
+def of_attempt(past: "Past", one: "Attempt") -> dict[str, Any]:
+    """Return all that is known of an attempt; what it drafted is shown, and never loaded."""
+    asked, drafted, failed = one.requested, one.drafted, one.failed
+    return {
+        "attempt": one.id,
+        "family": "" if asked is None else asked.signature,
+        "goal": None if asked is None else past.families.template(asked.signature),
+        "maker": "" if asked is None else asked.maker,
+        "came to": f"failed at {failed.stage}: {failed.reason}" if failed else f"version {one.version[1]}" if one.version else "not ended",
+        "cost_microusd": past.spending.told(one.id),
+        "made from": [] if asked is None else asked.made_from,
+        "held out": [] if asked is None else asked.held_out,
+        "doubts": [] if drafted is None else drafted.doubts,
+        "gauntlet": [_stage(stage) for stage in one.checked],
+        "source": "" if drafted is None else drafted.source,
+    }  # fmt: skip
+
+
+def of_file(path: Path) -> dict[str, Any]:
+    """Return what a package says of itself; whether it is true is found out where it is imported."""
+    from morphogen.consumers.crystallizer.packages import read_package
+
+    found = read_package(path)
+    made = found.registered
+    return {
+        "file": str(path),
+        "sha256": found.sha256,
+        "signed": found.signer or "by nobody",
+        "tool": made.tool,
+        "version": made.number,
+        "goal": found.template,
+        "executions": [trace.execution for trace in found.traces],
+        "parameters": {param.name: _parameter(param) for param in made.params},
+        "returns": made.returns,
+        "capabilities": made.capabilities,
+        "effects": made.effects,
+        "guards": guards_of(made).splitlines(),
+        "gauntlet": [f"{_stage(stage)} (there)" for stage in found.checked],
+        "source": made.source,
+    }
+
+
+def table_of(rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table; a terminal wraps, a pipe does not."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    table = Table(show_edge=False, header_style="bold")
+    for name, value in rows[0].items():
+        number = isinstance(value, int | float)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+    console.print(table)
+
+
+def guards_of(made: Any) -> str:
+    """Return the guards of a version, a line each."""
+    return "\n".join(f"{one.kind} {one.subject}: {json_text(one.expected)}" for one in made.guards)
+
+
+def _parameter(param: Any) -> str:
+    between = "" if param.minimum is None else f", {param.minimum:g} to {param.maximum:g}"
+    seen = ", ".join(repr(value) for value in param.seen[:3])
+    return f"{param.type}{between}{f', such as {seen}' if seen else ''}"
+
+
+def _stage(stage: Any) -> str:
+    counted = f" {stage.matched}/{stage.tried}" if stage.tried else ""
+    return f"{stage.stage}: {'passed' if stage.ok else 'failed'}{counted}{f': {stage.reason}' if stage.reason else ''}"
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """Print a document as names and values; what is empty is left out."""
+    for name, value in document.items():
+        if value is None or value in ([], {}, ""):
+            continue
+        if isinstance(value, list):
+            typer.echo(name)
+            for line in value:
+                typer.echo(f"  {line}")
+        elif isinstance(value, dict):
+            typer.echo(name)
+            for inner, text in value.items():
+                if text is not None:
+                    typer.echo(f"  {inner:<16} {text}")
+        else:
+            typer.echo(f"{name:<14} {value}")
