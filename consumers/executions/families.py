@@ -4,7 +4,8 @@ Pure: no clock, no chance, nothing read. What it holds depends on the events and
 
 - A trial is an execution that ended in success, failure or timeout; one that was cancelled proves nothing.
 - The newest `execution.feedback` counts before what the execution said of itself, wherever the two stand in the log.
-- Of each family the newest 200 successes and 200 other trials are kept whole; of older ones only the counts.
+- Of each family the newest 200 of each kind are kept whole, of older ones only the counts: successes and other trials, each
+  apart for those that a model led and those that only repeated (a tool's calls do not drive out what it was made from).
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-KEPT = 200  # successes, and as many other trials, that are kept whole of a family
+KEPT = 200  # executions of a kind that are kept whole of a family
+_REPEATING = frozenset({"crystallized", "follower"})
 OPEN_KEPT = 1000  # executions that have begun and not ended, of which the steps are kept
 
 
@@ -50,6 +52,11 @@ class _Record:
         if self.finished is None:
             return None
         return self.finished.outcome if self.feedback is None else self.feedback.outcome
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether it succeeded, and whether it repeated what was known without a model's lead."""
+        return self.outcome == "success", self.started is not None and self.started.mode in _REPEATING
 
     def drop(self) -> None:
         """Keep the counts alone."""
@@ -194,8 +201,7 @@ class Families:
         assert newest.started is not None
         whole = self._whole.setdefault(newest.started.signature, {})
         whole[newest.execution] = newest
-        good = newest.outcome == "success"
-        alike = [one for one in whole.values() if (one.outcome == "success") == good]
+        alike = [one for one in whole.values() if one.kind == newest.kind]
         for record in alike[: max(0, len(alike) - self._kept)]:
             del whole[record.execution]
             record.drop()

@@ -136,6 +136,18 @@ def test_of_many_the_newest_of_each_kind_are_kept_and_all_are_counted() -> None:
     assert (old.kept, old.steps, old.outcome) == (False, (), "success")
 
 
+def test_calls_of_a_tool_do_not_drive_out_what_it_was_made_from() -> None:
+    events: list[object] = []
+    for at in range(4):
+        events += [started(f"led{at}"), done(f"led{at}")]
+    for at in range(9):
+        events += [started(f"call{at}", mode="crystallized"), done(f"call{at}")]
+    family = folded(*events, kept=3).family(signature("sum it"))
+
+    assert family is not None
+    assert {one.execution for one in family.good} == {"led1", "led2", "led3", "call6", "call7", "call8"}
+
+
 def test_values_in_blobs_are_asked_for_while_their_trace_is_kept() -> None:
     step = ExecutionStep(execution="a", number=0, kind="tool", name="t", result_blob="b1", result_sha256="sha256:b1")
     families = folded(started("a"), step, done("a", output_blob="b2"), kept=1)
