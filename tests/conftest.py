@@ -1,4 +1,8 @@
-"""Fixtures that every test shares: a data folder of its own, and a broker that is gone when the test is."""
+"""Fixtures that every test shares: a data folder of its own, and a broker that is gone when the test is.
+
+A test that only asks, or that writes under names of its own, may stand `at_lasting`: one broker for all such tests of
+a module. Starting a broker and making a store take most of a second.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +28,16 @@ hypothesis_settings.load_profile("gate")
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point MORPHOGEN_HOME at a fresh folder, so that no test sees the user's data."""
     folder = tmp_path_factory.mktemp("home")
+    _live_in(folder, monkeypatch)
+    return folder
+
+
+def _live_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point MORPHOGEN_HOME at a folder, and take away what else the environment says."""
     monkeypatch.setenv("MORPHOGEN_HOME", str(folder))
     names = ("URL", "CREDS", "TOKEN", "RUN", "ATTEMPT", "RANK", "SPOOL_LIMIT", "DEBUG")
     for name in (*(f"MORPHOGEN_{name}" for name in names), "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
-    return folder
 
 
 @pytest.fixture
@@ -45,3 +54,21 @@ def settings(home: Path) -> Iterator[Settings]:
 def broker(settings: Settings) -> Endpoint:
     """A running embedded broker."""
     return brokers.ensure(settings)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of an embedded broker that runs until the last test of the module is over, where one has started it."""
+    with pytest.MonkeyPatch.context() as patch:
+        _live_in(tmp_path_factory.mktemp("lasting"), patch)
+        found = Settings.from_environ()
+    yield found
+    brokers.down(found)
+    assert holders(BrokerFiles(found.broker_dir).alive_lock) == []
+
+
+@pytest.fixture
+def at_lasting(lasting: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of the module's broker, at which this test and the processes that it starts find themselves."""
+    _live_in(lasting.home, monkeypatch)
+    return lasting

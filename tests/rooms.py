@@ -1,7 +1,8 @@
 """Run the tests a room at a time, each in a process of its own, several at once: `python tests/rooms.py [ROOM ...]`.
 
 No test is spoiled by what another room left in the interpreter, and none can hold up the rest: a room that takes
-longer than `LIMIT` is told to show where it hangs, and killed with all that it started.
+longer than `LIMIT` is told to show where it hangs, and killed with all that it started. Without names, the types are
+checked beside the rooms, so that no core waits for that.
 """
 
 import contextlib
@@ -17,18 +18,30 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 LIMIT = 1500.0  # seconds for one room
 AT_ONCE = 2
+TYPES = "types"
+# By what they took last, so that no core waits long for the last room.
 LONGEST = (
-    "kv_worker",
-    "sql",
-    "cli",
-    "projections",
-    "facts",
-    "loops",
     "bus",
-    "training_facts",
+    "facts",
+    "sql",
     "replay",
-    "knowledge",
+    TYPES,
+    "kv_worker",
+    "producers",
+    "projections",
+    "slots",
+    "loops",
     "docs",
+    "kv_transport",
+    "faults",
+    "blueprints",
+    "sandbox",
+    "knowledge",
+    "sweep",
+    "training_facts",
+    "adaptation_sql",
+    "policy_gnn",
+    "cli",
 )
 
 # The status goes through a file: it is then known whoever waits for our children, and no child holds our output open.
@@ -37,12 +50,16 @@ _SHELL = '"$@" > "$0/output" 2>&1 < /dev/null; echo $? > "$0/status.new"; mv "$0
 
 @dataclass(frozen=True)
 class Room:
-    """A folder of tests that is running, and where its output and status go."""
+    """A folder of tests that is running (or the check of types), and where its output and status go."""
 
     name: str
     folder: Path
     process: subprocess.Popen[bytes]
     began: float
+
+    @property
+    def title(self) -> str:
+        return self.name if self.name == TYPES else f"tests/{self.name}"
 
     def status(self) -> int | None:
         """Return the exit status of pytest, None while it runs; -1 where it died without one."""
@@ -61,18 +78,21 @@ class Room:
 
 
 def rooms() -> list[str]:
-    """List the rooms: those known to take longest first, the others by name."""
-    found = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")})
+    """List the rooms and the check of types: those known to take longest first, the others by name."""
+    found = sorted({path.parent.name for path in TESTS.glob("*/test_*.py")} | {TYPES})
     return [name for name in LONGEST if name in found] + [name for name in found if name not in LONGEST]
 
 
 def start(name: str, folder: Path) -> Room:
-    """Start pytest on one room, in a process group of its own."""
+    """Start pytest on one room, or mypy, in a process group of its own."""
     folder.mkdir()
     pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", str(TESTS / name)]
+    mypy = [sys.executable, "-m", "mypy", "-p", "morphogen"]
     alone = {"OMP_NUM_THREADS": "1"}  # else the threads of two rooms spin against each other, for several times as long
     process = subprocess.Popen(
-        ["sh", "-c", _SHELL, str(folder), *pytest], start_new_session=True, env=alone | os.environ
+        ["sh", "-c", _SHELL, str(folder), *(mypy if name == TYPES else pytest)],
+        start_new_session=True,
+        env=alone | os.environ,
     )
     return Room(name, folder, process, time.monotonic())
 
@@ -98,9 +118,9 @@ def main(names: list[str]) -> int:
                     if status is not None:
                         running.remove(room)
                         told = (room.folder / "output").read_text(errors="replace")
-                        print(f"== tests/{room.name} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
+                        print(f"== {room.title} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
                         if status != 0:
-                            failed[f"tests/{room.name}" + (" (killed)" if status < 0 else "")] = told
+                            failed[room.title + (" (killed)" if status < 0 else "")] = told
         finally:
             for room in running:
                 room.kill()

@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from morphogen.consumers.projections import Store, discover
+from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import (
     Event,
     Record,
     encode_frame,
 )
+
+from ..projections.conftest import new_store
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
@@ -73,7 +75,7 @@ def log() -> Log:
 
 def open_store(path: Path, log: Log, upto: int | None = None, batch_bytes: int = 1 << 24) -> Store:
     """Fold a log into the store at `path`, as the projector does."""
-    store = Store.open(path, discover((), installed=False), epoch="epoch")
+    store = new_store(path)
 
     async def main() -> None:
         await Follower(store, log, batch_bytes=batch_bytes).catch_up(upto)

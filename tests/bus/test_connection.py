@@ -6,16 +6,19 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from morphogen.bus import watch
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker import lifecycle as brokers
+from morphogen.bus.broker.process import find_binary, free_port
 from morphogen.bus.connection import Connection, connect
 from morphogen.bus.errors import (
     BrokerFailed,
@@ -123,7 +126,7 @@ def test_nobody_at_the_address_fails_at_once_in_one_line_without_the_password(
     start = time.monotonic()
     with pytest.raises(NoBroker, match=r"127\.0\.0\.1:1: connection refused") as caught:
         asyncio.run(connect(away, name="test"))
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5  # and not the half minute of the deadline
     assert "hush" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caplog.text == ""
@@ -381,3 +384,35 @@ def test_a_broker_whose_disk_was_full_stores_again_once_it_has_room(
         ballast.unlink(missing_ok=True)
         brokers.down(settings)
         os.system(f"umount {disk}")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")  # nats-py's own
+def test_a_broker_is_reached_at_a_web_address(settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    port, web = free_port(), free_port()
+    (tmp_path / "web.conf").write_text(
+        f'listen: 127.0.0.1:{port}\nwebsocket {{ listen: "127.0.0.1:{web}", no_tls: true }}\n'
+    )
+    server = subprocess.Popen([find_binary(), "-c", tmp_path / "web.conf"], stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while not listens(web):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+        async def story(conn: Connection) -> None:
+            async def answer(message: Any) -> None:
+                await message.respond(message.data.upper())
+
+            await conn.nc.subscribe("loud", cb=answer)
+            assert (await conn.request("loud", b"abc")).data == b"ABC"
+
+        with_connection(Settings(home=settings.home, urls=(f"ws://127.0.0.1:{web}",)), story)
+    finally:
+        server.kill()
+        server.wait()

@@ -1,13 +1,22 @@
-"""Every verb, as a person types it, against a real broker."""
+"""Every verb, as a person types it, against a real broker.
 
+What a verb says and leaves behind is looked at in this process: one of its own costs a second of imports. What only a
+process shows (that it starts, its signals, its raw output, its last words) is looked at in one.
+"""
+
+import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,41 +24,99 @@ import pytest
 
 import morphogen
 from morphogen.bus.settings import Settings
+from morphogen.cli.app import run
+from morphogen.consumers.projections.sql.query import SqlClient
 
 
-def cli(*arguments: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a process of its own."""
-    return subprocess.run(
+@dataclass
+class Done:
+    """What a command line said, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., Done]
+Ok = Callable[..., str]
+
+
+def process(*arguments: str, timeout: float = 60, **env: str) -> Done:
+    """Run a command line as a process of its own."""
+    done = subprocess.run(
         [sys.executable, "-m", "morphogen.cli", *arguments],
         capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **env},
     )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def ok(*arguments: str) -> str:
-    done = cli(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@contextlib.contextmanager
+def fresh_logging() -> Iterator[None]:
+    """Let the command line set its logging up as in a process of its own, so that what it logs is seen on stderr."""
+    root = logging.getLogger()
+    kept, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept
+        root.setLevel(level)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """What runs a command line in this process; the SQL client that a question opens is closed with the test."""
+
+    def run_one(*arguments: str | Path) -> Done:
+        capsys.readouterr()
+        with fresh_logging():
+            code = run([*map(str, arguments)])
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    yield run_one
+    SqlClient.shared().close()
+
+
+@pytest.fixture
+def ok(cli: Cli) -> Ok:
+    """What runs a command line in this process, and returns what it printed when all went well."""
+
+    def run_one(*arguments: str | Path) -> str:
+        done = cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_one
+
+
+def record_digits() -> None:
+    """Record one run to its end."""
+    with morphogen.record("digits", config={"lr": 0.1}) as run:
+        for step in range(20):
+            run.log(loss=1 / (step + 1), step=step)
 
 
 @pytest.fixture
 def recorded(settings: Settings) -> Settings:
     """A log with one finished run in it."""
-    with morphogen.record("digits", config={"lr": 0.1}) as run:
-        for step in range(20):
-            run.log(loss=1 / (step + 1), step=step)
+    record_digits()
     return settings
 
 
-def test_up_status_down(settings: Settings) -> None:
-    assert "not running" in cli("status").stdout
-    assert cli("status").returncode == 1
-    assert "broker at nats://127.0.0.1:" in ok("up")
+def test_up_status_down(settings: Settings, ok: Ok) -> None:
+    before = process("status")
+    assert "not running" in before.stdout
+    assert before.returncode == 1
+    up = process("up")
+    assert (up.returncode, up.stderr) == (0, "")
+    assert "broker at nats://127.0.0.1:" in up.stdout  # and it goes on without the process that started it
     assert "none running" in ok("status")
-    assert "broker stopped" in ok("down")
+    assert "broker stopped" in process("down").stdout
     assert "no broker was running" in ok("down")
 
 
-def test_a_projector_in_the_background_answers_and_ends_with_sigterm(recorded: Settings) -> None:
+def test_a_projector_in_the_background_answers_and_ends_with_sigterm(recorded: Settings, cli: Cli, ok: Ok) -> None:
     started = ok("up", "--projector")
     pid = int(started.split("projector, pid ")[1].split()[0])
     try:
@@ -67,7 +134,7 @@ def test_a_projector_in_the_background_answers_and_ends_with_sigterm(recorded: S
         pytest.fail("the projector did not end")
 
 
-def test_sql_in_every_format(recorded: Settings, tmp_path: Path) -> None:
+def test_sql_in_every_format(recorded: Settings, tmp_path: Path, ok: Ok) -> None:
     question = "SELECT step, value FROM metrics WHERE step < 3 ORDER BY step"
 
     table = ok("sql", question)
@@ -75,7 +142,7 @@ def test_sql_in_every_format(recorded: Settings, tmp_path: Path) -> None:
     assert "0.333" in table
     assert list(csv.DictReader(io.StringIO(ok("sql", question, "--format", "csv"))))[1] == {"step": "1", "value": "0.5"}
     assert json.loads(ok("sql", question, "-f", "json"))[0] == {"step": 0, "value": 1.0}
-    assert len(ok("sql", question, "-f", "jsonl").splitlines()) == 3
+    assert len(process("sql", question, "-f", "jsonl").stdout.splitlines()) == 3
     ok("sql", question, "-o", str(tmp_path / "rows.parquet"))
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 3
     piped = subprocess.run(
@@ -87,50 +154,65 @@ def test_sql_in_every_format(recorded: Settings, tmp_path: Path) -> None:
     assert piped.stdout
 
 
-def test_the_past_in_sql(recorded: Settings) -> None:
+def test_the_past_in_sql(recorded: Settings, ok: Ok) -> None:
     assert json.loads(ok("sql", "SELECT count(*) AS n FROM events", "--as-of", "1", "-f", "json")) == [{"n": 1}]
     assert json.loads(ok("sql", "SELECT status FROM runs", "--as-of", "1", "-f", "json")) == [{"status": "running"}]
     assert json.loads(ok("sql", "SELECT count(*) AS n FROM events", "--as-of", "1h ago", "-f", "json")) == [{"n": 0}]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("sql", "selct 1"), "syntax error"),
-        (("sql", "DROP TABLE metrics"), "refused"),
-        (("sql", "WITH x AS (INSERT INTO metrics VALUES (1)) SELECT 1"), "refused"),
-        (("sql", "SELECT * FROM nothing"), "nothing"),
-        (("sql", "SELECT 1", "--as-of", "yesterday-ish"), "yesterday-ish"),
-        (("replay", "--from", "soon"), "soon"),
-        (("replay", "--speed", "fast"), "fast"),
-        (("dead", "show", "7"), "no dead letter"),
-        (("blob", "get", "00" * 32, "x"), "blob"),
-        (("schema", "no.such"), "no.such"),
-        (("schema", "--import", "no_such_module"), "no_such_module"),
-        (("send", "t", "n", "--arg", "novalue"), "key=value"),
-        (("--url", "ftp://x", "status"), "ftp://x"),
-        (("--url", "nats://127.0.0.1:9", "sql", "SELECT 1"), "no broker"),
-        (("--creds", "/no/such/file", "status"), "/no/such/file"),
-        (("rebuild", "no_such_projection"), "no_such_projection"),
-    ],
-)
-def test_bad_input_gets_one_clear_line_and_a_code(settings: Settings, arguments: tuple[str, ...], says: str) -> None:
+WRONG = [
+    (("sql", "selct 1"), "syntax error"),
+    (("sql", "DROP TABLE metrics"), "refused"),
+    (("sql", "WITH x AS (INSERT INTO metrics VALUES (1)) SELECT 1"), "refused"),
+    (("sql", "SELECT * FROM nothing"), "nothing"),
+    (("sql", "SELECT 1", "--as-of", "yesterday-ish"), "yesterday-ish"),
+    (("replay", "--from", "soon"), "soon"),
+    (("replay", "--speed", "fast"), "fast"),
+    (("dead", "show", "7"), "no dead letter"),
+    (("blob", "get", "00" * 32, "x"), "blob"),
+    (("schema", "no.such"), "no.such"),
+    (("schema", "--import", "no_such_module"), "no_such_module"),
+    (("send", "t", "n", "--arg", "novalue"), "key=value"),
+    (("--url", "ftp://x", "status"), "ftp://x"),
+    (("--url", "nats://127.0.0.1:9", "sql", "SELECT 1"), "no broker"),
+    (("--creds", "/no/such/file", "status"), "/no/such/file"),
+    (("rebuild", "no_such_projection"), "no_such_projection"),
+]
+
+
+def is_one_clear_line(done: Done, says: str) -> bool:
+    """Tell whether a command line failed with a line that says why, and nothing more."""
+    return (
+        done.returncode == 1
+        and says in done.stderr
+        and done.stderr.startswith("morphogen: ")
+        and "Traceback" not in done.stderr
+        and len(done.stderr.strip().splitlines()) <= 3
+    )
+
+
+@pytest.mark.parametrize(("arguments", "says"), WRONG)
+def test_bad_input_gets_one_clear_line_and_a_code(
+    at_lasting: Settings, arguments: tuple[str, ...], says: str, cli: Cli
+) -> None:
     done = cli(*arguments)
 
-    assert done.returncode == 1, done
-    assert says in done.stderr
-    assert done.stderr.startswith("morphogen: ")
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 3
+    assert is_one_clear_line(done, says), done
 
 
-def test_a_wrong_option_is_a_usage_error(settings: Settings) -> None:
-    assert cli("sql").returncode == 2
+def test_a_process_that_fails_says_its_line_and_ends_with_the_code(at_lasting: Settings) -> None:
+    for arguments, says in (WRONG[1], WRONG[7], WRONG[13]):
+        done = process(*arguments)
+        assert is_one_clear_line(done, says), done
+
+
+def test_a_wrong_option_is_a_usage_error(at_lasting: Settings, cli: Cli) -> None:
+    assert process("sql").returncode == 2
     assert cli("nonsense").returncode == 2
     assert cli("sql", "SELECT 1", "--format", "xml").returncode == 2
 
 
-def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path) -> None:
+def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path, cli: Cli, ok: Ok) -> None:
     lines = [json.loads(line) for line in ok("replay", "--run", "digits", "--type", "run.*").splitlines()]
     assert [line["type"] for line in lines] == ["run.started", "run.finished"]
     assert "new messages" in ok("archive")
@@ -143,7 +225,7 @@ def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path) -> None
     assert pq.read_table(written / "metrics.parquet").num_rows == 20
 
 
-def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings) -> None:
+def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings, ok: Ok) -> None:
     import duckdb
 
     ok("sql", "SELECT 1")
@@ -154,14 +236,14 @@ def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings) -> None:
         ).fetchall()
         con.execute(f"UPDATE {schema}.metrics SET value = 99 WHERE step = 7")
 
-    done = cli("verify")
+    done = process("verify")
 
     assert done.returncode == 3
     assert "metrics" in done.stdout
     assert "99" in done.stdout
 
 
-def test_commands_and_dead_letters(settings: Settings) -> None:
+def test_commands_and_dead_letters(settings: Settings, ok: Ok) -> None:
     from morphogen.bus import Bus
 
     command = ok("send", "trainer", "set_lr", "--arg", "lr=0.5", "--arg", "why=because", "--run", "digits").strip()
@@ -193,15 +275,15 @@ def test_commands_and_dead_letters(settings: Settings) -> None:
     assert statuses == {command: "done", lost: "retried", again: "issued"}
 
 
-def test_blobs_go_and_come(settings: Settings, tmp_path: Path) -> None:
+def test_blobs_go_and_come(at_lasting: Settings, tmp_path: Path, ok: Ok) -> None:
     (tmp_path / "in").write_bytes(b"x" * 3_000_000)
     digest = ok("blob", "put", str(tmp_path / "in")).strip()
-    ok("blob", "get", digest, str(tmp_path / "out"))
+    assert process("blob", "get", digest, str(tmp_path / "out")).returncode == 0
 
     assert (tmp_path / "out").read_bytes() == (tmp_path / "in").read_bytes()
 
 
-def test_tail_shows_what_comes(recorded: Settings) -> None:
+def test_tail_shows_what_comes(recorded: Settings, ok: Ok) -> None:
     shown = ok("tail", "--no-follow", "-n", "100")
     assert "run.started" in shown
     assert "run.finished" in shown
@@ -214,11 +296,16 @@ def test_tail_shows_what_comes(recorded: Settings) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "morphogen.cli", "tail", "-n", "0"], stdout=subprocess.PIPE, text=True
     )
-    time.sleep(2)
-    with morphogen.record("later") as run:
-        run.line("here I am")
     assert child.stdout is not None
-    assert any("here I am" in child.stdout.readline() for _ in range(10))
+    lines, seen = child.stdout, threading.Event()
+    reader = threading.Thread(target=lambda: any("here I am" in line for line in lines) and seen.set(), daemon=True)
+    reader.start()
+    end = time.monotonic() + 60
+    with morphogen.record("later") as run:
+        while not seen.wait(0.1):  # it follows from when it is there, whenever that is
+            assert time.monotonic() < end
+            run.line("here I am")
+    reader.join()
     child.send_signal(signal.SIGINT)
     assert child.wait(10) == 130
     child.stdout.close()
@@ -229,16 +316,16 @@ def test_schema_of_ones_own_events(tmp_path: Path) -> None:
         "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: int\n"
     )
     env = {"PYTHONPATH": str(tmp_path)}
-    document = json.loads(cli("schema", "--import", "mine", **env).stdout)
+    document = json.loads(process("schema", "--import", "mine", **env).stdout)
     assert {"mine.thing@1", "metrics.scalars@1"} <= set(document["$defs"])
 
     lock = str(tmp_path / "lock.json")
-    assert cli("schema", "--import", "mine", "--lock", lock, **env).returncode == 0
-    assert cli("schema", "--import", "mine", "--check", lock, **env).returncode == 0
+    assert process("schema", "--import", "mine", "--lock", lock, **env).returncode == 0
+    assert process("schema", "--import", "mine", "--check", lock, **env).returncode == 0
     (tmp_path / "mine.py").write_text(
         "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: float\n"
     )
-    changed = cli("schema", "--import", "mine", "--check", lock, **env)
+    changed = process("schema", "--import", "mine", "--check", lock, **env)
     assert changed.returncode == 1
     assert "mine.thing version 1 changed" in changed.stdout
 

@@ -15,7 +15,16 @@ ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+ELSEWHERE = {"handoff.py": "kv_examples", "training_facts.py": "training_facts"}  # each is run twice in that room
+HERE = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in ELSEWHERE]
+
+
+def test_every_example_is_run_here_or_in_a_room_of_its_own() -> None:
+    for name, room in ELSEWHERE.items():
+        assert any(name in path.read_text() for path in (ROOT / "tests" / room).glob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", HERE, ids=lambda path: path.name)
 def test_an_example_runs_as_it_stands(path: Path, settings: Settings) -> None:
     if "llama_cpp" in path.read_text():
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")

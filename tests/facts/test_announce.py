@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +23,54 @@ from morphogen.schemas import FactBecameTrue, Record, RuleFired, decode_frame, e
 
 from .modules import loaded, perf
 
-Start = Callable[[], "subprocess.Popen[bytes]"]
+# Imports once and forks a projector, as `morphogen projector` is one, for each line it reads.
+NURSERY = """
+import os, sys
+from morphogen.cli import projector, verbs
+from morphogen.cli.app import run
+from morphogen.consumers.projections import discover
+from morphogen.consumers.projections.sql import service
+import morphogen.consumers.projections.facts.announce
+discover()
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run(["projector"]))
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
+"""
+
+
+class Projectors:
+    """Starts projectors one after the other, and kills them."""
+
+    def __init__(self, home: Path) -> None:
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-c", NURSERY],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"MORPHOGEN_HOME": str(home)},
+        )  # fmt: skip
+        self._running: int | None = None
+
+    def start(self) -> None:
+        assert self._nursery.stdin is not None
+        self._nursery.stdin.write("one\n")
+        self._nursery.stdin.flush()
+        self._running = int(self._said())
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self._running is not None:
+            os.kill(self._running, number)
+            assert self._said() == "gone"
+            self._running = None
+
+    def end(self) -> None:
+        self.kill(signal.SIGTERM)
+        self._nursery.communicate(timeout=15)
+
+    def _said(self) -> str:
+        assert self._nursery.stdout is not None
+        return self._nursery.stdout.readline().strip()
 
 
 @pytest.fixture
@@ -33,20 +81,11 @@ def settings(settings: Settings) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def start(settings: Settings) -> Iterator[Start]:
-    """Start projectors, which announce, as processes of their own."""
-    begun: list[subprocess.Popen[bytes]] = []
-
-    def one() -> "subprocess.Popen[bytes]":
-        env = os.environ | {"MORPHOGEN_HOME": str(settings.home)}
-        begun.append(subprocess.Popen([sys.executable, "-m", "morphogen.cli", "projector"], env=env))
-        return begun[-1]
-
-    yield one
-    for process in begun:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(15)
+def projectors(settings: Settings) -> Iterator[Projectors]:
+    """Projectors, which announce, as processes of their own; the last is ended with the test."""
+    made = Projectors(settings.home)
+    yield made
+    made.end()
 
 
 def said_of(bus: Bus, family: str) -> list[Any]:
@@ -61,18 +100,17 @@ def until(ready: Callable[[], bool], patience: float = 40.0) -> None:
 
 
 def test_a_projector_that_is_killed_again_and_again_announces_every_change_once(
-    settings: Settings, start: Start
+    settings: Settings, projectors: Projectors
 ) -> None:
     with Bus.open(settings) as bus:
         bus.emit(loaded(), msg_id="load")
         for i in range(12):
             if i in (0, 4, 8):
-                process = start()
+                projectors.start()
             bus.emit(perf(9.0 if i % 2 else 12.0), run="r", msg_id=f"item {i}")
             if i in (3, 7):
-                time.sleep(1.5)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+                time.sleep(0.9)
+                projectors.kill()
         until(lambda: len(said_of(bus, "fact")) >= 11 + 11)  # two facts; the first item makes neither true
         time.sleep(1.0)
 
@@ -89,7 +127,7 @@ def test_a_projector_that_is_killed_again_and_again_announces_every_change_once(
 
 
 def test_a_projector_that_is_killed_while_it_builds_a_modules_tables_ends_with_the_same_tables(
-    settings: Settings, start: Start
+    settings: Settings, projectors: Projectors
 ) -> None:
     with Bus.open(settings) as bus:
         for number in range(60):
@@ -103,11 +141,10 @@ def test_a_projector_that_is_killed_while_it_builds_a_modules_tables_ends_with_t
             bus.run(_publish(bus.conn, "morphogen.log.r.trace.1-0", data, f"frame {number}"))
         query("SELECT 1", wait=True, settings=settings)  # the store is there before the module is
         bus.emit(loaded(), msg_id="load")
-        for pause in (1.2, 1.6, 2.0):
-            process = start()
+        for pause in (0.3, 0.6, 1.0):
+            projectors.start()
             time.sleep(pause)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            projectors.kill()
 
         rows = query(
             "SELECT (SELECT count(*) FROM trace_mat_mul_performance), (SELECT count(*) FROM fact_mat_mul_is_slow WHERE holds), "

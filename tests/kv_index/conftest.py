@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from morphogen.consumers.projections import Store, discover
+from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.builtin.kv import Kv
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import Event, Record, encode_frame
+
+from ..projections.conftest import new_store
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
@@ -62,7 +64,7 @@ class Log:
 
 def folded(log: Log, path: Path, *, alone: bool = False) -> Store:
     """Return a store into which the whole log is folded; with `alone`, of the projection of KV caches only."""
-    store = Store.open(path, [Kv()] if alone else discover(installed=False), epoch="epoch")
+    store = Store.open(path, [Kv()], epoch="epoch") if alone else new_store(path)
 
     async def work() -> None:
         await Follower(store, log).catch_up(None)

@@ -4,9 +4,11 @@ import ctypes
 import hashlib
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,26 +237,40 @@ def test_a_gradient_that_is_resized_in_place_ends_nothing_but_its_measurement() 
     watch.close()
 
 
+class Resting(torch.optim.SGD):
+    """Steps nowhere, but calls the hooks of a step: torch's own step does not bear that gradients go while it runs."""
+
+    def step(self, closure: Any = None) -> None:
+        """Do nothing."""
+
+
 def test_other_threads_may_run_and_collect_while_a_large_layer_is_read() -> None:
     layer = nn.Linear(1000, 1000)
     samples: list[LayerSample] = []
-    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    optimizer = Resting(layer.parameters(), 0.1)
     watch = Watch(layer, optimizer, 1, samples.append)
-    over = threading.Event()
+    over, torch_writes = threading.Event(), threading.Lock()  # a backward pass does not bear it either
 
     def disturb() -> None:
         while not over.is_set():
             for p in layer.parameters():
-                p.grad = None
+                with torch_writes:
+                    p.grad = None
 
-    thread = threading.Thread(target=disturb)
+    thread, interval = threading.Thread(target=disturb), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # many turns a second: more to be disturbed by, and less to wait for
     thread.start()
-    for _ in range(30):
-        layer(torch.randn(2, 1000)).sum().backward()
-        optimizer.step()
-    over.set()
-    thread.join()
-    watch.close()
+    try:
+        for _ in range(30):
+            output = layer(torch.randn(2, 1000)).sum()
+            with torch_writes:
+                output.backward()
+            optimizer.step()
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+        watch.close()
     assert len(samples) == 30
 
 

@@ -19,7 +19,7 @@ from morphogen.producers.watch import LayerSample, Watch, host, native
 from morphogen.producers.watch import watch as planning
 
 Links = Callable[[torch.device], Any]
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class LateEvent:

@@ -1,6 +1,8 @@
 """A log in memory that projections can be fed from, and stores over it."""
 
 import asyncio
+import functools
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +110,25 @@ def fresh() -> Callable[[], Log]:
     return Log
 
 
+@functools.cache
+def _empty_store() -> bytes:
+    """Return the file of a store of the built-in projections into which nothing was folded."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store.duckdb"
+        Store.open(path, discover((), installed=False), epoch="epoch").close()
+        return path.read_bytes()
+
+
+def new_store(path: Path, **options: Any) -> Store:
+    """Open a store of the built-in projections; where there is none yet, in a copy of an empty one.
+
+    To copy one takes a tenth of the time that making its tables takes.
+    """
+    if not path.exists():
+        path.write_bytes(_empty_store())
+    return Store.open(path, discover((), installed=False), epoch="epoch", **options)
+
+
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
     """What opens a store under the test's folder, by name, with the built-in projections and any further ones."""
@@ -116,10 +137,13 @@ def open_store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
     def open_one(
         name: str = "store", extra: Sequence[type[Projection]] = (), only: Sequence[Projection] | None = None
     ) -> Store:
-        projections = discover(extra, installed=False) if only is None else only
-        store = Store.open(tmp_path / f"{name}.duckdb", projections, epoch="epoch")
-        opened.append(store)
-        return store
+        path = tmp_path / f"{name}.duckdb"
+        if only is None and not extra and not path.exists():
+            opened.append(new_store(path))
+        else:
+            projections = discover(extra, installed=False) if only is None else only
+            opened.append(Store.open(path, projections, epoch="epoch"))
+        return opened[-1]
 
     yield open_one
     for store in opened:

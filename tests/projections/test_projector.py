@@ -30,6 +30,29 @@ async def main():
 asyncio.run(main())
 """
 
+# Imports once and forks a projector for each file it is named, into which that one writes how far it got.
+NURSERY = """
+import asyncio, logging, os, sys
+from morphogen.bus.settings import Settings
+from morphogen.consumers.projections import discover
+from morphogen.consumers.projections.follow.projector import run_projector
+logging.basicConfig(format="%(message)s")
+discover(installed=False)
+async def main(told):
+    await run_projector(
+        Settings.from_environ(), stop=asyncio.Event(), on_commit=lambda f: print(f.last, file=told, flush=True)
+    )
+for path in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        with open(path.strip(), "w") as told:
+            asyncio.run(main(told))
+        os._exit(0)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
+"""
+
 
 @pytest.fixture
 def settings(home: Path) -> Iterator[Settings]:
@@ -59,26 +82,41 @@ def start() -> "subprocess.Popen[str]":
     )
 
 
-def test_a_projector_killed_at_random_moments_loses_and_doubles_nothing(settings: Settings, log: Any) -> None:
+def test_a_projector_killed_at_random_moments_loses_and_doubles_nothing(
+    settings: Settings, log: Any, tmp_path: Path
+) -> None:
     dice = random.Random(7)
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+
+    def ordered(line: str = "") -> str:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        if line:
+            nursery.stdin.write(line + "\n")
+            nursery.stdin.flush()
+        return nursery.stdout.readline().strip()
 
     async def story() -> str:
         conn = await connect(settings, name="test")
         try:
             await ensure_streams(conn)
             epoch = (await stream_info(conn, LOG)).epoch
-            for _ in range(8):
+            for number in range(8):
                 sent = len(log.messages)
                 fill(log, 25)
-                projector = start()
+                told = tmp_path / f"told{number}"
+                projector = int(await asyncio.to_thread(ordered, str(told)))
                 await publish(conn, log, sent)
                 if dice.random() < 0.7:
-                    assert projector.stdout is not None
-                    await asyncio.to_thread(projector.stdout.readline)
+                    async with asyncio.timeout(60):
+                        while not told.exists() or not told.read_text():
+                            await asyncio.sleep(0.005)
                 await asyncio.sleep(dice.random() * 0.2)
-                projector.send_signal(signal.SIGKILL)
-                _, said = await asyncio.to_thread(projector.communicate)
-                assert "Traceback" not in said
+                os.kill(projector, signal.SIGKILL)
+                assert await asyncio.to_thread(ordered) == "gone"
                 with Store.open(store_path(settings, epoch), discover(installed=False), epoch=epoch) as store:
                     position = store.position()
                     held = log.messages[:position]
@@ -92,7 +130,7 @@ def test_a_projector_killed_at_random_moments_loses_and_doubles_nothing(settings
             ):
                 assert await catch_up(settings, conn, store) == len(log.messages)
                 assert await catch_up(settings, conn, shadow) == len(log.messages)
-                for name in [*store.tables(), *store.views()]:
+                for name in {*store.tables(), *store.views()}:
                     assert store.content_hash(name) == shadow.content_hash(name), name
                 with store.reading() as con:
                     assert con.execute("SELECT sum(lost), sum(doubled) FROM producers").fetchall() == [(0, 0)]
@@ -101,6 +139,8 @@ def test_a_projector_killed_at_random_moments_loses_and_doubles_nothing(settings
             await conn.close()
 
     asyncio.run(story())
+    _, said = nursery.communicate(timeout=20)
+    assert "Traceback" not in said
 
 
 def test_sigterm_ends_a_projector_cleanly_with_everything_committed(settings: Settings, log: Any) -> None:

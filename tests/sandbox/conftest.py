@@ -7,7 +7,7 @@ import pytest
 
 from morphogen.kernels.sandbox import LayerMissing, Limits, Sandbox
 
-QUICK = Limits(wall_seconds=1.0, cpu_seconds=1)
+QUICK = Limits(wall_seconds=1.0, cpu_seconds=30)  # only the wall ends what does not end by itself
 
 
 @pytest.fixture(scope="session")

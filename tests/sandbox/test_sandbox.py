@@ -277,16 +277,15 @@ def test_fresh_calls_and_closed_pools_leave_no_process_and_no_descriptor() -> No
 
 PARENT = """
 import sys, threading, time
-from morphogen.kernels.sandbox import Limits, Sandbox
-sandbox = Sandbox(Limits(wall_seconds=60, cpu_seconds=60), pool=int(sys.argv[1]))
-loop = "def run():\\n    while True:\\n        pass\\n"
+from morphogen.kernels.sandbox import Capabilities, Limits, Sandbox
+tools = Capabilities(tools={"say": lambda: print("running", flush=True)})
+sandbox = Sandbox(Limits(wall_seconds=60, cpu_seconds=60), pool=int(sys.argv[1]), capabilities=tools)
+loop = "def run():\\n    say()\\n    while True:\\n        pass\\n"
 def spin():
     sandbox.run(loop)
 threads = [threading.Thread(target=spin) for _ in range(2)]
 for thread in threads:
     thread.start()
-time.sleep(1.5)
-print("running", flush=True)
 time.sleep(60)
 """
 
@@ -295,7 +294,7 @@ time.sleep(60)
 def test_when_the_parent_is_killed_nothing_survives(pool: int) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(pool)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    assert parent.stdout.readline() == "running\n"
+    assert [parent.stdout.readline() for _ in range(2)] == ["running\n"] * 2
     below = descendants(parent.pid)
     assert len(below) >= 3
     parent.kill()
@@ -427,7 +426,7 @@ def test_declared_tools_are_called_and_each_use_is_recorded() -> None:
                     errors.append(str(error))
             return [first, errors]
     """
-    with Sandbox(Limits(wall_seconds=20, capability_seconds=0.3), pool=1, capabilities=tools) as sandbox:
+    with Sandbox(Limits(wall_seconds=20, capability_seconds=1.0), pool=1, capabilities=tools) as sandbox:
         outcome = sandbox.run(textwrap.dedent(text), {"key": "abc"})
         again = sandbox.run(textwrap.dedent(text), {"key": "abc"})
         late = sandbox.run("def run():\n    return slow()\n")

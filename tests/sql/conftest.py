@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -71,28 +72,29 @@ def log(settings: Settings) -> Log:
     return Log(settings)
 
 
-@pytest.fixture
-def start_projector(settings: Settings) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
-    """Start projectors as processes of their own; those that still run are ended with the test."""
-    started: list[subprocess.Popen[str]] = []
+Started = list["subprocess.Popen[str]"]
+
+
+def projector_of(settings: Settings, started: Started) -> "subprocess.Popen[str]":
+    """Start a projector as a process of its own, put it to those that were started, and wait until it serves."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROJECTOR],
+        env=os.environ | {"MORPHOGEN_HOME": str(settings.home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)
     client = SqlClient.shared(settings)
+    end = time.monotonic() + 60
+    while (status := client.status()) is None or status.pid != process.pid:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end, "the projector did not come up"
+        time.sleep(0.05)
+    return process
 
-    def start() -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROJECTOR],
-            env=os.environ | {"MORPHOGEN_HOME": str(settings.home)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        end = time.monotonic() + 20
-        while (status := client.status()) is None or status.pid != process.pid:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < end, "the projector did not come up"
-            time.sleep(0.05)
-        return process
 
-    yield start
+def end_projectors(started: Started) -> None:
+    """End those that still run; none may have printed a traceback."""
     for process in started:
         if process.poll() is None:
             process.terminate()
@@ -105,6 +107,75 @@ def start_projector(settings: Settings) -> Iterator[Callable[[], "subprocess.Pop
 
 
 @pytest.fixture
+def start_projector(settings: Settings) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+    """Start projectors as processes of their own; those that still run are ended with the test."""
+    started: Started = []
+    yield lambda: projector_of(settings, started)
+    end_projectors(started)
+
+
+@pytest.fixture
 def projector(start_projector: Callable[[], "subprocess.Popen[str]"]) -> "subprocess.Popen[str]":
     """A running projector with its SQL service."""
     return start_projector()
+
+
+# For tests that only ask, or count what they wrote under a run of their own: one store, or one projector, for a module.
+
+
+@dataclass(frozen=True)
+class Served:
+    """A projector's process, and where it is found."""
+
+    settings: Settings
+    process: "subprocess.Popen[str]"
+
+    def log(self) -> Log:
+        """Return its log, to write under a run of the test's own."""
+        return Log(self.settings)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a broker that runs until the last test of the module is over; nothing but askers read its tables."""
+    yield from _lasting(tmp_path_factory.mktemp("lasting"))
+
+
+@pytest.fixture(scope="module")
+def lasting_projector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A projector over a broker of its own; both run until the last test of the module is over."""
+    started: Started = []
+    for settings in _lasting(tmp_path_factory.mktemp("served")):
+        yield Served(settings, projector_of(settings, started))
+        end_projectors(started)
+
+
+def _lasting(folder: Path) -> Iterator[Settings]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("URL", "CREDS", "TOKEN"):
+            patch.delenv(f"MORPHOGEN_{name}", raising=False)
+        found = Settings.from_environ(home=folder)
+    yield found
+    SqlClient.shared(found).close()
+    brokers.down(found)
+
+
+@pytest.fixture
+def at_lasting(lasting: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Let this test and what it starts ask the module's store, in processes that catch up by themselves."""
+    monkeypatch.setenv("MORPHOGEN_HOME", str(lasting.home))
+    return lasting
+
+
+@pytest.fixture
+def served(lasting_projector: Served, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """Let this test and what it starts ask the module's projector."""
+    monkeypatch.setenv("MORPHOGEN_HOME", str(lasting_projector.settings.home))
+    yield lasting_projector
+    assert lasting_projector.process.poll() is None, "a test has ended the projector of all"
+
+
+@pytest.fixture(params=["served", "at_lasting"])
+def anywhere(request: pytest.FixtureRequest) -> None:
+    """Let this test ask the module's projector, and then the module's store in this process."""
+    request.getfixturevalue(request.param)

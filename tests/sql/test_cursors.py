@@ -11,11 +11,13 @@ from morphogen.consumers.projections.sql.sandbox import Limits, Query
 from morphogen.consumers.projections.sql.statements import check
 from morphogen.consumers.projections.store import Store
 
+from ..projections.conftest import new_store
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
-    with Store.open(tmp_path / "store.duckdb", epoch="epoch") as store:
+    with new_store(tmp_path / "store.duckdb") as store:
         yield store
 
 

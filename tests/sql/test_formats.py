@@ -8,7 +8,6 @@ import math
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,7 @@ def same(found: Any, expected: Any) -> bool:
     return bool(found == expected) and isinstance(found, type(expected))
 
 
-@pytest.mark.parametrize("with_projector", [True, False])
-def test_every_type_arrives_exactly(
-    log: Any, start_projector: Callable[[], Any], settings: Settings, with_projector: bool
-) -> None:
-    if with_projector:
-        start_projector()
+def test_every_type_arrives_exactly(anywhere: None) -> None:
     result = query("SELECT " + ", ".join(f"{sql} AS c{number}" for number, (sql, _) in enumerate(CASES)))
 
     (row,) = result.rows()
@@ -89,7 +83,7 @@ def test_every_type_arrives_exactly(
     assert wrong == []
 
 
-def test_nanoseconds_arrive_in_every_form(settings: Settings, tmp_path: Path) -> None:
+def test_nanoseconds_arrive_in_every_form(at_lasting: Settings, tmp_path: Path) -> None:
     result = query(f"SELECT {MOMENT} AS t, [{MOMENT}] AS l, {{'t': {MOMENT}}} AS s, TIMESTAMP_NS '1969-01-01' AS old")
     moment, nested, struct, old = result.rows()[0]
 
@@ -113,7 +107,7 @@ def test_a_moment_knows_what_a_datetime_cannot_reach() -> None:
     assert Moment.of(-1).isoformat() == "1969-12-31T23:59:59.999999999"  # type: ignore[union-attr]
 
 
-def test_each_file_form_reads_back(settings: Settings, tmp_path: Path) -> None:
+def test_each_file_form_reads_back(at_lasting: Settings, tmp_path: Path) -> None:
     result = query("SELECT i, i / 4 AS v, 'é' || i AS s, [i] AS l FROM range(1000) t(i)")
 
     result.to_csv(tmp_path / "r.csv")
@@ -132,7 +126,7 @@ def test_each_file_form_reads_back(settings: Settings, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.arrow", "r.csv", "r.json", "r.jsonl", "r.parquet"]
 
 
-def test_streams_are_written_and_left_open(settings: Settings) -> None:
+def test_streams_are_written_and_left_open(at_lasting: Settings) -> None:
     result = query("SELECT 1 AS a, 'x' AS b")
     text, table, raw, arrow = io.StringIO(), io.StringIO(), io.BytesIO(), io.BytesIO()
 
@@ -148,7 +142,7 @@ def test_streams_are_written_and_left_open(settings: Settings) -> None:
     assert pa.ipc.open_stream(arrow.getvalue()).read_all().num_rows == 1
 
 
-def test_json_is_valid_even_with_nan_and_documents(settings: Settings) -> None:
+def test_json_is_valid_even_with_nan_and_documents(at_lasting: Settings) -> None:
     out = io.StringIO()
     query(
         "SELECT 'nan'::DOUBLE AS n, '-inf'::DOUBLE AS i, {'a': 'inf'::DOUBLE}::VARIANT AS d, '{\"k\": [1]}'::JSON AS j, "
@@ -161,7 +155,7 @@ def test_json_is_valid_even_with_nan_and_documents(settings: Settings) -> None:
     }  # fmt: skip
 
 
-def test_sums_of_integers_are_integers_in_pandas_and_polars(settings: Settings) -> None:
+def test_sums_of_integers_are_integers_in_pandas_and_polars(at_lasting: Settings) -> None:
     result = query("SELECT sum(i) AS s, sum(2::HUGEINT ** 100)::HUGEINT AS big FROM range(10) t(i)")
 
     assert result.pandas()["s"].dtype == "int64"
@@ -169,14 +163,14 @@ def test_sums_of_integers_are_integers_in_pandas_and_polars(settings: Settings) 
     assert int(result.pandas()["big"][0]) == 10 * 2**100
 
 
-def test_names_that_come_twice_are_numbered(settings: Settings) -> None:
+def test_names_that_come_twice_are_numbered(at_lasting: Settings) -> None:
     result = query("SELECT 1 AS a, 2 AS a, 3 AS a")
 
     assert result.columns == ["a", "a_1", "a_2"]
     assert list(result) == [{"a": 1, "a_1": 2, "a_2": 3}]
 
 
-def test_the_repr_is_a_small_table(settings: Settings) -> None:
+def test_the_repr_is_a_small_table(at_lasting: Settings) -> None:
     result = query("SELECT i AS number, repeat('long ', 20) AS words FROM range(100) t(i)")
 
     lines = repr(result).splitlines()
@@ -187,7 +181,7 @@ def test_the_repr_is_a_small_table(settings: Settings) -> None:
     assert lines[-1] == "(100 rows)"
 
 
-def test_an_answer_without_rows_keeps_its_columns(settings: Settings, tmp_path: Path) -> None:
+def test_an_answer_without_rows_keeps_its_columns(at_lasting: Settings, tmp_path: Path) -> None:
     result = query("SELECT 1 AS a, 'x'::VARIANT AS b WHERE false")
 
     assert (len(result), result.columns, result.types, result.rows()) == (0, ["a", "b"], ["INTEGER", "VARIANT"], [])
@@ -198,7 +192,7 @@ def test_an_answer_without_rows_keeps_its_columns(settings: Settings, tmp_path: 
     assert "(0 rows)" in repr(result)
 
 
-def test_rows_need_neither_pandas_nor_polars(settings: Settings) -> None:
+def test_rows_need_neither_pandas_nor_polars(at_lasting: Settings) -> None:
     code = (
         "import sys\nsys.modules['pandas'] = None\nsys.modules['polars'] = None\n"
         "from morphogen.consumers.projections.sql.query import query\n"

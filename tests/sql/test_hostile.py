@@ -12,6 +12,8 @@ from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.sql.errors import SqlError, SqlRefused, SqlTooLarge, SqlTooLong
 from morphogen.consumers.projections.sql.query import SqlClient, query
 
+from .conftest import Log
+
 REFUSED = [
     # Writes, open and hidden
     "INSERT INTO p_metrics_1.metrics SELECT * FROM p_metrics_1.metrics",
@@ -196,7 +198,7 @@ def test_nothing_that_a_query_tries_changes_the_store_or_ends_the_projector(
     assert query("SELECT count(*) FROM metrics", wait=True).scalar() == 200
 
 
-def test_a_write_in_a_with_clause_is_named_as_such(log: Any, projector: "subprocess.Popen[str]") -> None:
+def test_a_write_in_a_with_clause_is_named_as_such(served: Any) -> None:
     with pytest.raises(SqlRefused, match="only reads, and this one has DELETE inside"):
         query("WITH x AS (DELETE FROM morphogen.positions RETURNING 1) SELECT * FROM x")
     with pytest.raises(SqlRefused, match="one statement at a time, this text holds 2"):
@@ -221,33 +223,37 @@ def test_greedy_queries_are_stopped_while_the_projector_goes_on(log: Any, projec
     assert _rss(projector.pid) < 3 << 30
 
 
-@pytest.mark.parametrize("sql", HARMLESS)
-def test_reading_in_any_form_is_answered(sql: str, log: Any, settings: Settings) -> None:
-    log.metrics()
+@pytest.fixture(scope="module")
+def ten_metrics(lasting: Settings) -> None:
+    """Rows to read."""
+    Log(lasting).metrics()
 
+
+@pytest.mark.parametrize("sql", HARMLESS)
+def test_reading_in_any_form_is_answered(sql: str, at_lasting: Settings, ten_metrics: None) -> None:
     assert len(query(sql)) > 0
 
 
-def test_what_a_query_leaves_on_its_cursor_does_not_outlive_it(log: Any, projector: "subprocess.Popen[str]") -> None:
-    log.metrics(2)
+def test_what_a_query_leaves_on_its_cursor_does_not_outlive_it(served: Any) -> None:
+    served.log().metrics(2, run="left")
     query("SELECT 1", wait=True)
 
     query("SELECT count(*) FROM metrics", as_of=1)
     query("PIVOT metrics ON name USING avg(value) GROUP BY step")  # makes a temporary type
 
-    assert query("SELECT count(*) FROM metrics").scalar() == 20
+    assert query("SELECT count(*) FROM metrics WHERE run = 'left'").scalar() == 20
     assert query("SELECT count(*) FROM duckdb_types() WHERE NOT internal").scalar() == 0
     assert query("SELECT count(*) FROM duckdb_tables() WHERE temporary").scalar() == 0
 
 
-def test_past_the_queue_the_answer_is_busy(log: Any, projector: "subprocess.Popen[str]", settings: Settings) -> None:
-    client = SqlClient(settings)
-    log.metrics()
+def test_past_the_queue_the_answer_is_busy(served: Any) -> None:
+    client = SqlClient(served.settings)
+    served.log().metrics(run="queue")
     outcomes: list[str] = []
 
     def ask() -> None:
         try:
-            client.query("SELECT count(*) FROM range(1000000000000)", timeout=4)
+            client.query("SELECT count(*) FROM range(1000000000000)", timeout=2.5)
         except SqlError as error:
             outcomes.append(type(error).__name__)
 
@@ -261,7 +267,7 @@ def test_past_the_queue_the_answer_is_busy(log: Any, projector: "subprocess.Pope
     assert outcomes.count("SqlBusy") >= 10
     assert outcomes.count("SqlTooLong") >= 4
     assert len(outcomes) == 90
-    assert query("SELECT count(*) FROM metrics", wait=True).scalar() == 10
+    assert query("SELECT count(*) FROM metrics WHERE run = 'queue'", wait=True).scalar() == 10
 
 
 def test_a_local_answer_is_as_strict_as_the_projectors(log: Any, settings: Settings, tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ def test_the_last_axis_turns_fastest() -> None:
 
 def test_ten_thousand_configurations_are_not_unfolded() -> None:
     space = Space(tuple(Choice(name, tuple(range(10))) for name in "abcd"))
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone: the machine may be busy
 
     sampler = grid(space)
     first = [sampler.propose((), (), 0) for _ in range(3)]
 
     assert space.size == 10_000
     assert first == [{"a": 0, "b": 0, "c": 0, "d": number} for number in range(3)]
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 def test_a_space_of_a_billion_can_be_drawn_from_at_random_without_repeats() -> None:

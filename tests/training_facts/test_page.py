@@ -58,10 +58,11 @@ def test_the_copy_of_the_page_is_the_library(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "training.mk").read_text() == LIBRARY_TEXT
 
 
-def test_the_commands_of_the_page_show_the_silent_layer(settings: Settings) -> None:
+def test_the_commands_of_the_page_show_the_silent_layer_and_the_example_runs_again(settings: Settings) -> None:
     commands = [line.removeprefix("$ ") for line in blocks("console")[0].splitlines()]
+    assert commands[0] == "python examples/training_facts.py"
     shown = []
-    for line in commands:
+    for line in (*commands, commands[0]):
         program, *arguments = shlex.split(line)
         prefix = [sys.executable] if program == "python" else [sys.executable, "-m", "morphogen.cli"]
         done = subprocess.run(
@@ -69,11 +70,13 @@ def test_the_commands_of_the_page_show_the_silent_layer(settings: Settings) -> N
             env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert program != "python" or done.stderr == ""
         shown.append(done.stdout)
-    example, loaded, facts, fired = shown
+    example, loaded, facts, fired, again = shown
 
     assert "Give the layer its biases back" in example
     assert [line.split()[0] for line in loaded.splitlines()] == ["Digits", "Training"]
     assert "dead_units" in facts
     assert "at_chance" in facts
     assert fired.count("Revive the units") == 2
+    assert "Give the layer its biases back" in again
