@@ -89,7 +89,7 @@ class Sandbox:
     def probe(self) -> dict[str, str]:
         """Return every layer, with nothing where it holds on this machine and the reason where it does not."""
         worker, held = self._worker("")
-        self._worn(worker)
+        self._worn(worker, answered=False)
         return held
 
     def run(
@@ -109,11 +109,13 @@ class Sandbox:
         job = _job(source, dict(arguments or {}), entry, allowed)
         worker, held = self._worker(source)
         broker = Broker(allowed, self.limits)
+        answered = False
         try:
             layers = layering.demand(self.required, held)
             end = self._converse(worker, job, broker)
+            answered = end.answer is not None
         finally:
-            exit_ = self._worn(worker)
+            exit_ = self._worn(worker, answered)
         return self._outcome(end, exit_, broker, layers, began)
 
     def _converse(self, worker: Worker, job: bytes, broker: Broker) -> _End:
@@ -198,9 +200,9 @@ class Sandbox:
                     self._kept.end()
         raise AssertionError
 
-    def _worn(self, worker: Worker) -> Exit:
-        """End a worker, and see to the next."""
-        exit_ = worker.end()
+    def _worn(self, worker: Worker, answered: bool) -> Exit:
+        """End a worker, and see to the next; how one ended that gave no answer is waited for."""
+        exit_ = worker.dismiss() if answered else worker.end()
         if self.pool:
             with self._lock, contextlib.suppress(SandboxBroken):
                 self._kept.fill(self)

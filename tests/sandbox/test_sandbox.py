@@ -160,6 +160,15 @@ def test_a_tool_that_does_not_answer_is_ended_and_told(pooled: Sandbox, text: st
     assert outcome.killed_by == killed_by
 
 
+def test_what_an_answer_cost_is_counted_by_the_kernel(either: Sandbox) -> None:
+    text = "def run(n):\n    kept = bytearray(n << 20)\n    total = 0\n    for i in range(10**6):\n        total += i\n    return len(kept)\n"
+    small, large = either.run(text, {"n": 0}), either.run(text, {"n": 64})
+
+    assert large.value == 64 << 20
+    assert large.rss_bytes - small.rss_bytes > 50 << 20
+    assert 5_000_000 < small.cpu_ns < 2_000_000_000
+
+
 def test_the_processor_limit_ends_a_tool_before_a_long_deadline() -> None:
     with Sandbox(Limits(wall_seconds=30.0, cpu_seconds=1), pool=1) as sandbox:
         outcome = sandbox.run("def run():\n    while True:\n        pass\n")

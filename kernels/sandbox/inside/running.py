@@ -103,6 +103,7 @@ def work(limits: Limits) -> None:
         send(_with_printed(answer, printed), 1 << 30)
     except BaseException as error:  # noqa: BLE001 - whatever a tool raises is its answer
         _answer_failure(error, printed)
+    _exactly(1)  # until the host has read what this cost, and hangs up
 
 
 def _with_printed(answer: dict[str, object], printed: Printed) -> dict[str, object]:

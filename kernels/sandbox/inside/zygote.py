@@ -1,7 +1,7 @@
 """The process that forks workers and buries them: started once by the host, or once for a single call.
 
-It hears one thing, "fork a worker on these two sockets", and says one thing of each worker: how it ended and what it
-cost. A worker dies when its lease (a socket to the host) is closed or written to; all die when the host does, which is
+It hears one thing, "fork a worker on these two sockets", and says two things of each worker: its pid, and how it ended and
+what it cost. A worker dies when its lease (a socket to the host) is closed or written to; all die when the host does, which is
 seen by its pidfd, so a descriptor that some other child of the host has inherited cannot keep them alive; and if this
 process is killed, the kernel kills each worker (PDEATHSIG), and with it all of its pid namespace.
 """
@@ -112,6 +112,7 @@ class Nursery:
         if pid == 0:
             self.live(channel, held)
         posix.close(channel)
+        _tell(lease, pid.to_bytes(8, "little"))
         ended = posix.pidfd_open(pid)
         self.leases[lease] = pid
         self.heeded.add(lease)
@@ -142,10 +143,7 @@ class Nursery:
         posix.close(ended)
         _, status, used = posix.wait4(pid, 0)
         numbers = (status, int((used.ru_utime + used.ru_stime) * 1e9), used.ru_maxrss * 1024)
-        try:
-            posix.write(lease, b"".join(number.to_bytes(8, "little") for number in numbers))
-        except OSError:
-            self.ends.pop(ended, None)  # the host has let go of it
+        _tell(lease, b"".join(number.to_bytes(8, "little") for number in numbers))
         del self.leases[lease]
         if lease in self.heeded:
             self.poll.unregister(lease)
@@ -159,3 +157,11 @@ class Nursery:
         for pid in self.leases.values():
             posix.waitpid(pid, 0)  # gone when we are: nobody else has to bury them
         posix._exit(0)
+
+
+def _tell(lease: int, words: bytes) -> None:
+    """Write to a lease; where the host has let go of it there is nobody to tell."""
+    try:
+        posix.write(lease, words)
+    except OSError:
+        return
