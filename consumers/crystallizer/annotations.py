@@ -7,6 +7,7 @@ A subset of Python's: None, bool, int, float, str, bytes, Any, list[T], dict[K, 
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "bytes": bytes}
@@ -43,6 +44,7 @@ ANY = Type("Any")
 NONE = Type("None")
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Type:
     """Read an annotation. Raises NotAType, in one line."""
     try:

@@ -232,6 +232,20 @@ def _scalars(shape: Any) -> Iterator[tuple[Path, Any]]:
             yield path, value
 
 
+def _at(shape: Any, path: Path) -> list[Any]:
+    """Return what `_scalars` yields for one path, without walking the others."""
+    values = [shape] if len(path) <= _DEEPEST else []
+    for part in path:
+        below: list[Any] = []
+        for value in values:
+            if isinstance(value, Mapping):
+                below += [item for key, item in value.items() if str(key) == part]
+            elif isinstance(value, list | tuple) and part == _ROWS:
+                below += value
+        values = below
+    return [one for one in values if one is None or isinstance(one, bool | int | float | str | bytes)]
+
+
 def malformed(expected: Any) -> str | None:
     """Say why an expectation of the world is none that `broken` could check; None where it is one."""
     if not isinstance(expected, Mapping) or not isinstance(expected.get("site"), str):
@@ -320,7 +334,7 @@ def _departs(expected: Mapping[str, Any], result: Any, shape: Any) -> str | None
         return None if same else f"other columns than {', '.join(expected['columns'])[:120]}"
     path = tuple(expected["path"])
     place = ".".join(path)[:80]
-    values = [item for at, item in _scalars(shape) if at == path]
+    values = _at(shape, path)
     if "minimum" in expected:
         odd = next((item for item in values if not _within(item, expected)), None)
         return None if odd is None else f"{_shown(odd)} for {place}, far from what was recorded"

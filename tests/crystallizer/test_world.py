@@ -103,3 +103,19 @@ def test_a_read_that_is_left_out_is_asked_again_with_the_parameters_of_the_call(
     assert world.asked_of(guard, {"path": "mine"}) == {"path": "mine", "kind": "x"}
     differing = [*used, course("r9", "v2", kind="x")]
     assert world.sentinel("read", [(params, uses[0]) for params, uses in differing]) is None
+
+
+_KEYS = st.sampled_from(["a", "b", "[]"])
+_SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60)
+@given(_SHAPES, st.lists(_KEYS, max_size=6).map(tuple))
+def test_what_stands_at_a_path_is_what_a_walk_over_all_finds_there(shape: Any, path: tuple[str, ...]) -> None:
+    walked = [value for at, value in world._scalars(shape) if at == path]
+
+    assert sorted(map(repr, world._at(shape, path))) == sorted(map(repr, walked))
