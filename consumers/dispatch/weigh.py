@@ -79,7 +79,7 @@ def offers(
     if mode == "follower":
         return [_followed(one, signature, state, environment, config, full) for one in matches]
     if mode not in ways.caps:
-        return [Offer(mode=mode, refusal="nobody is wired to do it")]
+        return [Offer(mode=mode, refusal="no model is set up for it")]
     cap, mean = ways.caps[mode], state.mean(signature, mode)
     if mode == "mixed":
         guides = [_guided(one, signature, state, config, cap) for one in matches]
@@ -89,6 +89,19 @@ def offers(
     if mode == "learner" and "orchestrator" not in ways.caps:
         sure = max(sure, config.learner)  # there is nobody after it, however often it failed
     return [Offer(mode=mode, confidence=sure, cap_microusd=cap, expected_microusd=mean.microusd, expected_ns=mean.ns)]
+
+
+def _waiting(match: Match, registry: Registry) -> Offer | None:
+    """Return the refusal of a version that is not proven yet, None where there is none."""
+    version = registry.shadow(match.signature)
+    if version is None:
+        return None
+    runs = f"{version.agreed} of {version.shadows} runs beside the live mode agreed so far"
+    return Offer(
+        mode="crystallized", signature=match.signature, method=match.method, similarity=match.similarity,
+        refusal=f"version {version.number} of {version.tool} waits in shadow: {runs}",
+        tool=version.tool, tool_version=version.number,
+    )  # fmt: skip
 
 
 def guard_missed(version: Version, params: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[str, str] | None:
@@ -107,7 +120,7 @@ def _tool(
 ) -> Offer | None:
     loaded = None if tools is None else tools.active(match.signature)
     if loaded is None or tools is None:
-        return None
+        return None if tools is None else _waiting(match, tools.registry)
     version = tools.registry.version(loaded.tool, loaded.number) or loaded  # the one that counts on
     mean = round(version.duration_ns / version.calls) if version.calls else None
     tested = _tested(version, match, state)

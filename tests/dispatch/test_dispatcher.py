@@ -228,6 +228,7 @@ def test_a_waiting_tool_runs_beside_what_served_and_does_nothing_for_real(
         assert (done.mode in {"learner", "follower"}, done.output) == (True, 12)
         shadowed = log.of(CrystalShadowed)[-1]
         assert (shadowed.agreed, shadowed.request) == (agreed, done.request)
+        assert "waits in shadow: 0 of 0 runs" in done.decided.alternatives[0].reason
     quiet = dispatcher(
         log, caps, learner=Loop(log, total), crystals=loader, config=DispatchConfig(matches=0, shadow=False)
     )
@@ -274,7 +275,7 @@ def test_every_mode_that_fails_is_told_and_a_request_that_nobody_serves_says_why
     nobody = dispatcher(Log(), caps, config=DispatchConfig(matches=0))
     alone = ask(nobody, TOTAL, {"column": "price", "path": "shop1.csv"})
     assert (alone.ok, alone.mode) == (False, "none")
-    assert "nobody is wired" in (alone.error or "")
+    assert "no model is set up" in (alone.error or "")
 
 
 def test_a_request_that_is_stopped_says_so_and_stops(shop: Path, caps: Capabilities, log: Log) -> None:
