@@ -32,7 +32,7 @@ lint: $(STAMP) ## ruff and import-linter.
 types: $(STAMP) ## mypy, strict.
 	$(BIN)/mypy -p morphogen
 
-test: lint ## Every check and every test, two rooms at a time.
+test: lint ## Every check and every test, several rooms at a time.
 	$(BIN)/python tests/rooms.py
 
 fuzz: $(STAMP) ## Ask the properties new examples, round after round: make fuzz ROOM=tests/knowledge

@@ -2,7 +2,8 @@
 
 No test is spoiled by what another room left in the interpreter, and none can hold up the rest: a room that takes
 longer than `LIMIT` is told to show where it hangs, and killed with all that it started. Without names, the types are
-checked beside the rooms, so that no core waits for that.
+checked beside the rooms, so that no core waits for that. Real brokers and kills beside other rooms take their time: the
+few rooms that failed are run once more, alone, and both results are told.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 LIMIT = 1500.0  # seconds for one room
-AT_ONCE = 2
+AT_ONCE = 3  # on two cores: brokers, disks and kills are waited for
+AGAIN = 3  # rooms that may fail and be run again alone; more of them are no matter of load
 TYPES = "types"
 # By what they took last, so that no core waits long for the last room.
 LONGEST = (
@@ -57,10 +59,6 @@ class Room:
     process: subprocess.Popen[bytes]
     began: float
 
-    @property
-    def title(self) -> str:
-        return self.name if self.name == TYPES else f"tests/{self.name}"
-
     def status(self) -> int | None:
         """Return the exit status of pytest, None while it runs; -1 where it died without one."""
         gone = self.process.poll() is not None
@@ -98,15 +96,29 @@ def start(name: str, folder: Path) -> Room:
 
 
 def main(names: list[str]) -> int:
-    """Run the rooms; return 1 where one failed."""
-    waiting: list[str] = names or rooms()
-    running: list[Room] = []
-    failed: dict[str, str] = {}  # what each failed room printed
+    """Run the rooms; return 1 where one failed, also alone."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
+    failed = run(names or rooms(), AT_ONCE)
+    tried = [name for name in failed if name != TYPES]
+    if 0 < len(tried) <= AGAIN:
+        alone = run(tried, 1)
+        for name in tried:
+            if name not in alone:
+                print(f"== tests/{name} passed alone; beside others it failed:\n{reasons(failed.pop(name))}")
+    for name, told in failed.items():  # once more where all is over: who sees only the end of the output sees why
+        print(f"== {title(name)} failed:\n{reasons(told)}")
+    print("failed: " + ", ".join(map(title, failed)) if failed else "every room passed")
+    return 1 if failed else 0
+
+
+def run(names: list[str], at_once: int) -> dict[str, str]:
+    """Run rooms, so many at once; return what those that failed have printed."""
+    waiting, running = list(names), list[Room]()
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
         try:
             while waiting or running:
-                while waiting and len(running) < AT_ONCE:
+                while waiting and len(running) < at_once:
                     running.append(start(waiting[0], Path(top) / waiting[0]))
                     del waiting[0]
                 time.sleep(0.2)
@@ -118,16 +130,18 @@ def main(names: list[str]) -> int:
                     if status is not None:
                         running.remove(room)
                         told = (room.folder / "output").read_text(errors="replace")
-                        print(f"== {room.title} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
+                        print(f"== {title(room.name)} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
                         if status != 0:
-                            failed[room.title + (" (killed)" if status < 0 else "")] = told
+                            failed[room.name] = told if status > 0 else f"{told}\n!!! killed, or died"
         finally:
             for room in running:
                 room.kill()
-    for name, told in failed.items():  # once more where all is over: who sees only the end of the output sees why
-        print(f"== {name} failed:\n{reasons(told)}")
-    print("failed: " + ", ".join(failed) if failed else "every room passed")
-    return 1 if failed else 0
+    return failed
+
+
+def title(name: str) -> str:
+    """Return what a room is called in the output."""
+    return name if name == TYPES else f"tests/{name}"
 
 
 def reasons(told: str) -> str:
