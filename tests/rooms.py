@@ -98,6 +98,7 @@ def start(name: str, folder: Path) -> Room:
 def main(names: list[str]) -> int:
     """Run the rooms; return 1 where one failed, also alone."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background of a shell ignore
     failed = run(names or rooms(), AT_ONCE)
     tried = [name for name in failed if name != TYPES]
     if 0 < len(tried) <= AGAIN:

@@ -34,14 +34,21 @@ def _table(text: str) -> list[dict[str, str]]:
 def _losses(world: World, dice: random.Random, number: int) -> dict[str, Any]:
     _readme(world)
     run = run_of(dice, number)
-    epochs = dice.randint(4, 12)
-    lines = ["epoch,train_loss,val_loss"]
-    loss = 2.0
-    for epoch in range(1, epochs + 1):
-        loss = max(0.05, loss * dice.uniform(0.7, 1.15))
-        lines.append(f"{epoch},{loss * 0.9:.4f},{loss:.4f}")
-    world.write(f"runs/{run}/metrics.csv", "\n".join(lines) + "\n")
+    world.write(f"runs/{run}/metrics.csv", curves(dice, dice.randint(4, 12)))
     return {"run": run}
+
+
+def curves(dice: random.Random, epochs: int) -> str:
+    """Return losses as they are: that of training keeps falling, that of validation turns up again at some epoch."""
+    lines = ["epoch,train_loss,val_loss"]
+    train = dice.uniform(1.8, 2.2)
+    val = train * dice.uniform(1.02, 1.1)
+    turn = dice.randint(2, epochs)
+    for epoch in range(1, epochs + 1):
+        train *= dice.uniform(0.75, 0.97)
+        val *= dice.uniform(0.75, 0.97) if epoch <= turn else dice.uniform(1.02, 1.12)
+        lines.append(f"{epoch},{train:.4f},{val:.4f}")
+    return "\n".join(lines) + "\n"
 
 
 def _best_epoch(agent: Agent, run: str) -> Any:

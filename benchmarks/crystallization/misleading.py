@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from agent import Agent, TaskFamily
-from honest import run_of
+from honest import curves, run_of
 from world import World
 
 TEAMS = {"atlas": "storage", "borea": "training", "cirrus": "training", "dorado": "serving", "eos": "storage", "fenix": "serving"}  # fmt: skip
@@ -87,6 +87,43 @@ def _first(agent: Agent, k: int, path: str) -> Any:
     answer = agent.use("files.read_text", path=path).splitlines()[:k]
     agent.think(f"the first {k}", answer)
     return answer
+
+
+# Two columns that always had their minimum in the same row
+
+
+def _together(world: World, dice: random.Random, number: int) -> dict[str, Any]:
+    run, loss = run_of(dice, number), 2.0
+    lines = ["epoch,train_loss,val_loss"]
+    for epoch in range(1, dice.randint(5, 13)):
+        loss = max(0.05, loss * dice.uniform(0.7, 1.15))
+        lines.append(f"{epoch},{loss * 0.9:.4f},{loss:.4f}")
+    world.write(f"runs/{run}/metrics.csv", "\n".join(lines) + "\n")
+    return {"run": run}
+
+
+def _apart(world: World, dice: random.Random, number: int) -> dict[str, Any]:
+    run = run_of(dice, number)
+    text = curves(dice, 12)
+    while min(_rows(text), key=_trained)["epoch"] == min(_rows(text), key=_validated)["epoch"]:
+        text = curves(dice, 12)
+    world.write(f"runs/{run}/metrics.csv", text)
+    return {"run": run}
+
+
+def _trained(row: dict[str, str]) -> float:
+    return float(row["train_loss"])
+
+
+def _validated(row: dict[str, str]) -> float:
+    return float(row["val_loss"])
+
+
+def _stop(agent: Agent, run: str) -> Any:
+    rows = _rows(agent.use("files.read_text", path=f"runs/{run}/metrics.csv"))
+    answer = int(min(rows, key=_validated)["epoch"])
+    agent.think(f"where should {run} have stopped?", answer)
+    return {"epoch": answer}
 
 
 # What the agent remembers and no tool shows
@@ -261,6 +298,8 @@ FAMILIES = (
                why="run and label were always equal, so one stands for the other"),
     TaskFamily(name="k_is_all", goal="Give the first {k} jobs of {path}", prepare=_exactly, solve=_first, in_use=_longer,
                why="the file always had just k lines, so all of them were the first k"),
+    TaskFamily(name="columns_agree", goal="At which epoch should {run} have stopped?", prepare=_together, solve=_stop,
+               in_use=_apart, why="both losses always had their minimum in one epoch, so either column explains it"),
     TaskFamily(name="round_robin", goal="Who reviews {change}?", prepare=_change, solve=_reviewer, in_use=_change,
                why="reviewers take turns, and only the agent remembers whose it is"),
     TaskFamily(name="running_total", goal="Add {hours} hours and tell the total", prepare=_hours, solve=_running_total,

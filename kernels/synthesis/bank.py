@@ -14,6 +14,8 @@ from .program import Const, Each, Expr, Op, Ref
 from .values import exact, kind_of, loose
 
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError)
+_SLACK = 2  # by which a rival may be larger than what is taken
+_RIVALS = 24  # of one value that are kept
 _LARGEST = 400_000  # characters or items of one value that is still worked on
 
 
@@ -27,6 +29,7 @@ class Search:
     def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
         self.budget = budget
         self.tried = 0
+        self.tests: dict[str, list[Expr]] = {}  # other tests that tell the same apart, by the one that was taken
         self._clock = clock
         self._end = clock() + budget.seconds
 
@@ -42,7 +45,7 @@ class Entry:
     5 what differs of it, 6 pieces of a text.
     """
 
-    __slots__ = ("base", "expr", "keys", "kind", "places", "rank", "simple", "size", "values")
+    __slots__ = ("base", "expr", "keys", "kind", "places", "rank", "rivals", "simple", "size", "values")
 
     def __init__(self, expr: Expr, values: list[Any], size: int, rank: int, simple: bool) -> None:
         self.expr = expr
@@ -54,6 +57,7 @@ class Entry:
         self.keys: list[bytes | None] | None = None
         self.base: Entry | None = None  # the list that this one's items were taken from,
         self.places: list[list[int]] = []  # and the places where they stand in it, for each example
+        self.rivals: list[tuple[int, Expr]] = []  # what else has this value in every example, with its size
 
     def per_example(self) -> list[bytes | None]:
         """Return what tells the value apart in each example, whatever the order of keys."""
@@ -101,6 +105,8 @@ class Bank:
         if known is not None:
             if isinstance(known.expr, Ref) and known.simple and self.depth == 0:
                 self.aliases.setdefault(known.expr.name, []).append((size, expr))
+            if self.depth == 0 and size <= known.size + _SLACK and len(known.rivals) < _RIVALS:
+                known.rivals.append((size, expr))
             return known if known.size <= size else None
         entry = Entry(expr, kept, size, rank, simple and kind_of(kept) not in ("list", "dict", "mixed", "other"))
         self._seen[key] = entry

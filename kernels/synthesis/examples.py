@@ -39,7 +39,8 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """What the examples did not decide, and what was done about it.
 
     `kind` is `never_varied` (a parameter had one value; the program refuses others), `equal` (two values were always the
-    same; the program refuses where they differ), `constant` (a text or number stands in every example and nothing says
+    same; the program refuses where they differ), `rival` (another column, key, reading or count explained it as well; the
+    program refuses where they differ), `constant` (a text or number stands in every example and nothing says
     where it comes from), `bound` (a limit lies somewhere between two recorded values), `unused` (a parameter changes
     nothing), `choice` (which case applies was learned from few examples), `unread` (a recorded step is not needed).
     `subject` names the parameter or the place; `values` are what it was seen to be.

@@ -61,7 +61,7 @@ def _aliases(plan: Plan) -> list[Stmt]:
         values = next(values for source, values in plan.sources if source == name)
         if len({exact(value) for value in values}) < 2:
             continue
-        fitting = [(size, expr) for size, expr in expressions if size <= 3 and refs(expr) and refs(expr) <= made]
+        fitting = [(size, expr) for size, expr in expressions if size <= 5 and refs(expr) and refs(expr) <= made]
         if fitting:
             expr = min(fitting, key=lambda pair: pair[0])[1]
             found.append(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .bank import Bank, Entry
 from .chance import enough
 from .operators import FUNCTIONS
-from .program import Const, Expr, Op
+from .program import Const, Expr, Op, walk
 from .values import exact
 
 if TYPE_CHECKING:
@@ -42,11 +42,20 @@ def number(at: "Explainer", target: Sequence[Any]) -> Expr | None:
         return None
     at.bank.search.tick(len(few) ** 2)
     rows = _rows(few)
+    fixed = _with_constant(goal, [(one.expr, one.values) for one in few], rows)
+    if fixed is not None and not _is_long(fixed):
+        return fixed
     return (
-        _with_constant(goal, [(one.expr, one.values) for one in few], rows)
-        or _with_another(at.bank, goal, few, rows)
+        _with_another(at.bank, goal, few, rows)
+        or fixed
         or (_with_two_others(at.bank, goal, few) if at.reached >= at.limits[-1] and at.level == 0 else None)
     )
+
+
+def _is_long(expr: Expr) -> bool:
+    """Say whether a constant has so many digits that two values put together are the likelier: 1.414214 is some root."""
+    digits = [repr(part.value).replace(".", "").strip("-0") for part in walk(expr) if isinstance(part, Const)]
+    return any(len(one) >= 6 for one in digits)
 
 
 def _finite(values: Sequence[Any]) -> bool:

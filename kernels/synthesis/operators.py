@@ -35,7 +35,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 HELPERS: dict[str, tuple[tuple[str, ...], str]] = {
     "deep_merge": ((), '''\
-def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def deep_merge(base: dict[str, object], over: dict[str, object]) -> dict[str, object]:
     """Return base with the values of over, mappings inside merged likewise."""
     merged = dict(base)
     for key, value in over.items():
@@ -55,7 +55,7 @@ def options_of(text: str, mark: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 '''),
     "keyed_rows": ((), '''\
-def keyed_rows(columns: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
+def keyed_rows(columns: list[str], rows: list[list[object]]) -> list[dict[str, object]]:
     """Return rows with their columns named."""
     return [dict(zip(columns, row)) for row in rows]
 '''),
@@ -95,7 +95,7 @@ def as_number(text: str) -> int | float | str:
     return text
 '''),
     "as_value": ((), '''\
-def as_value(text: str) -> Any:
+def as_value(text: str) -> object:
     """Return the number, the truth value or the text that a text says."""
     if text in ("true", "false", "True", "False"):
         return text in ("true", "True")
@@ -107,7 +107,7 @@ def as_value(text: str) -> Any:
     return text
 '''),
     "short_of": ((), '''\
-def short_of(size: float, step: int, units: list[str]) -> list[Any]:
+def short_of(size: float, step: int, units: list[str]) -> list[object]:
     """Return a size in the largest unit that leaves at least one of it, and the unit."""
     value = float(size)
     place = 0
@@ -277,7 +277,7 @@ TABLE: dict[str, Operation] = {line[0]: _operation(*line) for line in _LINES}
 def _compiled() -> dict[str, Callable[..., Any]]:
     space: dict[str, Any] = {
         "math": math, "statistics": statistics, "json": json, "csv": csv, "re": re, "Counter": Counter, "date": date,
-        "datetime": datetime, "timedelta": timedelta, "calendar": calendar, "Any": Any,
+        "datetime": datetime, "timedelta": timedelta, "calendar": calendar,
     }  # fmt: skip
     for _, text in HELPERS.values():
         exec(compile(text, "<operators>", "exec", dont_inherit=True), space)  # noqa: S102 - the constant texts above

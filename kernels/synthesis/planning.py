@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .bank import Bank, Search
-from .examples import Example
+from .examples import Doubt, Example
 from .explaining import Explainer
 from .program import Expr, Op, Ref, Stmt, refs, walk
 from .reading import Reading, readings_of
@@ -16,9 +16,11 @@ class Plan:
     """What is known and what is done. `examples` are those that this part of the program is for."""
 
     def __init__(
-        self, examples: Sequence[Example], tools: Mapping[str, str], search: Search, *, first: int = 0
+        self, examples: Sequence[Example], tools: Mapping[str, str], search: Search, *, goal: str = "", first: int = 0
     ) -> None:
         self.examples = list(examples)
+        self.goal = goal
+        self.doubts: list[Doubt] = []
         self.tools = tools
         self.search = search
         self.bank = Bank(search, len(self.examples))

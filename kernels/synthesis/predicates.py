@@ -1,6 +1,7 @@
 """Predicates: what tells these examples from those. Simple ones first, as any two groups can be told apart somehow."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from .bank import Bank, Entry
@@ -11,6 +12,7 @@ from .program import Const, Expr, Listed, Op
 from .values import exact, is_date, is_number
 
 _NUMBERS = ("int", "float", "number")
+_NEXT = 400  # tests that are looked at for rivals of the one that was found
 
 
 def predicate(bank: Bank, labels: Sequence[bool], *, most: int = 40) -> Expr | None:
@@ -19,12 +21,25 @@ def predicate(bank: Bank, labels: Sequence[bool], *, most: int = 40) -> Expr | N
     held = bits(wanted)
     if held == 0.0:
         return None
-    for tried, (test, values) in enumerate(candidates(bank, wanted, most), 1):
+    offered = candidates(bank, wanted, most)
+    for tried, (test, values) in enumerate(offered, 1):
         if values in (wanted, [not value for value in wanted]) and _told_apart(bank, test, wanted, tried):
-            return test if values == wanted else _negated(test)
+            found = test if values == wanted else _negated(test)
+            bank.search.tests[repr(found)] = _rivals(test, wanted, offered)
+            return found
         if tried > 2 ** min(11.0, held + 1.0):
             return None
     return _both(bank, wanted, most) if held >= 14.0 else None
+
+
+def _rivals(test: Expr, wanted: list[bool], offered: Iterator[tuple[Expr, list[bool]]]) -> list[Expr]:
+    """Return the tests of the same kind on other data that tell the same apart, a few of those that would have come next."""
+    found: list[Expr] = []
+    for other, values in islice(offered, _NEXT):
+        alike = isinstance(test, Op) and isinstance(other, Op) and test.op == other.op
+        if alike and values in (wanted, [not value for value in wanted]) and len(found) < 8:
+            found.append(other if values == wanted else _negated(other))
+    return found
 
 
 def _told_apart(bank: Bank, test: Expr, wanted: Sequence[bool], tried: int) -> bool:

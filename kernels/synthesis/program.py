@@ -181,7 +181,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     params: tuple[Param, ...]
     body: tuple[Stmt, ...]
-    returns: str = "Any"
+    returns: str = "object"
     tools: tuple[str, ...] = ()
     retried: tuple[str, ...] = ()
     format: int = FORMAT

@@ -19,10 +19,11 @@ from .examples import Budget, Doubt, Drafted, Example, NotFound
 from .invariants import categories, conditions
 from .planning import Plan
 from .predicates import predicate
-from .program import Call, CallEach, If, Param, Program, Return, Stmt, refs, walk
+from .program import Call, CallEach, If, Param, Program, Require, Return, Stmt, refs, walk
 from .pruning import needed
 from .reading import read_more
 from .rewriting import simple
+from .rivals import Rivals
 from .running import run_program
 from .tape import LOOKS, Tape
 from .trust import doubtful, guarded, suspicious
@@ -82,14 +83,16 @@ def _comparable(examples: Sequence[Example], tools: Mapping[str, str], budget: B
 
 def _drafted(examples: list[Example], tools: Mapping[str, str], search: Search, goal: str) -> Drafted:
     _consistent(examples, tools)
-    body = needed(_explained(examples, tools, search), tools)
+    explained, rivals = _explained(examples, tools, search, goal)
+    body = needed(explained, tools)
     constant = suspicious(body, examples, goal)
     if constant is not None:
         raise _Refused(constant)
     body, doubts = guarded(body, examples, tools)
     program = _program(examples, [simple(part) for part in body], tools)
     _checked(program, examples, tools)
-    doubts = (*doubts, *_left_out(program, examples, tools, search), *doubtful(program, examples, tools, goal))
+    left_out = _left_out(program, examples, tools, search, goal)
+    doubts = (*doubts, *rivals, *left_out, *doubtful(program, examples, tools, goal))
     source = written(program, goal=goal, examples=examples)
     return Drafted(
         program=program,
@@ -128,12 +131,14 @@ def _consistent(examples: Sequence[Example], tools: Mapping[str, str]) -> None:
         seen.setdefault(key, (number, result))
 
 
-def _explained(examples: list[Example], tools: Mapping[str, str], search: Search) -> list[Stmt]:
-    plan = Plan(examples, tools, search)
+def _explained(
+    examples: list[Example], tools: Mapping[str, str], search: Search, goal: str
+) -> tuple[list[Stmt], list[Doubt]]:
+    plan = Plan(examples, tools, search, goal=goal)
     for name in examples[0].params:
         plan.source(name, [one.params[name] for one in examples])
     plan.hint(_hints([one.output for one in examples]))
-    return _finished(plan, depth=0)
+    return _finished(plan, depth=0), plan.doubts
 
 
 def _finished(plan: Plan, depth: int) -> list[Stmt]:
@@ -149,17 +154,38 @@ def _finished(plan: Plan, depth: int) -> list[Stmt]:
                 break
         found = plan.explainer.explain([one.output for one in plan.examples])
         if found is not None:
-            answer: list[Stmt] = [Return(found)]
-            body = needed([*plan.body, *answer], plan.tools)[:-1]
+            done, answer, rivals = _settled(plan, [Return(found)])
+            body = needed([*done, *rivals, *answer], plan.tools)[:-1]
             params = {name: values for name, values in plan.sources if not name.startswith("result")}
-            checks = [*conditions(plan, plan.body, [*body, *answer]), *categories([*body, *answer], params)]
-            return [*_placed(plan.body, checks), *answer]
+            checks = [*conditions(plan, done, [*body, *answer]), *categories([*body, *answer], params)]
+            return [*_placed(done, _unlike([*checks, *rivals])), *answer]
         missing = f"the output ({_where(plan)}) follows from nothing that was given or read"
     if depth == 0:
         split = _by_case(plan, effects)
         if split is not None:
             return split
     raise _Refused(missing)
+
+
+def _settled(plan: Plan, answer: list[Stmt]) -> tuple[list[Stmt], list[Stmt], list[Stmt]]:
+    """Return what is done and answered with the best named of rivals, and the checks that they still agree."""
+    wanted = {name for part in needed([*plan.body, *answer], plan.tools) for name in refs(part)}
+    room = Rivals(plan, [*plan.body, *answer])
+    answer = [room.statement(part) for part in answer]
+    unread = [
+        isinstance(part, Call | CallEach) and plan.tools.get(part.tool) in LOOKS and part.into not in wanted
+        for part in plan.body
+    ]
+    done = [part if skip else room.statement(part) for part, skip in zip(plan.body, unread, strict=True)]
+    plan.doubts += room.doubts
+    return done, answer, list(room.checks)
+
+
+def _unlike(checks: Sequence[Stmt]) -> list[Stmt]:
+    """Return each check once."""
+    return list({repr(part.test) if isinstance(part, Require) else repr(part): part for part in checks[::-1]}.values())[
+        ::-1
+    ]
 
 
 def _placed(body: Sequence[Stmt], checks: Sequence[Stmt]) -> list[Stmt]:
@@ -198,12 +224,20 @@ def _by_case(plan: Plan, effects: Sequence[Sequence[Any]]) -> list[Stmt] | None:
     test = predicate(plan.bank, [shape == kinds[0] for shape in shapes])
     if test is None:
         return None
+    room = Rivals(plan, plan.body)
+    test = room.hole(test, "")
+    plan.doubts += room.doubts
     branches: list[tuple[Stmt, ...]] = []
     for kind in kinds:
         places = [place for place, shape in enumerate(shapes) if shape == kind]
         part = Plan(
-            [plan.examples[place] for place in places], plan.tools, plan.search, first=plan.made + 100 * len(branches)
+            [plan.examples[place] for place in places],
+            plan.tools,
+            plan.search,
+            goal=plan.goal,
+            first=plan.made + 100 * len(branches),
         )
+        part.doubts = plan.doubts
         part.bank = rooted(plan.bank, places)
         part.explainer = type(plan.explainer)(part.bank)
         part.sources = [(name, [values[place] for place in places]) for name, values in plan.sources]
@@ -212,7 +246,7 @@ def _by_case(plan: Plan, effects: Sequence[Sequence[Any]]) -> list[Stmt] | None:
             branches.append(tuple(_finished(part, depth=1)))
         except _Refused:
             return None
-    return [*reads, If(test, branches[0], branches[1])]
+    return [*reads, *room.checks, If(test, branches[0], branches[1])]
 
 
 def _program(examples: Sequence[Example], body: Sequence[Stmt], tools: Mapping[str, str]) -> Program:
@@ -246,7 +280,9 @@ def _differs(program: Program, example: Example, tools: Mapping[str, str]) -> st
     return None if same(trace.value, example.output) else f"it answers {trace.value!r:.80}"
 
 
-def _left_out(program: Program, examples: list[Example], tools: Mapping[str, str], search: Search) -> tuple[Doubt, ...]:
+def _left_out(
+    program: Program, examples: list[Example], tools: Mapping[str, str], search: Search, goal: str
+) -> tuple[Doubt, ...]:
     """Learn from fewer examples, and see whether the others are foretold; refuse what is learned by heart."""
     if len(examples) < 6:
         return ()
@@ -255,7 +291,7 @@ def _left_out(program: Program, examples: list[Example], tools: Mapping[str, str
         rest = [one for number, one in enumerate(examples) if number % 3 != fold]
         held = [one for number, one in enumerate(examples) if number % 3 == fold]
         try:
-            body = needed(_explained(rest, tools, search), tools)
+            body = needed(_explained(rest, tools, search, goal)[0], tools)
             part = _program(rest, guarded(body, rest, tools)[0], tools)
         except (_Refused, OutOfBudget):
             continue

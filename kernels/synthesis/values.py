@@ -80,26 +80,26 @@ def is_moment(value: Any) -> bool:
 
 
 def annotation(values: Sequence[Any], depth: int = 0) -> str:
-    """Return the Python annotation that fits all values, `Any` where they have little in common."""
+    """Return the Python annotation that fits all values, `object` where they have little in common."""
     kinds = {_NAMES.get(type(value), "other") for value in values}
     optional = "none" in kinds and len(kinds) > 1
     present = [value for value in values if value is not None] if optional else list(values)
     found = _annotation(present, kinds - {"none"} if optional else kinds, depth)
-    return f"{found} | None" if optional and found != "Any" else found
+    return f"{found} | None" if optional and found != "object" else found
 
 
 def _annotation(values: list[Any], kinds: set[str], depth: int) -> str:
     if kinds == {"int", "float"}:
         return "int | float"
     if len(kinds) != 1 or depth > 2:
-        return "Any"
+        return "object"
     (kind,) = kinds
     if kind == "list":
         inner = [item for value in values for item in value]
-        return f"list[{annotation(inner, depth + 1)}]" if inner else "list[Any]"
+        return f"list[{annotation(inner, depth + 1)}]" if inner else "list[object]"
     if kind == "dict":
         if not all(isinstance(key, str) for value in values for key in value):
-            return "dict[Any, Any]"
+            return "dict[object, object]"
         inner = [item for value in values for item in value.values()]
-        return f"dict[str, {annotation(inner, depth + 1)}]" if inner else "dict[str, Any]"
-    return {"none": "None", "other": "Any"}.get(kind, kind)
+        return f"dict[str, {annotation(inner, depth + 1)}]" if inner else "dict[str, object]"
+    return {"none": "None", "other": "object"}.get(kind, kind)

@@ -70,7 +70,6 @@ class _Writer:
             "datetime",
             "timedelta",
             "calendar",
-            "Any",
             "ToolError",
         }
         taken |= set(keyword.kwlist)
@@ -126,8 +125,6 @@ class _Writer:
             "\n".join(run),
         ]
         imports = set(self.phrases.imports)
-        if any("Any" in text for text in functions):
-            imports.add("from typing import Any")
         head = [f'"""{_sentence(goal)}"""']
         if imports:
             head.append("\n".join(_imported(imports)))
@@ -327,10 +324,10 @@ def _again(tool: str, name: str, program: Program) -> str:
     call = next(part for part in walk(program.body) if isinstance(part, Call | CallEach) and part.tool == tool)
     given = ", ".join(key for key, _ in call.args)
     passed = ", ".join(f"{key}={key}" for key, _ in call.args)
-    typed = ", ".join(f"{key}: Any" for key, _ in call.args) if given else ""
+    typed = ", ".join(f"{key}: object" for key, _ in call.args) if given else ""
     return "\n".join(
         [
-            f"def {name}({typed}) -> Any:",
+            f"def {name}({typed}) -> object:",
             f'    """Use {tool}, again where it fails: in some examples it did once."""',
             "    for _ in range(2):",
             "        try:",

@@ -79,6 +79,13 @@ def test_what_was_always_so_while_recording_is_not_so_in_use(family: Any, site: 
         case "k_is_all":
             lengths = [len((tmp_path / params["path"]).read_text().splitlines()) - params["k"] for params, _ in used]
             assert min(lengths) > 0
+        case "columns_agree":
+            trained = [
+                _epoch_of_least(tmp_path / f"runs/{params['run']}/metrics.csv", 1) for params, _ in recorded + used
+            ]
+            answers = [answer["epoch"] for _, answer in recorded + used]
+            assert trained[:12] == answers[:12]
+            assert all(one != other for one, other in zip(trained[12:], answers[12:], strict=True))
         case "first_is_better":
             assert all(answer == params["first"] for params, answer in recorded)
             assert all(answer == params["second"] for params, answer in used)
@@ -96,6 +103,11 @@ def test_what_was_always_so_while_recording_is_not_so_in_use(family: Any, site: 
             assert len({str(family.right(own, params)) for _ in range(20)}) > 1
         case _:
             raise AssertionError(f"say here what {family.name} misleads by")
+
+
+def _epoch_of_least(path: Path, column: int) -> int:
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    return int(min(rows, key=lambda row: float(row[column]))[0])
 
 
 @pytest.fixture(scope="module")
