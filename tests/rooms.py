@@ -18,7 +18,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 LIMIT = 1500.0  # seconds for one room
-AT_ONCE = 3  # on two cores: brokers, disks and kills are waited for
+AT_ONCE = 2
 AGAIN = 3  # rooms that may fail and be run again alone; more of them are no matter of load
 TYPES = "types"
 # By what they took last, so that no core waits long for the last room.

@@ -75,9 +75,9 @@ class Turn:
         at = max(0, since)
         while True:
             news = self._news
-            if len(self.text) > at:
-                yield Bit(at=at, text=self.text[at:])
-                at = max(at, len(self.text))
+            if text := self.text[at:]:
+                yield Bit(at=at, text=text)
+                at += len(text)  # and not to its end: it may have grown while the reader had this bit
                 continue
             if self.finish is not None:
                 yield Bit(at=at, finish=self.finish, tokens=self.tokens)

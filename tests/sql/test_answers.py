@@ -170,7 +170,7 @@ def test_many_askers_are_answered_at_once(served: Any) -> None:
 
 def test_processes_without_a_projector_take_turns(log: Any, settings: Settings) -> None:
     log.metrics(2, 10)
-    code = "from morphogen.consumers.projections.sql.query import query; print(query('SELECT count(*) FROM metrics').scalar())"
+    code = "from morphogen.consumers.projections.sql.query import query; print(query('SELECT count(*) FROM metrics', timeout=50).scalar())"
     askers = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(4)
