@@ -47,14 +47,8 @@ def value_of(tree: Tree, known: Known, ground: Ground, use: Use) -> Any:
 
 def sources(tree: Tree) -> Iterator[Source]:
     """Yield every source that a tree may draw upon."""
-    if isinstance(tree, Fields):
-        for _, item in tree.items:
-            yield from sources(item)
-    elif isinstance(tree, Rows):
-        for item in tree.items:
-            yield from sources(item)
-    else:
-        for way in tree.ways:
+    for hole in holes(tree):
+        for way in hole.ways:
             if isinstance(way, Source):
                 yield way
             elif isinstance(way, Text):

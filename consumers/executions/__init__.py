@@ -3,7 +3,8 @@
 A pure fold (`Families`), and the reading that feeds it. Knows nothing of how a goal is pursued, and decides nothing.
 """
 
-from .evidence import Z, wilson_lower
+from morphogen.schemas.evidence import Z, wilson_lower
+
 from .families import KEPT, Families
 from .family import Family, ModeTally, Seen, tool_name
 from .reading import FAMILIES, at_of, catch_up, fetch, follow, opened, read_families

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .evidence import wilson_lower
+from morphogen.schemas.evidence import wilson_lower
+
 from .trace import Trace
 
 TRIALS = frozenset({"success", "failure", "timeout"})

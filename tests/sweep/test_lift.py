@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from morphogen.producers.loops.build.gather import Sweep
 from morphogen.producers.loops.lift import lift, stumps
-from morphogen.producers.loops.lift.stumps import wilson
 from morphogen.producers.loops.sweep.errors import SweepError
 from morphogen.producers.loops.sweep.space import key_of
 from morphogen.schemas import SweepStarted, TrialFinished
+from morphogen.schemas.evidence import wilson_lower
 from morphogen.schemas.knowledge.format import format_text
 from morphogen.schemas.knowledge.program import load_text
 
@@ -153,4 +153,4 @@ def test_sweeps_of_different_questions_are_not_lifted_together() -> None:
 def test_a_bound_lies_below_its_share(total: int, share: float) -> None:
     successes = round(share * total)
 
-    assert 0 <= wilson(successes, total) <= successes / total + 1e-9
+    assert 0 <= wilson_lower(successes, total) <= successes / total + 1e-9

@@ -1,6 +1,6 @@
-"""The Wilson bound in SQL, as `morphogen.consumers.executions.wilson_lower` reckons it; a test holds the two equal."""
+"""The Wilson bound in SQL, as `morphogen.schemas.evidence.wilson_lower` reckons it; a test holds the two equal."""
 
-Z = 1.6449
+from morphogen.schemas.evidence import Z
 
 
 def wilson_sql(successes: str, trials: str) -> str:

@@ -10,7 +10,6 @@ medians of its sides differ by more than the noise of the repeats.
 """
 
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from morphogen.schemas import TrialFinished
+from morphogen.schemas.evidence import wilson_lower
 
 from ..sweep.compare import noise
 
@@ -89,16 +89,6 @@ def stumps(
     return sorted(found, key=lambda one: (one.p, -abs(one.here - one.there)))
 
 
-def wilson(successes: int, total: int, z: float = 1.6449) -> float:
-    """Return the lower bound of a share, one-sided at 95% (Wilson 1927)."""
-    if not total:
-        return 0.0
-    share = successes / total
-    middle = share + z * z / (2 * total)
-    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, (middle - reach) / (1 + z * z / total))
-
-
 def _better(trials: Sequence[TrialFinished], *, maximize: bool, alpha: float, deals: int, seed: int) -> list[Stump]:
     values = [one.value if maximize else -one.value for one in trials if one.value is not None]
     least = max(_EFFECT, statistics.median(noise(one.values) for one in trials) if trials else 0.0)
@@ -120,7 +110,7 @@ def _better(trials: Sequence[TrialFinished], *, maximize: bool, alpha: float, de
                 support=len(here),
                 others=len(there),
                 confidence=beyond / len(here),
-                bound=wilson(beyond, len(here)),
+                bound=wilson_lower(beyond, len(here)),
                 here=sign * a,
                 there=sign * b,
                 p=p,
@@ -145,7 +135,7 @@ def _failing(trials: Sequence[TrialFinished], *, alpha: float, deals: int, seed:
                 support=len(here),
                 others=len(there),
                 confidence=share,
-                bound=wilson(round(sum(here)), len(here)),
+                bound=wilson_lower(round(sum(here)), len(here)),
                 here=share,
                 there=statistics.fmean(there),
                 p=p,
