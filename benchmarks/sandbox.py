@@ -1,4 +1,4 @@
-"""What isolation costs: a call in the sandbox, pooled and fresh, beside a bare interpreter that does nothing, in turn.
+"""What isolation costs: a call in the sandbox, pooled, forked for it, or with its own interpreter, beside a bare interpreter that does nothing, in turn.
 
 python benchmarks/sandbox.py [--rounds 60] [--json FILE]
 """
@@ -26,16 +26,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    with Sandbox(pool=0) as single, Sandbox(pool=4) as several:
+    with Sandbox(own_interpreter=True) as single, Sandbox(pool=0) as forked, Sandbox(pool=4) as several:
         ways: dict[str, Callable[[], object]] = {
             "a bare interpreter, `python -I -S -c pass`": lambda: subprocess.run(
                 [sys.executable, "-I", "-S", "-c", "pass"], check=True
             ),
-            "a fresh sandbox": lambda: single.run(TOOL, {"a": 1}),
+            "an interpreter of its own": lambda: single.run(TOOL, {"a": 1}),
+            "a fresh process, forked for it": lambda: forked.run(TOOL, {"a": 1}),
             "a pooled one": lambda: several.run(TOOL, {"a": 1}),
         }
         times: dict[str, list[float]] = {way: [] for way in ways}
         several.run(TOOL, {"a": 1})
+        forked.run(TOOL, {"a": 1})
         for _ in range(chosen.rounds):
             for way, act in ways.items():
                 time.sleep(PAUSE)

@@ -1,4 +1,4 @@
-"""How long a request takes: a tool, fresh and pooled, against FOLLOWER and the scripted LEARNER, in turn and in the same run.
+"""How long a request takes: a tool, in a fresh process and in a pooled one, against FOLLOWER and the scripted LEARNER, in turn and in the same run.
 
 A tool's call is the loader's, isolation and guards included, and nothing else; it does the same reads and requests on
 loopback as the others do. `request` is a whole request served by a tool, with the decision and its record. LEARNER is the loop of
@@ -20,14 +20,14 @@ from morphogen.kernels.sandbox import Sandbox
 from morphogen.producers.loops.goals import LoopLearner, Pursued
 from morphogen.schemas.goals import template
 
-PAUSE = 0.02  # seconds between pooled calls, in which the pool makes its next worker
+PAUSE = 0.1  # seconds before a call: the pool makes its next worker, and what the call before has written is folded
 
 
 def latency(shop: Shop, families: list[TaskFamily], rounds: int) -> dict[str, Any]:
     """Measure every family whose tool is active and only reads; return medians in milliseconds by family and over all."""
     found: dict[str, dict[str, float]] = {}
-    with Sandbox(pool=0) as single:
-        fresh = Loader(shop.crystallizer.past.registry, shop.loader.capabilities, single)
+    with Sandbox(pool=0) as forking:
+        fresh = Loader(shop.crystallizer.past.registry, shop.loader.capabilities, forking)
         for family in families:
             signature = shop.signature(family)
             version = shop.loader.active(signature)

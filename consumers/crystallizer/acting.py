@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from morphogen.kernels.sandbox import Capabilities, Declared, Refused, Workspace
+from morphogen.kernels.sandbox import Capabilities, Declared, Refused, Workspace, signature_of
 
 CHANGES = frozenset({"write", "external"})  # what may alter the world
 
@@ -36,10 +36,7 @@ def bound(function: Callable[..., Any] | None, args: Iterable[Any], named: Mappi
     Without a signature, positional arguments go by their number. Raises TypeError where they do not fit.
     """
     given = list(args)
-    try:
-        signature = None if function is None else inspect.signature(function)
-    except ValueError:
-        signature = None  # a C function that does not tell
+    signature = None if function is None else signature_of(function)
     if signature is None:
         return {**{str(at): value for at, value in enumerate(given)}, **named}
     found = signature.bind(*given, **named)
@@ -138,11 +135,11 @@ def perform(name: str, declared: Declared, args: dict[str, Any]) -> Any:
 
 def _call(function: Callable[..., Any], args: dict[str, Any]) -> Any:
     """Call a function with arguments by name, those that it takes by place alone by place."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:
+    signature = signature_of(function)
+    if signature is None:
         by_place = [args[key] for key in sorted(args, key=int) if key.isdigit()] if args else []
         return function(*by_place, **{key: value for key, value in args.items() if not key.isdigit()})
+    parameters = signature.parameters.values()
     left, placed = dict(args), []
     star = next((one.name for one in parameters if one.kind is inspect.Parameter.VAR_POSITIONAL), None)
     for one in parameters:

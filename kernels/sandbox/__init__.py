@@ -20,6 +20,7 @@ from .layers import ALL, REQUIRED, WITHOUT_NAMESPACES
 from .limits import Limits
 from .outcome import Effect, Outcome, ToolFailure, Value
 from .sandbox import Sandbox
+from .signatures import signature_of
 from .values import canonical, value_sha256
 from .workspace import Workspace
 
@@ -47,5 +48,6 @@ __all__ = [
     "Workspace",
     "canonical",
     "check",
+    "signature_of",
     "value_sha256",
 ]

@@ -1,11 +1,9 @@
 """Performs what a tool asks for, on the host's side of the channel, and keeps a record of each use.
 
-File operations, and what is declared never to wait, run at once; any other tool runs on a thread of its own, so that one
+File operations, and what is declared never to wait, run at once; any other tool runs on a thread beside it, so that one
 that overruns its deadline ends the call and not the host (the thread is left to finish by itself, and its effect is recorded as unfinished).
 """
 
-import inspect
-import threading
 import time
 from collections.abc import Callable
 
@@ -13,24 +11,23 @@ import msgspec
 
 from .capabilities import Capabilities, Declared
 from .errors import Refused
+from .helpers import Helpers, Unfinished
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
 from .outcome import Effect
 from .scrub import scrub
+from .signatures import signature_of, takes_anything
 from .values import value_sha256
 from .workspace import Workspace
-
-
-class Unfinished(Exception):
-    """A declared tool did not return in time."""
 
 
 class Broker:
     """The capabilities of one call, and what was done with them."""
 
-    def __init__(self, capabilities: Capabilities, limits: Limits) -> None:
+    def __init__(self, capabilities: Capabilities, limits: Limits, helpers: Helpers) -> None:
         self.capabilities = capabilities
         self.limits = limits
+        self.helpers = helpers
         self.effects: list[Effect] = []
 
     def perform(self, name: str, args: msgspec.Raw, kwargs: msgspec.Raw, ends_at: float) -> bytes:
@@ -92,7 +89,7 @@ class Broker:
         if not declared.waits:
             return declared.function(*args, **named)
         patience = min(self.limits.capability_seconds, ends_at - time.monotonic())
-        return _on_a_thread(lambda: declared.function(*args, **named), patience)
+        return self.helpers.run(lambda: declared.function(*args, **named), patience)
 
 
 def _told(failure: Exception) -> str:
@@ -107,29 +104,11 @@ def _crossable(text: str) -> str:
 
 
 def _fits(name: str, function: Callable[..., object], args: list[object], kwargs: dict[str | int, object]) -> None:
+    if takes_anything(function):
+        return
     try:
-        inspect.signature(function).bind(*args, **{str(key): value for key, value in kwargs.items()})
+        signature = signature_of(function)
+        if signature is not None:
+            signature.bind(*args, **{str(key): value for key, value in kwargs.items()})
     except TypeError as error:
         raise Refused(f"{name}: {error}") from None
-    except ValueError:
-        return  # a C function that does not tell its signature
-
-
-def _on_a_thread(action: Callable[[], object], patience: float) -> object:
-    answer: list[object] = []
-    failure: list[BaseException] = []
-
-    def act() -> None:
-        try:
-            answer.append(action())
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            failure.append(error)
-
-    thread = threading.Thread(target=act, name="sandbox-capability", daemon=True)
-    thread.start()
-    thread.join(max(0.0, patience))
-    if failure:
-        raise failure[0] if isinstance(failure[0], Exception) else RuntimeError(repr(failure[0]))
-    if not answer:
-        raise Unfinished
-    return answer[0]

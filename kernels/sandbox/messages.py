@@ -11,6 +11,12 @@ class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
     layers: dict[str, str]
 
 
+class Compiled(msgspec.Struct, frozen=True, tag_field="t", tag="compiled"):
+    """The tool's text, compiled, before any of it has run: bytes for another worker, which the host never reads."""
+
+    code: bytes
+
+
 class Call(msgspec.Struct, frozen=True, tag_field="t", tag="call"):
     """The tool asks for a capability."""
 
@@ -37,7 +43,7 @@ class Fail(msgspec.Struct, frozen=True, tag_field="t", tag="fail"):
     cut: bool
 
 
-Said = Ready | Call | Done | Fail
+Said = Ready | Compiled | Call | Done | Fail
 
 _DECODER: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
 

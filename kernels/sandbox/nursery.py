@@ -101,10 +101,10 @@ class Worker:
 
     def drop(self) -> None:
         """Let go of the sockets, which ends the worker, and of the process that held it where it had one to itself."""
-        for sock in (self._lease.sock, self.channel.sock):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        with contextlib.suppress(OSError):
+            self._lease.sock.shutdown(socket.SHUT_RDWR)  # a forked copy of the host may hold it too
+        self._lease.sock.close()
+        self.channel.sock.close()
         if self._process is not None:
             _bury(self._process)
 
@@ -122,12 +122,12 @@ class Nursery:
         finally:
             far.close()
 
-    def worker(self) -> Worker:
-        """Ask for a worker; it may not be there yet."""
+    def worker(self, *, waits: bool) -> Worker:
+        """Ask for a worker; it may not be there yet. One that `waits` for its job prepares for it meanwhile."""
         near, far = socket.socketpair()
         lease, far_lease = socket.socketpair()
         try:
-            socket.send_fds(self._control, [b"f"], [far.fileno(), far_lease.fileno()])
+            socket.send_fds(self._control, [b"w" if waits else b"n"], [far.fileno(), far_lease.fileno()])
         except OSError:
             near.close()
             lease.close()
@@ -154,11 +154,13 @@ class Nursery:
 
 def _most_resident(pid: int) -> int:
     """Return the most bytes that a process had resident. Raises OSError or ValueError where that is not told."""
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"VmHWM:"):
-                return int(line.split()[1]) * 1024
-    raise ValueError(f"process {pid} has no memory any more")
+    handle = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        told = os.read(handle, 4096)
+    finally:
+        os.close(handle)
+    at = told.index(b"VmHWM:")
+    return int(told[at + 6 : told.index(b"kB", at)]) * 1024
 
 
 def single(config: dict[str, object]) -> Worker:

@@ -18,13 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from . import layers as layering
-from .broker import Broker, Unfinished
+from .broker import Broker
 from .capabilities import NONE, Capabilities
 from .channel import Garbage, HungUp, Late
 from .errors import BadJob, SandboxBroken, Unsupported
+from .helpers import Helpers, Unfinished
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
-from .messages import Call, Done, Fail, decode_said
+from .messages import Call, Compiled, Done, Fail, decode_said
 from .nursery import Exit, Nursery, Worker, single
 from .outcome import Outcome, ToolFailure, Value
 from .scrub import scrub
@@ -32,6 +33,8 @@ from .seccomp import program
 from .vocabulary import ALWAYS, MODULES
 
 _MAX_JOB = 64 << 20
+_MAX_CODE = 256 << 10  # bytes of a compiled text that are kept
+_MOST_CODES = 64  # texts whose compiled form is kept
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([^\n#;]+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 
@@ -47,8 +50,9 @@ class _End(NamedTuple):
 class Sandbox:
     """Runs tools, each call in a process of its own that is used once.
 
-    With `pool` above 0, that many workers wait, sealed, forked from an interpreter that holds nothing but `modules`; with
-    0, each call starts an interpreter of its own. `layers` names what must hold on this machine: where one does not, the
+    Workers are forked from an interpreter that holds nothing but `modules`: with `pool` above 0 that many wait, sealed; with
+    0 each is forked when its call comes. With `own_interpreter` each call starts one, which shares nothing with another,
+    neither the layout of its memory nor the seed of its hashes; `pool` says nothing then. `layers` names what must hold on this machine: where one does not, the
     first call raises LayerMissing. Safe to use from several threads; close it, or use it as a context.
     """
 
@@ -59,6 +63,7 @@ class Sandbox:
         layers: Iterable[str] = layering.REQUIRED,
         capabilities: Capabilities = NONE,
         pool: int = 4,
+        own_interpreter: bool = False,
         modules: Sequence[str] = MODULES,
     ) -> None:
         if sys.platform != "linux":
@@ -68,10 +73,12 @@ class Sandbox:
         self.limits = limits or Limits()
         self.required = layering.known(layers)
         self.capabilities = capabilities
-        self.pool = pool
+        self.pool = 0 if own_interpreter else pool
+        self.own_interpreter = own_interpreter
         self.modules = tuple(modules)
         self._program = program(platform.machine())
         self._lock = threading.Lock()
+        self._codes: dict[str, bytes] = {}  # by text, compiled in the sandbox, for the sandbox: it is not read here
         self._kept = _Kept()
         self._finalizer = weakref.finalize(self, _Kept.end, self._kept)
 
@@ -106,19 +113,22 @@ class Sandbox:
         """
         began = time.monotonic_ns()
         allowed = self.capabilities if capabilities is None else capabilities
-        job = _job(source, dict(arguments or {}), entry, allowed)
+        code = self._codes.get(source)
+        keep = 0 if code else min(_MAX_CODE, self.limits.value_bytes)
+        job = _job(source if code is None else "", code, keep, dict(arguments or {}), entry, allowed)
         worker, held = self._worker(source)
-        broker = Broker(allowed, self.limits)
+        broker = Broker(allowed, self.limits, self._kept.helpers)
         answered = False
         try:
             layers = layering.demand(self.required, held)
-            end = self._converse(worker, job, broker)
+            end = self._converse(worker, job, broker, source if keep else None)
             answered = end.answer is not None
         finally:
             exit_ = self._worn(worker, answered)
         return self._outcome(end, exit_, broker, layers, began)
 
-    def _converse(self, worker: Worker, job: bytes, broker: Broker) -> _End:
+    def _converse(self, worker: Worker, job: bytes, broker: Broker, keeping: str | None) -> _End:
+        """Send the job and serve the tool until it answers; `keeping` is the text whose compiled form may come first."""
         ends_at = time.monotonic() + self.limits.wall_seconds
         cap = self.limits.value_bytes + 4 * self.limits.printed_chars + 4096
         calls = 0
@@ -128,8 +138,13 @@ class Sandbox:
                 said = decode_said(worker.channel.receive(cap, ends_at))
                 if isinstance(said, Done | Fail):
                     return _End(said)
+                if isinstance(said, Compiled) and keeping is not None:
+                    self._keep(keeping, said.code)
+                    keeping = None
+                    continue
+                keeping = None
                 if not isinstance(said, Call):
-                    raise Garbage("a second message that it is ready")
+                    raise Garbage("a message out of turn")
                 calls += 1
                 if calls > self.limits.capability_calls:
                     return _End(None, "capabilities", f"more than {self.limits.capability_calls} uses of capabilities")
@@ -185,7 +200,7 @@ class Sandbox:
 
     def _worker(self, source: str) -> tuple[Worker, dict[str, str]]:
         """Return a sealed worker, and how it is sealed; a lost zygote is started once more."""
-        if self.pool == 0:
+        if self.own_interpreter:
             worker = single(self._config(_imports(source, self.modules)))
             return worker, _layers(worker)
         for again in (False, True):
@@ -208,6 +223,12 @@ class Sandbox:
                 self._kept.fill(self)
         return exit_
 
+    def _keep(self, source: str, code: bytes) -> None:
+        with self._lock:
+            while len(self._codes) >= _MOST_CODES:
+                del self._codes[next(iter(self._codes))]
+            self._codes[source] = code
+
     def _config(self, modules: Iterable[str]) -> dict[str, object]:
         limits = {
             name: getattr(self.limits, name) for name in ("cpu_seconds", "memory_bytes", "value_bytes", "printed_chars")
@@ -216,11 +237,12 @@ class Sandbox:
 
 
 class _Kept:
-    """The zygote and the idle workers of one sandbox; its user holds the sandbox's lock."""
+    """The zygote, the idle workers and the helpers of one sandbox; its user holds the sandbox's lock."""
 
     def __init__(self) -> None:
         self.nursery: Nursery | None = None
         self.idle: deque[Worker] = deque()
+        self.helpers = Helpers()
         self.owner = 0
 
     def take(self, sandbox: Sandbox) -> Worker:
@@ -228,11 +250,11 @@ class _Kept:
         if self.nursery is None:
             self.nursery = Nursery(sandbox._config((*ALWAYS, *sandbox.modules)))
             self.fill(sandbox)
-        return self.idle.popleft() if self.idle else self.nursery.worker()
+        return self.idle.popleft() if self.idle else self.nursery.worker(waits=False)
 
     def fill(self, sandbox: Sandbox) -> None:
         while self.nursery is not None and len(self.idle) < sandbox.pool:
-            self.idle.append(self.nursery.worker())
+            self.idle.append(self.nursery.worker(waits=True))
 
     def _settle(self) -> None:
         """Where this is a forked copy of the process that started it all, begin anew and leave the other's alone."""
@@ -245,6 +267,7 @@ class _Kept:
         self.owner = os.getpid()
 
     def end(self) -> None:
+        self.helpers.end()
         self._settle()
         while self.idle:
             self.idle.pop().drop()
@@ -270,11 +293,14 @@ def _imports(source: str, modules: Sequence[str]) -> list[str]:
     return [name for name in modules if name in words or name.split(".")[0] in words]
 
 
-def _job(source: str, arguments: dict[str, Value], entry: str, capabilities: Capabilities) -> bytes:
+def _job(
+    source: str, code: bytes | None, keep: int, arguments: dict[str, Value], entry: str, capabilities: Capabilities
+) -> bytes:
     for name in arguments:
         if not isinstance(name, str):
             raise BadJob(f"the argument {name!r} has no name; use text")
-    job = {"source": source, "entry": entry, "arguments": arguments, "stubs": list(capabilities.names)}
+    stubs = list(capabilities.names)
+    job = {"source": source, "code": code, "keep": keep, "entry": entry, "arguments": arguments, "stubs": stubs}
     try:
         return encode(job, _MAX_JOB)
     except Uncrossable as error:

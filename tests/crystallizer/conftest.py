@@ -14,7 +14,7 @@ QUICK = Limits(wall_seconds=2.0, cpu_seconds=1)
 def lacking() -> str | None:
     """Say why a tool cannot be run on this machine, None where it can."""
     try:
-        with Sandbox(QUICK, pool=0) as sandbox:
+        with Sandbox(QUICK, own_interpreter=True) as sandbox:
             sandbox.run("def run():\n    return 1\n")
     except LayerMissing as missing:
         return str(missing)

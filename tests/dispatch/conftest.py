@@ -53,7 +53,7 @@ def words() -> Words:
 @cache
 def lacking() -> str | None:
     try:
-        with Sandbox(Limits(wall_seconds=2.0), pool=0) as sandbox:
+        with Sandbox(Limits(wall_seconds=2.0), own_interpreter=True) as sandbox:
             sandbox.run("def run():\n    return 1\n")
     except LayerMissing as missing:
         return str(missing)

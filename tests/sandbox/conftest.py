@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,12 @@ def pooled() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.fixture(scope="session", params=[0, 2], ids=["fresh", "pooled"])
+WAYS: list[dict[str, Any]] = [{"own_interpreter": True}, {"pool": 0}, {"pool": 2}]
+
+
+@pytest.fixture(scope="session", params=WAYS, ids=["interpreter", "forked", "pooled"])
 def either(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with Sandbox(QUICK, pool=request.param) as sandbox:
+    with Sandbox(QUICK, **request.param) as sandbox:
         yield sandbox
 
 
@@ -26,7 +30,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def lacking() -> str | None:
     """Say why a tool cannot be run on this machine, None where it can."""
     try:
-        with Sandbox(QUICK, pool=0) as sandbox:
+        with Sandbox(QUICK, own_interpreter=True) as sandbox:
             sandbox.run("def run():\n    return 1\n")
     except LayerMissing as missing:
         return str(missing)

@@ -57,7 +57,7 @@ def test_a_tool_of_plain_python_passes_and_runs() -> None:
 
     assert found.functions == {"words": ("text",), "run": ("text", "top", "names")}
     assert found.modules == ("collections", "datetime", "math", "re", "urllib.parse")
-    with Sandbox(pool=0) as sandbox:
+    with Sandbox(own_interpreter=True) as sandbox:
         outcome = sandbox.run(GOOD, {"text": "to be or not to be"})
     assert outcome.error is None
     assert isinstance(outcome.value, dict)

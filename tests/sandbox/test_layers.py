@@ -45,12 +45,12 @@ def test_no_attack_that_does_harm_outside_escapes_when_one_layer_is_gone(
 
 
 @pytest.mark.parametrize("layer", SPOILT)
-@pytest.mark.parametrize("pool", [0, 1])
+@pytest.mark.parametrize("own", [True, False])
 def test_a_required_layer_that_does_not_hold_is_refused_by_name(
-    layer: str, pool: int, monkeypatch: pytest.MonkeyPatch
+    layer: str, own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(monkeypatch, layer)
-    with Sandbox(LIMITS, pool=pool) as sandbox:
+    with Sandbox(LIMITS, own_interpreter=own, pool=1) as sandbox:
         with pytest.raises(LayerMissing) as caught:
             sandbox.run("def run():\n    return 1\n")
         assert caught.value.layer in SPOILT[layer]

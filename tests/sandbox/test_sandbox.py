@@ -274,8 +274,8 @@ def idle(sandbox: Sandbox) -> None:
 
 def test_fresh_calls_and_closed_pools_leave_no_process_and_no_descriptor() -> None:
     before = handles_and_folders()
-    for pool in (0, 1, 3):
-        with Sandbox(pool=pool) as sandbox:
+    for way in ({"own_interpreter": True}, {"pool": 0}, {"pool": 1}, {"pool": 3}):
+        with Sandbox(**way) as sandbox:
             for _ in range(3):
                 assert sandbox.run(ADD, {"a": 1}).value == 2
     assert handles_and_folders() == before
@@ -288,7 +288,7 @@ PARENT = """
 import sys, threading, time
 from morphogen.kernels.sandbox import Capabilities, Limits, Sandbox
 tools = Capabilities(tools={"say": lambda: print("running", flush=True)})
-sandbox = Sandbox(Limits(wall_seconds=60, cpu_seconds=60), pool=int(sys.argv[1]), capabilities=tools)
+sandbox = Sandbox(Limits(wall_seconds=60, cpu_seconds=60), pool=int(sys.argv[1]), own_interpreter=sys.argv[1] == "0", capabilities=tools)
 loop = "def run():\\n    say()\\n    while True:\\n        pass\\n"
 def spin():
     sandbox.run(loop)
@@ -374,8 +374,8 @@ def test_without_namespaces_the_other_layers_still_hold_and_the_default_refuses(
     without(monkeypatch, "namespaces")
     with Sandbox(QUICK, pool=1) as sandbox, pytest.raises(LayerMissing, match="user namespaces"):
         sandbox.run(ADD, {"a": 1})
-    for pool in (0, 1):
-        with Sandbox(QUICK, pool=pool, layers=WITHOUT_NAMESPACES) as sandbox:
+    for own in (True, False):
+        with Sandbox(QUICK, own_interpreter=own, pool=1, layers=WITHOUT_NAMESPACES) as sandbox:
             outcome = sandbox.run(ADD, {"a": 1})
             assert outcome.value == 2
             assert set(outcome.layers_held) == WITHOUT_NAMESPACES
@@ -402,12 +402,12 @@ def test_another_system_or_processor_is_refused_in_one_line(monkeypatch: pytest.
 
 def test_an_interpreter_that_cannot_start_is_our_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_base_executable", "/nonexistent/python")
-    for pool in (0, 1):
-        with Sandbox(pool=pool) as sandbox, pytest.raises(SandboxBroken, match="cannot start an interpreter"):
+    for own in (True, False):
+        with Sandbox(own_interpreter=own) as sandbox, pytest.raises(SandboxBroken, match="cannot start an interpreter"):
             sandbox.run(ADD, {"a": 1})
     monkeypatch.setattr(sys, "_base_executable", "/bin/false")
-    for pool in (0, 1):
-        with Sandbox(pool=pool) as sandbox, pytest.raises(SandboxBroken, match="did not start"):
+    for own in (True, False):
+        with Sandbox(own_interpreter=own) as sandbox, pytest.raises(SandboxBroken, match="did not start"):
             sandbox.run(ADD, {"a": 1})
 
 

@@ -107,4 +107,4 @@ def effects_of(draft: CrystalDrafted, traces: Sequence[Trace]) -> tuple[str, ...
 
 def fresh(sandbox: Sandbox) -> Sandbox:
     """Return a sandbox like this one that starts an interpreter for each call, with a hash seed of its own."""
-    return Sandbox(sandbox.limits, layers=sandbox.required, pool=0, modules=sandbox.modules)
+    return Sandbox(sandbox.limits, layers=sandbox.required, own_interpreter=True, modules=sandbox.modules)

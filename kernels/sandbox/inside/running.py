@@ -4,6 +4,7 @@ Nothing here is a boundary: the tool runs in this very interpreter, and what it 
 """
 
 import builtins
+import marshal
 import posix
 import sys
 
@@ -14,6 +15,10 @@ TOOL = "<tool>"
 _MAX_FRAME = 1 << 30
 
 Limits = dict[str, int]
+
+TYPE_CHECKING = False  # the real one would import `typing`, which takes longer than all else here
+if TYPE_CHECKING:
+    from types import CodeType
 
 
 class ToolError(Exception):
@@ -70,20 +75,42 @@ class Printed:
         """Do nothing: there is nowhere to flush to."""
 
 
-_REHEARSAL = """
-def run(a):
+_REHEARSAL = '''
+"""What tools do: read a table and a document, pick, sort, add up, fail and answer."""
+def parts(a: list[str], many: int = 12) -> dict[str, object]:
+    """Return something."""
     print(a)
-    found = {name: len(name) + 1 for name in sorted(a) if name != "c"}
+    rows = [dict(zip(("name", "size", "text"), (f"{name}{at}", str(at / 7), "x" * at))) for at in range(many) for name in a]
+    best = min(rows, key=lambda row: float(row["size"]))
+    sums = {name: sum(float(row["size"]) for row in rows if row["name"].startswith(name)) for name in sorted(a)}
+    return {"best": best["name"], "sums": sums, "mean": round(sum(sums.values()) / len(sums), 4), "all": rows}
+def run(a):
+    found = parts(a)
+    for module in ("csv", "json"):
+        try:
+            __import__(module)
+        except ImportError:
+            return found
+    import csv, json
+    text = chr(10).join(",".join(row.values()) for row in found["all"])
+    rows = list(csv.DictReader(text.splitlines()))
+    again = json.loads(json.dumps({"rows": rows, "a": [1, 2.5, None, True]}))
     try:
-        return [found, None][2]
+        return [again, None][2]
     except IndexError as error:
-        return {"a": [1, 2.5, str(error)], "b": f"{a}"}
-"""
+        return {"a": [len(rows), 2.5, str(error)], "b": f"{a}"}
+'''
 
 
-def rehearse(limits: Limits) -> None:
+def rehearsal() -> bytes:
+    """Compile what `rehearse` runs: once, in the process that forks the workers."""
+    return marshal.dumps(compile(_REHEARSAL, TOOL, "exec", dont_inherit=True))
+
+
+def rehearse(limits: Limits, code: bytes) -> None:
     """Run a tool of no consequence: the memory that a job will write to becomes this process's own before it comes."""
-    job = {"source": _REHEARSAL, "entry": "run", "arguments": {"a": ["b", "c"]}, "stubs": ["x"]}
+    job: dict[str, object] = {"source": "", "code": code, "keep": 0}
+    job |= {"entry": "run", "arguments": {"a": ["b", "c"]}, "stubs": ["x"]}
     printed, shown = Printed(limits["printed_chars"]), sys.stdout
     sys.stdout = printed
     heard = decode(encode(job, _MAX_FRAME), _MAX_FRAME)
@@ -143,10 +170,8 @@ def _run(job: dict[str, object], limits: Limits) -> object:
     assert isinstance(names, list)
     for name in names:
         _bind(space, name, limits["value_bytes"])
-    source = job["source"]
-    assert isinstance(source, str)
     # The tool itself: this process was sealed before it heard of it, runs nothing else, and is killed when it has answered.
-    exec(compile(source, TOOL, "exec", dont_inherit=True), space)  # noqa: S102
+    exec(_code(job), space)  # noqa: S102
     entry = job["entry"]
     function = space.get(entry) if isinstance(entry, str) else None
     if not callable(function):
@@ -154,6 +179,21 @@ def _run(job: dict[str, object], limits: Limits) -> object:
     arguments = job["arguments"]
     assert isinstance(arguments, dict)
     return function(**arguments)
+
+
+def _code(job: dict[str, object]) -> "CodeType":
+    """Compile the text, and give the host the result for the next worker; or take what an earlier worker gave."""
+    code, source = job["code"], job["source"]
+    if isinstance(code, bytes):
+        found: CodeType = marshal.loads(code)  # noqa: S302  of a worker as sealed as this one, before the text had run
+        return found
+    assert isinstance(source, str)
+    compiled = compile(source, TOOL, "exec", dont_inherit=True)
+    keep = job["keep"]
+    assert isinstance(keep, int)
+    if keep and len(data := marshal.dumps(compiled)) <= keep:
+        send({"t": "compiled", "code": data}, _MAX_FRAME)
+    return compiled
 
 
 class Group:

@@ -26,12 +26,14 @@ def main(config: dict[str, object], control: int, parent: int, lease: int | None
     assert isinstance(modules, list)
     running.prepare(modules if lease is not None else ["_socket", *modules])
     held = sealing.outer()
+    rehearsal = b""
     if lease is None:
         limits = config["limits"]
         assert isinstance(limits, dict)
-        running.rehearse(limits)
+        rehearsal = running.rehearsal()
+        running.rehearse(limits, rehearsal)
     gc.freeze()  # a worker's collector leaves these pages alone, so they stay shared
-    nursery = Nursery(config, held, host, control)
+    nursery = Nursery(config, held, rehearsal, host, control)
     if lease is None:
         nursery.serve()
     else:
@@ -42,10 +44,12 @@ def main(config: dict[str, object], control: int, parent: int, lease: int | None
 class Nursery:
     """The workers that run, by the descriptors that tell of them."""
 
-    def __init__(self, config: dict[str, object], held: sealing.Held, host: int, control: int) -> None:
+    def __init__(
+        self, config: dict[str, object], held: sealing.Held, rehearsal: bytes, host: int, control: int
+    ) -> None:
         self.config = config
         self.held = held
-        self.serving = False
+        self.rehearsal = rehearsal
         self.host = host
         self.control = control
         self.poll = select.poll()
@@ -58,7 +62,6 @@ class Nursery:
         """Fork on request until the host is gone."""
         import _socket  # prepared before; one worker alone needs none
 
-        self.serving = True
         control = _socket.socket(fileno=self.control)
         self.poll.register(self.control, _POLLIN)
         while True:
@@ -71,7 +74,7 @@ class Nursery:
                         self.end()
                     for _, _, data in extra:
                         channel, lease = (int.from_bytes(data[at : at + 4], sys.byteorder) for at in (0, 4))
-                        self.fork(channel, lease)
+                        self.fork(channel, lease, rehearsed=message == b"w")
                 else:
                     self.heard(descriptor)
 
@@ -94,8 +97,11 @@ class Nursery:
             self.heeded.remove(descriptor)
             posix.kill(self.leases[descriptor], _SIGKILL)
 
-    def fork(self, channel: int, lease: int) -> None:
-        """Fork one worker, in a pid namespace and an IPC namespace of its own where that can be had."""
+    def fork(self, channel: int, lease: int, *, rehearsed: bool = False) -> None:
+        """Fork one worker, in a pid namespace and an IPC namespace of its own where that can be had.
+
+        One that is to wait is `rehearsed`: the memory that its job will write to becomes its own before the job comes.
+        """
         held = dict(self.held)
         spaces = sealing.NEWPID | (0 if held["ipc_ns"] else sealing.NEWIPC)
         held["pid_ns"] = ""
@@ -110,7 +116,7 @@ class Nursery:
                 posix.close(lease)
                 return
         if pid == 0:
-            self.live(channel, held)
+            self.live(channel, held, rehearsed)
         posix.close(channel)
         _tell(lease, pid.to_bytes(8, "little"))
         ended = posix.pidfd_open(pid)
@@ -120,7 +126,7 @@ class Nursery:
         self.poll.register(lease, _POLLIN)
         self.poll.register(ended, _POLLIN)
 
-    def live(self, channel: int, held: sealing.Held) -> None:
+    def live(self, channel: int, held: sealing.Held, rehearsed: bool) -> None:
         """Be the worker: seal, answer one job, and end."""
         status = 70
         try:
@@ -128,8 +134,8 @@ class Nursery:
             assert isinstance(limits, dict)
             assert isinstance(program, bytes)
             held.update(sealing.inner(channel, program, limits))
-            if self.serving:
-                running.rehearse(limits)
+            if rehearsed:
+                running.rehearse(limits, self.rehearsal)
             running.ready(held)
             running.work(limits)
             status = 0
