@@ -108,7 +108,7 @@ def main() -> None:
     """Measure all of it and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sites", type=int, default=5, help="of each kind")
+    parser.add_argument("--sites", type=int, default=12, help="of each kind")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)

@@ -2,7 +2,8 @@
 
 `calibrate` times single operations at sizes spread over what small networks use. For each operation the time is a sum of
 three parts (a call, the operations, the values moved), times a correction that is interpolated in the logarithms of the
-sizes (kernel ridge regression). A blueprint takes the sum over its operations, less the call that they share.
+sizes (kernel ridge regression). A blueprint takes the sum over its operations, less the call that they share, times what
+whole blueprints of its kind were found to take of such sums: after one another, operations find other caches than alone.
 
 It holds for one batch, one device and one number of threads, which the model remembers.
 """
@@ -16,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .blueprint import Blueprint
-from .costs import elements, fixed, node_flops, node_params
+from .blueprint import Blueprint, kind_of
+from .costs import elements, fixed, flops, node_flops, node_params
 from .errors import BlueprintError, UnfitBlueprint
 from .ops import (
     Activation,
@@ -36,13 +37,15 @@ from .ops import (
     Resize,
     Shape,
 )
-from .probes import operations
+from .probes import composed, operations
 from .shape_rules import after, channels_of, grows, shapes
 
 KINDS = ("features", "sequence", "image")
 _WIDTH = 1.8  # of the interpolation, in natural logarithms of a size
 _RIDGE = 0.15  # how much of a measurement's scatter is noise
-_LARGEST = 1e8  # operations of a measured pass: what is above is extrapolated
+_LANES = 16  # values of the widest vector register
+_HOLD = 2.0  # how much evidence it takes to correct a sum: as many blueprints with nothing to correct
+_LARGEST = 3e8  # operations of a measured pass: what is above is extrapolated
 
 Floats = NDArray[np.float64]
 
@@ -71,6 +74,7 @@ class LatencyModel(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     call_ns: float  # what a module costs that does nothing
     fits: dict[str, Fit]
+    wholes: dict[str, list[float]] = {}  # by kind: the correction of a sum, by nothing, its logarithm, its operations
 
     def predict(self, blueprint: Blueprint, *, length: int | None = None) -> int:
         """Return the expected nanoseconds of a forward pass without gradients.
@@ -78,6 +82,12 @@ class LatencyModel(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             UnfitBlueprint: an operation was not calibrated, or the length is open and was not given.
         """
+        total, terms = self._sum(blueprint, length)
+        correction = sum(a * b for a, b in zip(self.wholes.get(kind_of(blueprint.inputs), ()), terms, strict=False))
+        return max(1, round(total * math.exp(max(-0.7, min(0.7, correction)))))
+
+    def _sum(self, blueprint: Blueprint, length: int | None) -> tuple[float, list[float]]:
+        """Return the nanoseconds of all operations by themselves, and what a correction of that goes by."""
         found = [fixed(shape, length, blueprint) for shape in shapes(blueprint)]
         total = self.call_ns
         for node in blueprint.nodes:
@@ -90,7 +100,7 @@ class LatencyModel(msgspec.Struct, frozen=True, kw_only=True):
                     )
                 took = self.fits[name].predict(*_measures(part, seen, self.batch))
                 total += sign * max(0.0, took - self.call_ns)
-        return max(1, round(total))
+        return total, [1.0, math.log(max(total, 1.0) / 1e5), len(blueprint.nodes) / 4 - 1]
 
     def encode(self) -> bytes:
         """Return the model as JSON."""
@@ -144,12 +154,28 @@ def calibrate(
             tried.append((_name(node, given), sizes, work, moved))
             probe = Blueprint(name="probe", inputs=given[0], nodes=(node,), output=1)
             modules.append((drawn(probe, 0).to(device), given[0]))
+    wholes = [one for one in composed(kinds, rng, density) if flops(one) * batch <= _LARGEST]
+    modules += [(drawn(one, 0).to(device), one.inputs) for one in wholes]
     empty, *times = measure_latencies(modules, batch=batch, device=device, rounds=rounds, block_ns=200_000)
     points: dict[str, list[tuple[list[float], float, float, float]]] = {}
-    for (name, sizes, work, moved), took in zip(tried, times, strict=True):
+    for (name, sizes, work, moved), took in zip(tried, times, strict=False):
         points.setdefault(name, []).append((sizes, work, moved, float(took)))
     fits = {name: _fit(rows) for name, rows in points.items()}
-    return LatencyModel(batch=batch, device=device, threads=torch.get_num_threads(), call_ns=float(empty), fits=fits)
+    model = LatencyModel(batch=batch, device=device, threads=torch.get_num_threads(), call_ns=float(empty), fits=fits)
+    return msgspec.structs.replace(model, wholes=_wholes(model, wholes, times[len(tried) :]))
+
+
+def _wholes(model: LatencyModel, blueprints: Sequence[Blueprint], times: Sequence[float]) -> dict[str, list[float]]:
+    """Fit the correction of each kind to blueprints that were measured as a whole."""
+    seen: dict[str, list[tuple[list[float], float]]] = {}
+    for blueprint, took in zip(blueprints, times, strict=True):
+        total, terms = model._sum(blueprint, None)
+        seen.setdefault(kind_of(blueprint.inputs), []).append((terms, math.log(took / total)))
+    found = {}
+    for kind, rows in seen.items():
+        given, left = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+        found[kind] = np.linalg.solve(given.T @ given + _HOLD * np.eye(given.shape[1]), given.T @ left).tolist()
+    return found
 
 
 def _parts(node: Node, given: list[Shape]) -> Iterator[tuple[int, Node, list[Shape]]]:
@@ -217,7 +243,7 @@ def _measures(node: Node, given: list[Shape], batch: int) -> tuple[list[float], 
         case Linear():
             sizes: list[float] = [batch * places, entering, leaving]
         case Conv():
-            sizes = [places, entering / node.groups, leaving, node.kernel, node.stride]
+            sizes = [places, entering / node.groups, leaving, node.kernel, node.stride, *_aligned(entering, leaving)]
         case DepthwiseConv():
             sizes = [places, entering, node.kernel, node.stride]
         case Norm():
@@ -235,6 +261,11 @@ def _measures(node: Node, given: list[Shape], batch: int) -> tuple[list[float], 
         case _:
             sizes = [values]
     return [math.log(size) for size in sizes], work, moved
+
+
+def _aligned(*channels: int) -> list[float]:
+    """Return how well numbers of channels fill a vector register: convolutions have other routines for those that do."""
+    return [float(math.gcd(count, _LANES)) for count in channels]
 
 
 def _sides(shape: Shape) -> list[int]:

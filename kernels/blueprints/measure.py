@@ -2,9 +2,9 @@
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from morphogen.schemas import BlueprintMeasured
 
@@ -13,6 +13,7 @@ from .building import build
 from .costs import fixed
 from .errors import MissingExtra
 from .ops import Shape
+from .timing import quietest, torch_yardstick
 
 try:
     import torch
@@ -21,6 +22,9 @@ try:
     from torch.utils.flop_counter import FlopCounterMode
 except ImportError as missing:
     raise MissingExtra("measuring needs torch: pip install 'morphogen[adapt]'") from missing
+
+
+_least: dict[int, float] = {}  # by number of threads: the least that the yardstick took in this process
 
 
 def measured(
@@ -92,7 +96,8 @@ def measure_latencies(
 ) -> list[int]:
     """Return the nanoseconds of one forward pass of each module: the median of a block of passes, of its quietest block.
 
-    Neighbours on the machine only ever add time, so the quietest of `rounds` blocks is nearest to the machine's own. The
+    Neighbours on the machine only ever add time, so the quietest of `rounds` blocks is nearest to the machine's own; on a
+    CPU a yardstick tells which were quiet, and there are more rounds for a module that had none (see `timing`). The
     modules take turns, so that a busy second spoils one block of each and not all blocks of one. A block is as many passes
     as fit into `block_ns`. Where torch has one thread on the CPU, what counts is that thread's processor time, which
     is nothing while it waits for a core; elsewhere it is the time on the wall.
@@ -110,24 +115,30 @@ def measure_latencies(
             times.append(clock() - began)
         return times
 
+    def block(module: nn.Module, shape: Shape) -> float:
+        module.eval()
+        x = _input(shape, batch, device, module)
+        first = passes(module, x, 3)[-1]
+        return statistics.median(passes(module, x, max(1, min(200, block_ns // max(1, first)))))
+
+    blocks = [partial(block, module, shape) for module, shape in modules]
     was_training = [module.training for module, _ in modules]
     torch.empty(
         24 << 20, dtype=torch.uint8
     )  # teaches the C library to keep freed memory, as it does once training runs
-    quietest = [sys.maxsize] * len(modules)
     try:
         with torch.no_grad():
-            for _ in range(rounds):
-                for place, (module, shape) in enumerate(modules):
-                    module.eval()
-                    x = _input(shape, batch, device, module)
-                    first = passes(module, x, 3)[-1]
-                    block = passes(module, x, max(1, min(200, block_ns // max(1, first))))
-                    quietest[place] = min(quietest[place], int(statistics.median(block)))
+            if torch.device(device).type == "cpu":
+                threads = torch.get_num_threads()
+                found, _least[threads] = quietest(
+                    blocks, torch_yardstick(clock), rounds=rounds, least=_least.get(threads, math.inf)
+                )
+                return found
+            turns = [[one() for one in blocks] for _ in range(rounds)]
+            return [max(1, round(min(each))) for each in zip(*turns, strict=True)]
     finally:
         for (module, _), training in zip(modules, was_training, strict=True):
             module.train(training)
-    return [max(1, found) for found in quietest]
 
 
 def _input(shape: Shape, batch: int, device: str, module: nn.Module) -> torch.Tensor:

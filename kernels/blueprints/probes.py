@@ -1,9 +1,10 @@
-"""Which operations a calibration times, and at which sizes: those of small networks, drawn evenly in logarithms."""
+"""What a calibration times: operations by themselves, at sizes drawn evenly in logarithms, and blueprints made of them."""
 
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from .blueprint import Blueprint
 from .ops import (
     Activation,
     Attention,
@@ -19,6 +20,28 @@ from .ops import (
     Resize,
     Shape,
 )
+from .templates import templates
+
+
+def composed(kinds: Sequence[str], rng: random.Random, density: float) -> Iterator[Blueprint]:
+    """Yield whole blueprints at sites that are drawn: their operations run after one another, as none does by itself."""
+
+    def size(low: int, high: int) -> int:
+        return round(math.exp(rng.uniform(math.log(low), math.log(high))))
+
+    def site(kind: str) -> tuple[Shape, Shape]:
+        if kind == "features":
+            return (size(2, 256),), (size(2, 256),)
+        if kind == "sequence":
+            length = size(4, 64)
+            return (length, size(8, 128)), (length, size(8, 128))
+        side, stride = size(6, 16), rng.choice((1, 1, 2))
+        return (size(2, 48), side, side), (size(4, 48), math.ceil(side / stride), math.ceil(side / stride))
+
+    for kind in kinds:
+        for _ in range(max(3, round(12 * density))):
+            known = templates(*site(kind))
+            yield from rng.sample(known, min(3, len(known)))
 
 
 def operations(kinds: Sequence[str], rng: random.Random, density: float) -> Iterator[tuple[Node, list[Shape]]]:
@@ -84,13 +107,17 @@ def operations(kinds: Sequence[str], rng: random.Random, density: float) -> Iter
 def _images(
     rng: random.Random, times: Callable[[int], range], size: Callable[[int, int], int], image: Callable[[], Shape]
 ) -> Iterator[tuple[Node, list[Shape]]]:
-    for _ in times(50):
-        yield Conv(out=size(1, 96), kernel=1), [image()]
-    for _ in times(80):
+    def planes(most: int) -> int:
+        """Draw a number of channels: every second one as people choose them, in eights."""
+        return size(1, most) if rng.random() < 0.5 else 8 * size(1, most // 8)
+
+    for _ in times(60):
+        yield Conv(out=planes(256), kernel=1), [(planes(256), side := size(2, 24), side)]
+    for _ in times(100):
         kernel, stride = rng.choice((3, 3, 3, 5)), rng.choice((1, 1, 2))
         yield (
-            Conv(out=size(1, 96), kernel=kernel, stride=stride, padding=kernel // 2),
-            [(size(1, 96), side := size(4, 32), side)],
+            Conv(out=planes(256), kernel=kernel, stride=stride, padding=kernel // 2),
+            [(planes(96), side := size(4, 24), side)],
         )
     for _ in times(40):
         kernel, stride = rng.choice((3, 3, 5)), rng.choice((1, 1, 2))
