@@ -133,9 +133,9 @@ def _images(
         yield Average(), [image()]
     for _ in times(40):
         large = size(4, 40)
-        side, planes = max(1, round(large * rng.uniform(0.2, 0.95))), size(1, 64)
-        yield Resize(height=side, width=side), [(planes, large, large)]
-        yield Resize(height=large, width=large), [(planes, side, side)]
+        side, depth = max(1, round(large * rng.uniform(0.2, 0.95))), size(1, 64)
+        yield Resize(height=side, width=side), [(depth, large, large)]
+        yield Resize(height=large, width=large), [(depth, side, side)]
     for _ in times(6):
         channels, height, width = image()
         assert channels is not None
