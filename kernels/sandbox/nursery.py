@@ -54,9 +54,18 @@ class Worker:
         self._lease = Channel(lease)
         self._process = process
         self._pid = 0
+        self._sealed: dict[str, str] | None = None
+
+    def greet(self) -> None:
+        """Hear that it is sealed, where it has said so already; a fault of it is for `layers` to tell."""
+        if self._sealed is None and self.channel.pending():
+            with contextlib.suppress(SandboxBroken):
+                self.layers()
 
     def layers(self) -> dict[str, str]:
         """Wait until it is sealed, and return what it says of its layers; SandboxBroken where it never is."""
+        if self._sealed is not None:
+            return self._sealed
         try:
             said = decode_said(self.channel.receive(1 << 16, time.monotonic() + _PATIENCE))
         except (HungUp, Late, Garbage) as error:
@@ -67,6 +76,7 @@ class Worker:
             raise SandboxBroken("a worker of the sandbox spoke before it was sealed; this is a fault of Morphogen")
         with contextlib.suppress(HungUp, Late):
             self._pid = int.from_bytes(self._lease._exactly(8, time.monotonic() + _PATIENCE), "little")
+        self._sealed = said.layers
         return said.layers
 
     def alive(self) -> bool:

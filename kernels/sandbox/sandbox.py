@@ -134,6 +134,7 @@ class Sandbox:
         calls = 0
         try:
             worker.channel.send(job, ends_at)
+            self._refill()  # while the worker works
             while True:
                 said = decode_said(worker.channel.receive(cap, ends_at))
                 if isinstance(said, Done | Fail):
@@ -218,10 +219,13 @@ class Sandbox:
     def _worn(self, worker: Worker, answered: bool) -> Exit:
         """End a worker, and see to the next; how one ended that gave no answer is waited for."""
         exit_ = worker.dismiss() if answered else worker.end()
+        self._refill()
+        return exit_
+
+    def _refill(self) -> None:
         if self.pool:
             with self._lock, contextlib.suppress(SandboxBroken):
                 self._kept.fill(self)
-        return exit_
 
     def _keep(self, source: str, code: bytes) -> None:
         with self._lock:
@@ -255,6 +259,7 @@ class _Kept:
     def fill(self, sandbox: Sandbox) -> None:
         while self.nursery is not None and len(self.idle) < sandbox.pool:
             self.idle.append(self.nursery.worker(waits=True))
+            self.idle[0].greet()
 
     def _settle(self) -> None:
         """Where this is a forked copy of the process that started it all, begin anew and leave the other's alone."""
