@@ -73,9 +73,10 @@ def _declared(name: str, real: Declared | None, answer: Answer, waits: bool) -> 
 
 
 class Watch:
-    """Real capabilities that remember each use. `look` sees each result, and may raise Refused to stop the tool.
+    """Real capabilities that remember each use. `look` sees each result, and may say why the tool is to be stopped.
 
-    Once it has, nothing more is done for the tool: a world that is not as it was is not to be acted upon.
+    Once it has, nothing more is done for the tool: a world that is not as it was is not to be acted upon. It looks while
+    the tool goes on with the result, always before the next use.
     """
 
     def __init__(
@@ -85,9 +86,12 @@ class Watch:
         self.stopped: str | None = None
         self._real = real.functions
         self._look = look
+        self._seen = 0
         self.capabilities = answering({name: real.functions[name] for name in names}, self._answer)
+        self.capabilities.settle = self._settle
 
     def _answer(self, name: str, args: dict[str, Any]) -> Any:
+        self._settle()  # where the one before was not used by a sandbox
         if self.stopped is not None:
             raise Refused(self.stopped)
         declared = self._real[name]
@@ -113,10 +117,14 @@ class Watch:
                 duration_ns=spent,
             )
             self.uses.append(use)
-        self.stopped = self._look(use) if self._look is not None else None
-        if self.stopped is not None:
-            raise Refused(self.stopped)
         return result
+
+    def _settle(self) -> None:
+        while self._look is not None and self.stopped is None and self._seen < len(self.uses):
+            use = self.uses[self._seen]
+            self._seen += 1
+            if use.ok:
+                self.stopped = self._look(use)
 
 
 def perform(name: str, declared: Declared, args: dict[str, Any]) -> Any:

@@ -35,6 +35,10 @@ class Declared(msgspec.Struct, frozen=True):
     waits: bool = True
 
 
+def _nothing() -> None:
+    """Leave nothing for later."""
+
+
 class Capabilities:
     """A set of functions by name, each with its effect.
 
@@ -50,6 +54,8 @@ class Capabilities:
     ) -> None:
         self.workspace = files
         self.functions: dict[str, Declared] = {}
+        self.settle: Callable[[], object] = _nothing
+        """Called when an answer is on its way to the tool, before it can ask again: for what need not keep it waiting."""
         if files is not None:
             for name, effect in FILES.items():
                 if effect == "read" or files.write:

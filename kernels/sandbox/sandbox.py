@@ -150,6 +150,7 @@ class Sandbox:
                 if calls > self.limits.capability_calls:
                     return _End(None, "capabilities", f"more than {self.limits.capability_calls} uses of capabilities")
                 worker.channel.send(broker.perform(said.name, said.args, said.kwargs, ends_at), ends_at)
+                broker.capabilities.settle()
         except HungUp:
             return _End(None)
         except Late:
