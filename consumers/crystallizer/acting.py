@@ -36,6 +36,13 @@ def bound(function: Callable[..., Any] | None, args: Iterable[Any], named: Mappi
     Without a signature, positional arguments go by their number. Raises TypeError where they do not fit.
     """
     given = list(args)
+    if not given and function is not None and (plain := _named_alone(function)) is not None:
+        if named.keys() == plain.keys():
+            return {name: named[name] for name in plain}
+        if named.keys() < plain.keys():
+            filled = {name: named.get(name, default) for name, default in plain.items()}
+            if inspect.Parameter.empty not in filled.values():
+                return filled
     signature = None if function is None else signature_of(function)
     if signature is None:
         return {**{str(at): value for at, value in enumerate(given)}, **named}
@@ -49,6 +56,17 @@ def bound(function: Callable[..., Any] | None, args: Iterable[Any], named: Mappi
         elif kind is not inspect.Parameter.VAR_POSITIONAL or value:
             out[name] = list(value) if isinstance(value, tuple) else value
     return out
+
+
+def _named_alone(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return the defaults of a function whose every parameter may be given by name, None for any other."""
+    signature = signature_of(function)
+    if signature is None:
+        return None
+    parameters = signature.parameters.values()
+    if any(one.kind not in {one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY} for one in parameters):
+        return None
+    return {one.name: one.default for one in parameters}
 
 
 def answering(names: Mapping[str, Declared | None], answer: Answer, *, waits: bool = True) -> Capabilities:

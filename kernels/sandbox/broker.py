@@ -6,6 +6,7 @@ that overruns its deadline ends the call and not the host (the thread is left to
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +22,17 @@ from .values import value_sha256
 from .workspace import Workspace
 
 
+class _Done(NamedTuple):
+    """One use that is not written down yet; `result` holds one value, and is None where it failed."""
+
+    name: str
+    effect: str
+    arguments: list[object]
+    result: list[object] | None
+    error: str | None
+    duration_ns: int
+
+
 class Broker:
     """The capabilities of one call, and what was done with them."""
 
@@ -28,7 +40,8 @@ class Broker:
         self.capabilities = capabilities
         self.limits = limits
         self.helpers = helpers
-        self.effects: list[Effect] = []
+        self._effects: list[Effect] = []
+        self._done: list[_Done] = []
 
     def perform(self, name: str, args: msgspec.Raw, kwargs: msgspec.Raw, ends_at: float) -> bytes:
         """Do one thing, and return the encoded reply: a value, or an error in one line.
@@ -40,14 +53,14 @@ class Broker:
             raise Uncrossable("a request without arguments")
         began = time.monotonic_ns()
         declared = self.capabilities.functions.get(name)
-        result: str | None = None
+        crossed: list[object] | None = None
         error: str | None = None
         try:
             if declared is None:
                 raise Refused(f"there is no tool {name[:80]!r} here; declare it in the sandbox's capabilities")
             value = self._call(name, declared, positional, named, ends_at)
             reply = encode({"value": value}, self.limits.value_bytes)
-            result = value_sha256(decode(reply, self.limits.value_items)["value"])  # type: ignore[index]  # what crosses counts
+            crossed = [decode(reply, self.limits.value_items)["value"]]  # type: ignore[index]  # what crosses counts
         except Unfinished:
             error = "unfinished: the deadline passed"
             raise
@@ -58,17 +71,23 @@ class Broker:
         finally:
             effect = declared.effect if declared else "pure"
             spent = time.monotonic_ns() - began
-            self.effects.append(
-                Effect(
-                    name=name[:200],
-                    effect=effect,
-                    arguments=value_sha256([positional, named]),
-                    result=result,
-                    error=error,
-                    duration_ns=spent,
-                )
-            )
+            self._done.append(_Done(name[:200], effect, [positional, named], crossed, error, spent))
         return reply if error is None else encode({"error": error}, self.limits.value_bytes)
+
+    def settle(self) -> None:
+        """Write down what was done, and let the capabilities do so: while the tool goes on with the answer."""
+        for one in self._done:
+            result = None if one.result is None else value_sha256(one.result[0])
+            arguments = value_sha256(one.arguments)
+            self._effects.append(Effect(name=one.name, effect=one.effect, arguments=arguments, result=result,
+                                        error=one.error, duration_ns=one.duration_ns))  # fmt: skip
+        self._done.clear()
+        self.capabilities.settle()
+
+    def effects(self) -> tuple[Effect, ...]:
+        """Return each use, in order."""
+        self.settle()
+        return tuple(self._effects)
 
     def _call(
         self, name: str, declared: Declared, args: list[object], kwargs: dict[str | int, object], ends_at: float

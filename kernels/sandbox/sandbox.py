@@ -150,7 +150,7 @@ class Sandbox:
                 if calls > self.limits.capability_calls:
                     return _End(None, "capabilities", f"more than {self.limits.capability_calls} uses of capabilities")
                 worker.channel.send(broker.perform(said.name, said.args, said.kwargs, ends_at), ends_at)
-                broker.capabilities.settle()
+                broker.settle()
         except HungUp:
             return _End(None)
         except Late:
@@ -180,7 +180,7 @@ class Sandbox:
         return Outcome(
             value=value,
             error=error,
-            effects=tuple(broker.effects),
+            effects=broker.effects(),
             printed=answer.printed[: self.limits.printed_chars] if answer else "",
             printed_cut=answer.cut if answer else False,
             cpu_ns=exit_.cpu_ns,
