@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from . import layers as layering
@@ -22,6 +22,7 @@ from .broker import Broker
 from .capabilities import NONE, Capabilities
 from .channel import Garbage, HungUp, Late
 from .errors import BadJob, SandboxBroken, Unsupported
+from .gardener import Gardener
 from .helpers import Helpers, Unfinished
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
@@ -33,6 +34,7 @@ from .seccomp import program
 from .vocabulary import ALWAYS, MODULES
 
 _MAX_JOB = 64 << 20
+_SOON = 0.005  # seconds after a call in which the next worker is made
 _MAX_CODE = 256 << 10  # bytes of a compiled text that are kept
 _MOST_CODES = 64  # texts whose compiled form is kept
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([^\n#;]+)", re.MULTILINE)
@@ -79,7 +81,8 @@ class Sandbox:
         self._program = program(platform.machine())
         self._lock = threading.Lock()
         self._codes: dict[str, bytes] = {}  # by text, compiled in the sandbox, for the sandbox: it is not read here
-        self._kept = _Kept()
+        self._kept = _Kept(_refill_of(weakref.ref(self)))
+        _live.add(self)
         self._finalizer = weakref.finalize(self, _Kept.end, self._kept)
 
     def __enter__(self) -> "Sandbox":
@@ -134,7 +137,7 @@ class Sandbox:
         calls = 0
         try:
             worker.channel.send(job, ends_at)
-            self._refill()  # while the worker works
+            self._spend()
             while True:
                 said = decode_said(worker.channel.receive(cap, ends_at))
                 if isinstance(said, Done | Fail):
@@ -220,8 +223,16 @@ class Sandbox:
     def _worn(self, worker: Worker, answered: bool) -> Exit:
         """End a worker, and see to the next; how one ended that gave no answer is waited for."""
         exit_ = worker.dismiss() if answered else worker.end()
-        self._refill()
+        self._spend()
         return exit_
+
+    def _spend(self) -> None:
+        """See to the next worker: soon, for its birth takes a core; at once, while the worker works, where few are left."""
+        if self.pool:
+            if len(self._kept.idle) * 2 > self.pool:
+                self._kept.gardener.ask()
+            else:
+                self._refill()
 
     def _refill(self) -> None:
         if self.pool:
@@ -241,13 +252,26 @@ class Sandbox:
         return {"modules": list(modules), "limits": limits, "seccomp": self._program}
 
 
+_live: "weakref.WeakSet[Sandbox]" = weakref.WeakSet()
+
+
+def _unlock() -> None:
+    """Give each sandbox of a forked copy a lock that nobody holds: a thread that is not there any more may have held it."""
+    for sandbox in list(_live):
+        sandbox._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
 class _Kept:
     """The zygote, the idle workers and the helpers of one sandbox; its user holds the sandbox's lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, refill: Callable[[], None]) -> None:
         self.nursery: Nursery | None = None
         self.idle: deque[Worker] = deque()
         self.helpers = Helpers()
+        self.gardener = Gardener(refill, _SOON)
         self.owner = 0
 
     def take(self, sandbox: Sandbox) -> Worker:
@@ -274,12 +298,23 @@ class _Kept:
 
     def end(self) -> None:
         self.helpers.end()
+        self.gardener.end()
         self._settle()
         while self.idle:
             self.idle.pop().drop()
         if self.nursery is not None:
             self.nursery.close()
             self.nursery = None
+
+
+def _refill_of(sandbox: "weakref.ref[Sandbox]") -> Callable[[], None]:
+    """Return what fills the pool of a sandbox while there is one: it does not keep it from being forgotten."""
+
+    def refill() -> None:
+        if (found := sandbox()) is not None:
+            found._refill()
+
+    return refill
 
 
 def _layers(worker: Worker) -> dict[str, str]:
