@@ -1,9 +1,11 @@
 """What the whole system costs a training step: dormant slots, a record, a number logged each step, layers watched.
 
 Three loops train equal networks on equal batches: bare, ours, and bare again, which shows the noise. They take turns in
-random order, a block of steps each; the overhead is the median over the rounds of a block against the bare one of its
-round. Beside the wall clock stands processor time: of the training thread, and of the whole process until the log has
-acknowledged all that the block recorded. What recording puts off is done before a clock stops. Nothing has germinated:
+random order, a block of steps each. A virtual core runs at half its speed while its twin is busy, so a yardstick (a fixed
+piece of work) is timed every few steps, outside of what is counted: the overhead is the mean step of ours over the bare
+one, of those steps alone that ran at the machine's own speed. Beside the wall clock stands processor time: of the training
+thread, and of the whole process until the log has acknowledged all that the block recorded (the median over the rounds of a
+block against the bare one of its round). What recording puts off is done before a clock stops. Nothing has germinated:
 this is what a run pays for being able to grow. The end of an epoch, with its decision, is timed by itself.
 
     python benchmarks/adaptation/overhead.py [--rounds 30] [--json FILE]
@@ -16,7 +18,8 @@ import random
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,12 @@ from training import loss_of
 import morphogen
 from morphogen.bus import broker
 from morphogen.bus.settings import Settings
+from morphogen.kernels.blueprints.timing import NEAR, torch_yardstick
 
 EVERY = (None, 10, 50)  # optimizer steps from one look at the layers to the next; None lets growth choose
 TARGET = 5.0  # percent
 QUIET = 0.15  # seconds after which the publisher sleeps
+STRETCH = 10  # steps between two looks at the yardstick
 
 
 def deep(width: int) -> nn.Sequential:
@@ -44,17 +49,17 @@ def deep(width: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Took:
-    """What a step took, in ms."""
+    """What the steps of a block took, in ms: a row of (wall, of the training thread, yardstick) for each stretch."""
 
-    wall: float
-    thread: float  # processor time of the training thread
-    process: float  # of all threads, until the log has what was recorded
+    stretches: list[tuple[float, float, float]]
+    process: float  # a step's, of all threads, until the log has what was recorded
 
 
 class Loop:
     """A training loop over one batch: its own network, optimizer and count of steps."""
 
-    def __init__(self, host: str, run: Any = None) -> None:
+    def __init__(self, host: str, yardstick: Callable[[], float], run: Any = None) -> None:
+        self.yardstick = yardstick
         torch.manual_seed(0)
         self.model, self.inputs, self.targets = case(host)
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
@@ -74,16 +79,25 @@ class Loop:
                 self.run.log({"loss": value}, step=self.step)
 
     def timed(self, steps: int) -> Took:
-        """Train and return what a step took."""
-        wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
-        self.train(steps)
-        if self.run is not None:
-            self.run.settle()
-        wall, thread = time.perf_counter() - wall, time.thread_time() - thread
+        """Train and return what the steps took."""
+        process, spent = time.process_time(), 0.0
+        stretches = []
+        before = self.yardstick()
+        for done in range(STRETCH, steps + 1, STRETCH):
+            wall, thread = time.perf_counter(), time.thread_time()
+            self.train(STRETCH)
+            if self.run is not None and done == steps:
+                self.run.settle()
+            wall, thread = time.perf_counter() - wall, time.thread_time() - thread
+            spent -= time.process_time()
+            after = self.yardstick()
+            spent += time.process_time()
+            stretches.append((1e3 * wall, 1e3 * thread, max(before, after)))
+            before = after
         if self.run is not None:
             self.run.flush()
-        process = time.process_time() - process
-        return Took(1e3 * wall / steps, 1e3 * thread / steps, 1e3 * process / steps)
+        process = time.process_time() - process - spent
+        return Took(stretches, 1e3 * process / steps)
 
 
 def case(host: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -98,8 +112,9 @@ def case(host: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 def measure(host: str, every: int | None, rounds: int, block: int, settings: Settings) -> dict[str, Any]:
     """Return median times of a step of each loop, and what is added to the bare one, in percent."""
     with morphogen.record(f"overhead-{host}-{every}", settings=settings) as run:
-        ours = Loop(host, run)
-        loops = {"bare": Loop(host), "ours": ours, "bare again": Loop(host)}
+        yardstick = torch_yardstick(time.perf_counter_ns)
+        ours = Loop(host, yardstick, run)
+        loops = {"bare": Loop(host, yardstick), "ours": ours, "bare again": Loop(host, yardstick)}
         run.watch(ours.model, ours.optimizer, every=every)
         grower = morphogen.grow(run, ours.model, ours.optimizer, policy="heuristic", example=ours.inputs[:2],
                                 budget={"earliest": 10**6})  # fmt: skip  # it decides, and may never germinate
@@ -117,28 +132,31 @@ def measure(host: str, every: int | None, rounds: int, block: int, settings: Set
                 if number >= 2:  # caches are warm, the length of an epoch is known
                     took[kind].append(found)
         grower.finish()
+    least = min(one[2] for times in took.values() for block_ in times for one in block_.stretches)
+    quiet = {kind: own_speed(times, least) for kind, times in took.items()}
     return {
         "every": every,
-        "step_ms": {kind: {name: statistics.median(v) for name, v in columns(times).items()} for kind, times in took.items()},
-        "overhead_percent": added(took["ours"], took["bare"]),
-        "noise_percent": added(took["bare again"], took["bare"]),
+        "step_ms": {kind: found[0] for kind, found in quiet.items()},
+        "quiet_share": {kind: found[1] for kind, found in quiet.items()},
+        "overhead_percent": added(quiet["ours"][0], quiet["bare"][0], took["ours"], took["bare"]),
+        "noise_percent": added(quiet["bare again"][0], quiet["bare"][0], took["bare again"], took["bare"]),
         "epoch_end_ms": statistics.median(epochs),
-    }  # fmt: skip
-
-
-def columns(times: list[Took]) -> dict[str, list[float]]:
-    """Return the times by clock."""
-    rows = [asdict(one) for one in times]
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def added(times: list[Took], bare: list[Took]) -> dict[str, float]:
-    """Return by clock the median of the ratios of paired blocks, less one, in percent."""
-    ours, theirs = columns(times), columns(bare)
-    return {
-        name: 100 * (statistics.median(a / b for a, b in zip(ours[name], theirs[name], strict=True)) - 1)
-        for name in ours
     }
+
+
+def own_speed(times: list[Took], least: float) -> tuple[dict[str, float], float]:
+    """Return the mean step by clock, of the stretches whose yardsticks were near the least, and their share of all."""
+    every = [one for block in times for one in block.stretches]
+    quiet = [one for one in every if one[2] <= NEAR * least] or every
+    mean = {name: statistics.fmean(one[at] for one in quiet) / STRETCH for at, name in enumerate(("wall", "thread"))}
+    return mean, len(quiet) / len(every)
+
+
+def added(ours: dict[str, float], bare: dict[str, float], times: list[Took], others: list[Took]) -> dict[str, float]:
+    """Return by clock what ours takes more than the bare loop, in percent."""
+    found = {name: 100 * (ours[name] / bare[name] - 1) for name in ours}
+    ratios = [a.process / b.process for a, b in zip(times, others, strict=True)]
+    return {**found, "process": 100 * (statistics.median(ratios) - 1)}
 
 
 def main() -> None:
@@ -174,7 +192,10 @@ def main() -> None:
                         options.json.write_text(json.dumps({"options": told, "cases": found}, indent=1) + "\n")
                     step = got["step_ms"]["bare"]["wall"]
                     chosen = "auto" if every is None else str(every)
-                    print(f"{name:24}{chosen:>7}{step:>9.2f} ms{shares}{got['epoch_end_ms']:>10.2f} ms", flush=True)
+                    share = f"{100 * min(got['quiet_share'].values()):>6.0f}% quiet"
+                    print(
+                        f"{name:24}{chosen:>7}{step:>9.2f} ms{shares}{got['epoch_end_ms']:>10.2f} ms{share}", flush=True
+                    )
         finally:
             broker.down(settings)
 

@@ -1,7 +1,7 @@
 """How long a request takes: a tool, in a fresh process and in a pooled one, against FOLLOWER and the scripted LEARNER, in turn and in the same run.
 
 A tool's call is the loader's, isolation and guards included, and nothing else; it does the same reads and requests on
-loopback as the others do. `request` is a whole request served by a tool, with the decision and its record. LEARNER is the loop of
+loopback as the others do: `fresh_own` and `pooled_own` are without the time that those took themselves. `request` is a whole request served by a tool, with the decision and its record. LEARNER is the loop of
 `morphogen do`, each step an event before it acts, with a script for a model: it answers at once, so a real one comes on top.
 """
 
@@ -34,7 +34,7 @@ def latency(shop: Shop, families: list[TaskFamily], rounds: int) -> dict[str, An
             if version is None or not set(version.made.effects) <= {"pure", "read"}:
                 continue
             found[family.name] = _family(shop, family, fresh, signature, rounds)
-    ways = ("fresh", "pooled", "request", "follower", "learner")
+    ways = ("fresh", "pooled", "fresh_own", "pooled_own", "request", "follower", "learner")
     timed = {way: [one[way] for one in found.values() if way in one] for way in ways}
     medians = {way: statistics.median(each) for way, each in timed.items() if each}
     return {"families": found, "median": medians}
@@ -55,6 +55,8 @@ def _family(shop: Shop, family: TaskFamily, fresh: Loader, signature: str, round
             took, called = _timed(lambda use=use, params=params: call(use, params))  # type: ignore[misc]
             if called.ok:
                 times.setdefault(way, []).append(took)
+                own = took - sum(one.duration_ns for one in called.uses) / 1e6
+                times.setdefault(f"{way}_own", []).append(own)
         for way, mode, served in (("request", None, "crystallized"), ("follower", "follower", "follower")):
             time.sleep(PAUSE)
             took, done = _timed(lambda mode=mode, params=params: shop.do(family, params, mode=mode))  # type: ignore[misc]
