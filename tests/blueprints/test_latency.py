@@ -1,5 +1,8 @@
 """The latency model: it covers what is proposed, grows with what is asked for, and survives being kept."""
 
+import math
+
+import msgspec
 import pytest
 import torch
 
@@ -62,6 +65,18 @@ def test_it_is_kept_as_bytes_and_foreign_bytes_are_refused(model: LatencyModel) 
     assert LatencyModel.decode(model.encode()) == model
     with pytest.raises(BlueprintError, match="no latency model"):
         LatencyModel.decode(b"{}")
+
+
+def test_a_model_that_was_kept_before_whole_blueprints_were_measured_still_adds_up(model: LatencyModel) -> None:
+    blueprint = Blueprint(name="n", inputs=(64,), nodes=(Linear(out=64), Linear(out=8, of=(1,))), output=2)
+    kept = msgspec.json.decode(model.encode())
+    assert set(kept.pop("wholes")) == {"features", "sequence", "image"}
+
+    old = LatencyModel.decode(msgspec.json.encode(kept))
+    total, terms = old._sum(blueprint, None)
+    assert old.predict(blueprint) == round(total)
+    corrected = msgspec.structs.replace(old, wholes={"features": [0.1, 0.0, 0.2]})
+    assert corrected.predict(blueprint) == round(total * math.exp(0.1 + 0.2 * terms[2]))
 
 
 def test_an_operation_that_was_not_calibrated_is_said() -> None:
