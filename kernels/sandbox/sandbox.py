@@ -35,7 +35,7 @@ from .vocabulary import ALWAYS, MODULES
 
 _MAX_JOB = 64 << 20
 _SOON = 0.005  # seconds after a call in which the next worker is made
-_MAX_CODE = 256 << 10  # bytes of a compiled text that are kept
+_MAX_CODE = 256 << 10  # characters of a text, and bytes of what it was compiled to, that are kept
 _MOST_CODES = 64  # texts whose compiled form is kept
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([^\n#;]+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
@@ -54,8 +54,9 @@ class Sandbox:
 
     Workers are forked from an interpreter that holds nothing but `modules`: with `pool` above 0 that many wait, sealed; with
     0 each is forked when its call comes. With `own_interpreter` each call starts one, which shares nothing with another,
-    neither the layout of its memory nor the seed of its hashes; `pool` says nothing then. `layers` names what must hold on this machine: where one does not, the
-    first call raises LayerMissing. Safe to use from several threads; close it, or use it as a context.
+    neither the layout of its memory nor the seed of its hashes; `pool` says nothing then. `layers` names what must hold on
+    this machine: where one does not, the first call raises LayerMissing. Safe to use from several threads; close it, or use
+    it as a context.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Sandbox:
         began = time.monotonic_ns()
         allowed = self.capabilities if capabilities is None else capabilities
         code = self._codes.get(source)
-        keep = 0 if code else min(_MAX_CODE, self.limits.value_bytes)
+        keep = 0 if code or len(source) > _MAX_CODE else min(_MAX_CODE, self.limits.value_bytes)
         job = _job(source if code is None else "", code, keep, dict(arguments or {}), entry, allowed)
         worker, held = self._worker(source)
         broker = Broker(allowed, self.limits, self._kept.helpers)

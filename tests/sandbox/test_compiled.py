@@ -84,3 +84,7 @@ def test_a_text_too_long_to_keep_is_compiled_each_time() -> None:
     with Sandbox(Limits(wall_seconds=5.0, value_bytes=2000), pool=1) as sandbox:
         assert [sandbox.run(text).value for _ in range(2)] == [4000, 4000]
         assert sandbox._codes == {}
+    remark = "def run():\n    return 1\n# " + "x" * (300 << 10) + "\n"
+    with Sandbox(QUICK, pool=0) as sandbox:
+        assert [sandbox.run(remark).value for _ in range(2)] == [1, 1]
+        assert sandbox._codes == {}
