@@ -38,9 +38,9 @@ def bound(function: Callable[..., Any] | None, args: Iterable[Any], named: Mappi
     given = list(args)
     if not given and function is not None and (plain := _named_alone(function)) is not None:
         if named.keys() == plain.keys():
-            return {name: named[name] for name in plain}
+            return {name: _crossed(named[name]) for name in plain}
         if named.keys() < plain.keys():
-            filled = {name: named.get(name, default) for name, default in plain.items()}
+            filled = {name: _crossed(named.get(name, default)) for name, default in plain.items()}
             if inspect.Parameter.empty not in filled.values():
                 return filled
     signature = None if function is None else signature_of(function)
@@ -54,8 +54,13 @@ def bound(function: Callable[..., Any] | None, args: Iterable[Any], named: Mappi
         if kind is inspect.Parameter.VAR_KEYWORD:
             out.update(value)
         elif kind is not inspect.Parameter.VAR_POSITIONAL or value:
-            out[name] = list(value) if isinstance(value, tuple) else value
+            out[name] = _crossed(value)
     return out
+
+
+def _crossed(value: Any) -> Any:
+    """Return an argument as it is recorded: a tuple, such as a default may be, is a list then."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _named_alone(function: Callable[..., Any]) -> dict[str, Any] | None:

@@ -158,7 +158,7 @@ def calibrate(
     modules += [(drawn(one, 0).to(device), one.inputs) for one in wholes]
     empty, *times = measure_latencies(modules, batch=batch, device=device, rounds=rounds, block_ns=200_000)
     points: dict[str, list[tuple[list[float], float, float, float]]] = {}
-    for (name, sizes, work, moved), took in zip(tried, times, strict=False):
+    for (name, sizes, work, moved), took in zip(tried, times[: len(tried)], strict=True):
         points.setdefault(name, []).append((sizes, work, moved, float(took)))
     fits = {name: _fit(rows) for name, rows in points.items()}
     model = LatencyModel(batch=batch, device=device, threads=torch.get_num_threads(), call_ns=float(empty), fits=fits)

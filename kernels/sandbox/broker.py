@@ -12,13 +12,13 @@ import msgspec
 
 from .capabilities import Capabilities, Declared
 from .errors import Refused
-from .helpers import Helpers, Unfinished
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
 from .outcome import Effect
 from .scrub import scrub
 from .signatures import signature_of, takes_anything
 from .values import value_sha256
+from .waiting import Unfinished, WaitingThreads
 from .workspace import Workspace
 
 
@@ -36,10 +36,10 @@ class _Done(NamedTuple):
 class Broker:
     """The capabilities of one call, and what was done with them."""
 
-    def __init__(self, capabilities: Capabilities, limits: Limits, helpers: Helpers) -> None:
+    def __init__(self, capabilities: Capabilities, limits: Limits, threads: WaitingThreads) -> None:
         self.capabilities = capabilities
         self.limits = limits
-        self.helpers = helpers
+        self.threads = threads
         self._effects: list[Effect] = []
         self._done: list[_Done] = []
 
@@ -108,7 +108,7 @@ class Broker:
         if not declared.waits:
             return declared.function(*args, **named)
         patience = min(self.limits.capability_seconds, ends_at - time.monotonic())
-        return self.helpers.run(lambda: declared.function(*args, **named), patience)
+        return self.threads.run(lambda: declared.function(*args, **named), patience)
 
 
 def _told(failure: Exception) -> str:

@@ -23,7 +23,6 @@ from .capabilities import NONE, Capabilities
 from .channel import Garbage, HungUp, Late
 from .errors import BadJob, SandboxBroken, Unsupported
 from .gardener import Gardener
-from .helpers import Helpers, Unfinished
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
 from .messages import Call, Compiled, Done, Fail, decode_said
@@ -32,6 +31,7 @@ from .outcome import Outcome, ToolFailure, Value
 from .scrub import scrub
 from .seccomp import program
 from .vocabulary import ALWAYS, MODULES
+from .waiting import Unfinished, WaitingThreads
 
 _MAX_JOB = 64 << 20
 _SOON = 0.005  # seconds after a call in which the next worker is made
@@ -121,7 +121,7 @@ class Sandbox:
         keep = 0 if code or len(source) > _MAX_CODE else min(_MAX_CODE, self.limits.value_bytes)
         job = _job(source if code is None else "", code, keep, dict(arguments or {}), entry, allowed)
         worker, held = self._worker(source)
-        broker = Broker(allowed, self.limits, self._kept.helpers)
+        broker = Broker(allowed, self.limits, self._kept.threads)
         answered = False
         try:
             layers = layering.demand(self.required, held)
@@ -266,12 +266,12 @@ os.register_at_fork(after_in_child=_unlock)
 
 
 class _Kept:
-    """The zygote, the idle workers and the helpers of one sandbox; its user holds the sandbox's lock."""
+    """The zygote, the idle workers and the threads of one sandbox; its user holds the sandbox's lock."""
 
     def __init__(self, refill: Callable[[], None]) -> None:
         self.nursery: Nursery | None = None
         self.idle: deque[Worker] = deque()
-        self.helpers = Helpers()
+        self.threads = WaitingThreads()
         self.gardener = Gardener(refill, _SOON)
         self.owner = 0
 
@@ -298,7 +298,7 @@ class _Kept:
         self.owner = os.getpid()
 
     def end(self) -> None:
-        self.helpers.end()
+        self.threads.end()
         self.gardener.end()
         self._settle()
         while self.idle:

@@ -1,6 +1,6 @@
 """Guards: what recordings had in common becomes what is asked for again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from morphogen.consumers.crystallizer import derive_guards, missed
 from morphogen.consumers.crystallizer.guards import malformed, name_of
 from morphogen.consumers.crystallizer.preconditions import broken, domain, relations
-from morphogen.kernels.sandbox import Capabilities, Declared
+from morphogen.kernels.sandbox import Capabilities, Declared, Refused
 from morphogen.schemas.crystals import Guard, Parameter
 
 from .courses import family
@@ -160,3 +160,23 @@ def test_a_declared_function_that_takes_values_by_place_is_called_by_place() -> 
     assert function("a", "b", "c", end="!") == joined("a", "b", "c", end="!")
     assert function("a") == "a."
     assert [use.ok for use in watch.uses] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "named", [{"path": "a"}, {"path": "a", "kinds": ("x", "y")}, {"kinds": ["x", "y"], "path": "a"}]
+)
+def test_a_call_is_recorded_alike_however_its_arguments_are_given(named: dict[str, Any]) -> None:
+    from morphogen.consumers.crystallizer import Watch
+
+    def found(path: str, kinds: Sequence[str] = ("x", "y"), *, most: int = 3) -> int:
+        return most
+
+    watch = Watch(Capabilities(tools={"find": Declared(found, "read")}), ["find"])
+    function = watch.capabilities.functions["find"].function
+    function(**named)
+    function("a", ["x", "y"], most=3)
+    assert watch.uses[0].args == watch.uses[1].args == {"path": "a", "kinds": ["x", "y"], "most": 3}
+    with pytest.raises(Refused, match="missing"):
+        function(kinds=[])
+    with pytest.raises(Refused, match="unexpected"):
+        function(path="a", other=1)

@@ -12,14 +12,14 @@ class Unfinished(Exception):
     """A declared tool did not return in time."""
 
 
-class Helpers:
+class WaitingThreads:
     """A thread for each capability that waits at the same time, kept for the next; safe to use from several threads.
 
     One that overran is let go: it ends by itself when its capability returns, and keeps no interpreter from ending.
     """
 
     def __init__(self) -> None:
-        self._idle: list[_Helper] = []  # append and pop are atomic
+        self._idle: list[_Thread] = []  # append and pop are atomic
         self._owner = os.getpid()
 
     def run(self, action: Action, patience: float) -> object:
@@ -27,15 +27,20 @@ class Helpers:
         if self._owner != os.getpid():  # a forked copy of the host has none of its threads
             self._idle, self._owner = [], os.getpid()
         try:
-            helper = self._idle.pop()
+            thread = self._idle.pop()
         except IndexError:
-            helper = _Helper()
+            thread = _Thread()
         job = _Job(action)
-        helper.jobs.put(job)
-        if not job.done.acquire(timeout=max(0.0, patience)):
-            helper.jobs.put(None)
+        thread.jobs.put(job)
+        finished = False
+        try:
+            finished = job.done.acquire(timeout=max(0.0, patience))
+        finally:  # an interrupt may come here as well
+            if not finished:
+                thread.jobs.put(None)
+        if not finished:
             raise Unfinished
-        self._idle.append(helper)
+        self._idle.append(thread)
         if job.failure is not None:
             raise job.failure if isinstance(job.failure, Exception) else RuntimeError(repr(job.failure))
         return job.answer
@@ -57,7 +62,7 @@ class _Job:
         self.done.acquire()
 
 
-class _Helper:
+class _Thread:
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(target=_serve, args=(self.jobs,), name="sandbox-capability", daemon=True).start()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from morphogen.kernels.sandbox import signature_of
-from morphogen.kernels.sandbox.helpers import Helpers, Unfinished
 from morphogen.kernels.sandbox.signatures import takes_anything
+from morphogen.kernels.sandbox.waiting import Unfinished, WaitingThreads
 
 
 def mine() -> list[threading.Thread]:
@@ -27,51 +27,51 @@ def none_left() -> bool:
 
 
 def test_uses_in_turn_share_one_thread_and_answers_and_errors_are_their_own() -> None:
-    helpers = Helpers()
+    threads = WaitingThreads()
 
     def fail() -> object:
         raise KeyError("no")
 
     assert none_left()
-    assert [helpers.run(lambda at=at: at * 2, 5.0) for at in range(20)] == [at * 2 for at in range(20)]  # type: ignore[misc]
+    assert [threads.run(lambda at=at: at * 2, 5.0) for at in range(20)] == [at * 2 for at in range(20)]  # type: ignore[misc]
     with pytest.raises(KeyError, match="no"):
-        helpers.run(fail, 5.0)
+        threads.run(fail, 5.0)
     with pytest.raises(RuntimeError, match="SystemExit"):
-        helpers.run(lambda: (_ for _ in ()).throw(SystemExit(3)), 5.0)
-    assert helpers.run(lambda: "still", 5.0) == "still"
+        threads.run(lambda: (_ for _ in ()).throw(SystemExit(3)), 5.0)
+    assert threads.run(lambda: "still", 5.0) == "still"
     assert len(mine()) == 1
-    helpers.end()
+    threads.end()
     assert none_left()
 
 
 def test_one_that_overruns_is_let_go_and_its_answer_goes_nowhere() -> None:
-    helpers = Helpers()
+    threads = WaitingThreads()
     gate = threading.Event()
     with pytest.raises(Unfinished):
-        helpers.run(lambda: gate.wait(20), 0.05)
+        threads.run(lambda: gate.wait(20), 0.05)
 
-    assert helpers.run(lambda: "next", 5.0) == "next"
+    assert threads.run(lambda: "next", 5.0) == "next"
     assert len(mine()) == 2
     gate.set()
-    helpers.end()
+    threads.end()
     assert none_left()
 
 
 def test_uses_at_once_do_not_wait_for_each_other() -> None:
-    helpers = Helpers()
+    threads = WaitingThreads()
     together = threading.Barrier(6, timeout=20)
-    with ThreadPoolExecutor(6) as threads:
-        assert sorted(threads.map(lambda _: helpers.run(together.wait, 30.0), range(6))) == list(range(6))  # type: ignore[type-var]
-    helpers.end()
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(lambda _: threads.run(together.wait, 30.0), range(6))) == list(range(6))  # type: ignore[type-var]
+    threads.end()
     assert none_left()
 
 
 def test_a_forked_copy_has_threads_of_its_own() -> None:
-    helpers = Helpers()
-    helpers.run(lambda: 1, 5.0)
+    threads = WaitingThreads()
+    threads.run(lambda: 1, 5.0)
 
     def use(answer: Any) -> None:
-        answer.put(helpers.run(lambda: 2, 5.0))
+        answer.put(threads.run(lambda: 2, 5.0))
 
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
@@ -79,8 +79,8 @@ def test_a_forked_copy_has_threads_of_its_own() -> None:
     child.start()
     assert answer.get(timeout=20) == 2
     child.join(20)
-    assert helpers.run(lambda: 3, 5.0) == 3
-    helpers.end()
+    assert threads.run(lambda: 3, 5.0) == 3
+    threads.end()
 
 
 class Reader:
