@@ -14,7 +14,7 @@ help: ## Show this list.
 
 install: $(STAMP) ## Create .venv with everything that development needs.
 
-$(STAMP): pyproject.toml constraints.txt producers/watch/_reading.c .hatch/compile.py
+$(STAMP): pyproject.toml constraints.txt bus/spool/_records.c producers/watch/_reading.c .hatch/compile.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
 	$(BIN)/pip install -q -c constraints.txt -e ".[demo,loops,report,lsp,policy,kv,hf,match]" --group dev

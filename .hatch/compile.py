@@ -1,7 +1,7 @@
-"""Compile the routine that `watch` reads tensors with, where there is a C compiler; without one nothing changes.
+"""Compile what a training step waits for, where there is a C compiler; without one the same is done in Python.
 
 A wheel is then for one platform and every Python from 3.11 on (the stable interface), else for all.
-An editable install puts the library beside its source.
+An editable install puts each library beside its source.
 """
 
 import hashlib
@@ -15,31 +15,30 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("producers/watch/_reading.c")
-LIBRARY = SOURCE.with_suffix(".abi3.so")
+SOURCES = (Path("bus/spool/_records.c"), Path("producers/watch/_reading.c"))
 
 
 class CompileHook(BuildHookInterface[Any]):
-    """Adds the library to the wheel."""
+    """Adds the libraries to the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the wheel is put together."""
         root = Path(self.root)
         if self.target_name != "wheel" or os.environ.get("MORPHOGEN_NO_COMPILER"):
             return
-        if version == "editable":
-            problem = compiled(root / SOURCE, root / LIBRARY)
-        else:
-            self._folder = tempfile.TemporaryDirectory()
-            library = Path(self._folder.name, LIBRARY.name)
-            problem = compiled(root / SOURCE, library)
-            if problem is None:
+        editable = version == "editable"
+        self._folder = tempfile.TemporaryDirectory()  # lives as long as this hook, so until the wheel is made
+        for source in SOURCES:
+            library = source.with_suffix(".abi3.so")
+            made = root / library if editable else Path(self._folder.name, library.name)
+            problem = compiled(root / source, made)
+            if problem is not None:
+                self.app.display_warning(f"{source} is not compiled and will cost more: {problem}")
+            elif not editable:
                 platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
                 build_data["pure_python"] = False
                 build_data["tag"] = f"cp311-abi3-{platform}"
-                build_data["force_include"][str(library)] = f"morphogen/{LIBRARY.as_posix()}"
-        if problem is not None:
-            self.app.display_warning(f"watch is not compiled and will cost more: {problem}")
+                build_data["force_include"][str(made)] = f"morphogen/{library.as_posix()}"
 
 
 def compiled(source: Path, library: Path) -> str | None:

@@ -3,20 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from morphogen.schemas.values import INT_MAX, INT_MIN
 
-PLAIN = frozenset({float, int})  # a set, for a quick look; bool is an int to sum()
 _DEPTH = 8
-
-
-def _refuse(value: object) -> None:
-    raise TypeError(f"a {type(value).__name__} is no plain number")
-
-
-encode_plain = msgspec.msgpack.Encoder(enc_hook=_refuse).encode
-"""Encode plain numbers; raise TypeError for those of numpy and torch, OverflowError beyond 64 bits."""
 
 
 def on_device(value: Any) -> bool:

@@ -4,7 +4,8 @@ The trainer's side (`Lane.append`) touches nothing but memory; the publisher's s
 and forgets them when the broker has them on disk. Nothing here reads the log but to learn what it has.
 """
 
-from .lane import Kind, Lane
+from .kind import Kind
+from .lane import Lane
 from .publisher import Publisher
 from .spool import Counts, Spool
 

@@ -24,7 +24,7 @@ from ..connection import Connection
 from ..errors import BusError, Disconnected, JetStreamApiError, NoResponders
 from ..streams import LOG, ensure_streams
 from .cut import Cut
-from .lane import COMMITTED
+from .records import COMMITTED
 from .writer import Writer
 
 FRAME_RECORDS = 500 * 1024  # bytes of records in a frame; with its head it stays below MAX_FRAME

@@ -1,7 +1,7 @@
 """The inside of the background thread: who gets published when, and what else has to be done now and then.
 
 While events flow it looks every 2 to 8 ms and nobody has to wake it; where they only trickle, a few numbers at a time,
-as seldom as keeps its own work small beside the trainer's, up to 64 ms. After a tenth of a second without any it
+as seldom as keeps its own work small beside the trainer's, up to 125 ms. After a quarter of a second without any it
 blocks, and the next append wakes it. Waiting for the disk and reserving segments is left to `Chores`.
 """
 
@@ -22,10 +22,11 @@ from .leftover import Leftover, leftovers
 
 LINGER = 0.002
 _LONGEST_LINGER = 0.008
-_LONGEST_TRICKLE = 0.064
-_TRICKLE = 64  # records; so few at once are not worth the work of a frame
+_LONGEST_TRICKLE = 0.125
+_FEW = 64  # records; so few at once are not worth the work of a frame
+_TRICKLE = 2000  # records a second
 _SHARE = 0.01  # of one core, which a trickle may take
-_QUIET = 0.1  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
+_QUIET = 0.25  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
 _ADOPT_EVERY = 5.0
@@ -75,7 +76,7 @@ class Dispatcher:
         worked, records = time.thread_time(), 0
         while not await self._stopping():
             now = time.monotonic()
-            trickles, count = self._trickles(records)
+            trickles, count = self._trickles(records, now - last_start)
             started = self._kick()
             self._keep_house(now)
             self._settle()
@@ -97,11 +98,11 @@ class Dispatcher:
                 await self._pace.wait(futile)  # every lane waits for its answer: more events change nothing
                 futile = min(futile * 2, _LONGEST_FUTILE)
 
-    def _trickles(self, before: int) -> tuple[bool, int]:
+    def _trickles(self, before: int, elapsed: float) -> tuple[bool, int]:
         """Tell whether what waits is a few numbers, and how many records there were ever; of events none waits long."""
         lanes = [lane for spool in self._desk.spools for lane in list(spool.lanes.values())]
         count = sum(lane.n for lane in lanes)
-        few = count - before < _TRICKLE
+        few = count - before < max(_FEW, _TRICKLE * min(elapsed, _LONGEST_TRICKLE))
         return few and all(lane.high_rate for lane in lanes if lane.pending), count
 
     def _heard(self) -> None:

@@ -1,81 +1,43 @@
 """A lane: the records of one family of one writer, on disk before `append` returns.
 
-`append` runs in the training step, so it is written for speed: a record is built once, copied once into mapped
-memory, and committed by its first byte. A kill at any point leaves either the whole record or nothing of it.
+`append` runs in the training step, so it is written for speed: a record is written once, into mapped memory. A kill
+at any point leaves either the whole record or nothing of it (`records`).
 Everything that may take time (a new segment, a full disk) is off that path, in `Room`.
 """
 
 import struct
 import sys
-from bisect import bisect_right
 from collections import deque
 from pathlib import Path
-from zlib import crc32
 
 import msgspec
 
-from morphogen.schemas.frames import HEAD
 from morphogen.schemas.names import token
 
 from .cut import Cut
+from .kind import Kind
 from .mark import Mark
+from .records import LARGEST, room_for
 from .room import Loss, Room
-from .segment import FULL, Segment
+from .segment import Segment
 
 HIGH_RATE_SEGMENT = 16 << 20
 SEGMENT = 1 << 20
 _FIRST_SEGMENT = 1 << 20
 _GROWTH = 4
-HEAD_SIZE = HEAD.size
-COMMITTED = 0xCE  # the first byte of a record, written last
-
-_N = b"\x87\xa1n\xcf"  # a map of seven, whose first key is n
-_TIME = b"\xa4time\xcf"
-_NO_CAUSE = b"\xa5cause\xc0\xa4body"
-_UINT64 = struct.Struct(">Q")
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
-_head = HEAD.pack
+_ODD = (TypeError, OverflowError, struct.error, MemoryError)  # a step or time that is no integer of 64 bits
 _encode = msgspec.msgpack.encode
-
-
-class Kind:
-    """The constant bytes of all records of one event type and version; make it once, append with it for ever."""
-
-    __slots__ = ("middle", "pack", "type", "version")
-
-    def __init__(self, type: str, version: int) -> None:  # noqa: A002
-        self.type = type
-        self.version = version
-        self.middle = b"\xa4type" + _encode(type) + b"\xa7version" + _encode(version) + b"\xa4step\xd3"
-        self.pack = struct.Struct(f">4sQ{len(self.middle)}sq6sQ12s").pack
-
-    def envelope(self, n: int, step: object, time_ns: int, cause: str | None) -> bytes:
-        """Return the map up to its body, for any step and cause; a step that no log can hold becomes nil."""
-        return b"".join(
-            (
-                _N, _UINT64.pack(n), self.middle[:-1], _encode(_step(step)), _TIME,
-                _UINT64.pack(min(max(time_ns, 0), _INT_MAX)), b"\xa5cause", _encode(cause), b"\xa4body",
-            )
-        )  # fmt: skip
-
-
-def _step(step: object) -> int | None:
-    try:
-        whole = int(step)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return whole if _INT_MIN <= whole <= _INT_MAX else None
 
 
 class Lane:
     """Append records of one family; let the publisher cut frames from them and acknowledge.
 
-    `n` is the counter of the newest record, `done` the counter up to which all are in the log or were dropped.
+    `done` is the counter up to which all are in the log or were dropped.
     """
 
     __slots__ = (
         "_closed", "_cut", "_grown", "_ordinal", "_room", "_sealed", "_segment", "_skips", "_spare",
-        "acked", "done", "dropped", "family", "folder", "high_rate", "mark", "n", "refused", "segment_size",
+        "acked", "done", "dropped", "family", "folder", "high_rate", "mark", "refused", "segment_size",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +48,7 @@ class Lane:
         self.segment_size = segment_size or (HIGH_RATE_SEGMENT if high_rate else SEGMENT)
         self._room = room
         self._closed = False
-        self._segment: Segment = FULL
+        self._segment = Segment.full(1)
         self._sealed: deque[Segment] = deque()
         self.start(folder)
         room.lanes.append(self)
@@ -94,11 +56,11 @@ class Lane:
     def start(self, spool: Path | None) -> None:
         """Begin with nothing in a folder below `spool`; a forked child does so a second time."""
         self.folder = None if spool is None else spool / token(self.family)
-        self.n = self.done = self.acked = self.dropped = self.refused = 0
+        self.done = self.acked = self.dropped = self.refused = 0
         self.mark = Mark(None)
         for segment in (*self._sealed, self._segment):
             segment.release()
-        self._segment = FULL
+        self._segment = Segment.full(1)
         self._sealed = deque()
         self._spare: Segment | None = None
         self._cut: tuple[Cut, Segment] | None = None
@@ -112,34 +74,50 @@ class Lane:
         `body` is msgpack. Never blocks and never raises: returns 0 where the event had to be refused (the lane is
         closed, or disk and memory are both full), which is counted in `refused` and said once.
 
-        Threads and signal handlers need no lock here: whoever comes second finds that the place is taken and
-        builds its record again. The commit is one line because the interpreter switches threads, runs signal
-        handlers and calls tracers only between lines, loops and calls, and none of them lies within it.
+        Threads and signal handlers need no lock here.
         """
-        while True:
-            segment = self._segment
-            n = self.n + 1
-            start = segment.end
-            try:
-                if cause is None:
-                    event = kind.pack(_N, n, kind.middle, step, _TIME, time_ns, _NO_CAUSE) + body
-                else:
-                    event = kind.envelope(n, step, time_ns, cause) + body
-            except struct.error:
-                event = kind.envelope(n, step, time_ns, cause) + body
-            size = len(event)
-            end = start + HEAD_SIZE + size
-            if end > segment.size:
-                if not self._roll(HEAD_SIZE + size):
+        try:
+            n = self._segment.records.append(kind.middle, step, time_ns, body) if cause is None else 0  # type: ignore[arg-type]
+        except _ODD:
+            n = 0
+        return self._rung(n or self._put(kind.rest(step, time_ns, cause) + body))
+
+    def append_numbers(self, kind: Kind, step: object, time_ns: int, before: bytes, values: object) -> int:
+        """Write one event whose body is `before` and a dict of names and plain numbers, as `append` does.
+
+        Returns -1, and has written nothing, where `values` hold anything but text and floats and ints of 64 bits,
+        or nothing at all, or where `step` is no such int.
+        """
+        try:
+            n = self._segment.records.append_numbers(kind.middle, step, time_ns, before, values)  # type: ignore[arg-type]
+        except _ODD:
+            return -1
+        if n > 0:
+            if self._room.bell.attention:
+                self._room.bell.attend()
+            return n
+        return n or self._rung(self._put(kind.rest(step, time_ns, None) + before + _encode(values)))
+
+    def _rung(self, n: int) -> int:
+        if n and self._room.bell.attention:
+            self._room.bell.attend()
+        return n
+
+    def _put(self, rest: bytes) -> int:
+        """Write an event, after having made room for it; 0 where none can be made."""
+        try:
+            while not (n := self._segment.records.put(rest)):
+                if not self._roll(room_for(rest)):
                     return 0
-                continue
-            record = _head(0, size, COMMITTED, crc32(event)) + event
-            room, place, add = segment.map, slice(start, end), segment.add
-            if self._segment is segment and self.n + 1 == n:
-                room[place] = record; room[start] = COMMITTED; segment.end = end; self.n = n; add(end)  # noqa: E702  # fmt: skip
-                if self._room.bell.attention:
-                    self._room.bell.attend()
-                return n
+        except MemoryError:
+            self._refuse("memory is full")
+            return 0
+        return n
+
+    @property
+    def n(self) -> int:
+        """The counter of the newest record."""
+        return self._segment.last
 
     @property
     def pending(self) -> bool:
@@ -152,7 +130,7 @@ class Lane:
         with self._room.lock:
             segment = self._segment
             known = self.done - segment.first
-            skipped = segment.ends[known] if 0 <= known < len(segment.ends) else 0
+            skipped = segment.records.end_of(known) if 0 <= known < segment.records.count else 0
             return sum(each.end for each in self._sealed) + segment.end - skipped
 
     def cut(self, budget: int) -> Cut | None:
@@ -164,7 +142,7 @@ class Lane:
                 self._cut = None
             wanted = self.done + 1
             for segment in (*self._sealed, self._segment):
-                if segment.last >= wanted and segment.ends:
+                if segment.last >= wanted and segment.records.count:
                     cut = _cut(segment, max(wanted - segment.first, 0), budget)
                     self._cut = (cut, segment)
                     return cut
@@ -207,7 +185,7 @@ class Lane:
             except ValueError:  # a signal handler that logs was faster
                 return None
             first = max(segment.first, self.done + 1)
-            skipped = segment.ends[first - segment.first - 1] if first > segment.first else 0
+            skipped = segment.records.end_of(first - segment.first - 1) if first > segment.first else 0
             loss = None
             if first <= segment.last:
                 count = segment.last - first + 1
@@ -255,10 +233,12 @@ class Lane:
         """Refuse further events, and let go of the files; what is unsent stays on disk."""
         with self._room.lock:
             self._closed = True
-            held = [*self._sealed, self._segment] if self._segment is not FULL else [*self._sealed]
-            if self._segment is not FULL and self._segment.ends:
-                self._sealed.append(self._segment)
-            self._segment = FULL
+            segment = self._segment
+            segment.records.seal()
+            held = [*self._sealed, segment]
+            if segment.records.count:
+                self._sealed.append(segment)
+            self._segment = Segment.full(segment.last + 1)
             for segment in held:
                 segment.release()
             if self._spare is not None:
@@ -278,25 +258,31 @@ class Lane:
             revive()
         with self._room.lock:
             segment = self._segment
-            if segment.end + needed <= segment.size:
+            records = segment.records
+            if records.end + needed <= records.size:
                 return True  # another thread was here first
             if self._closed:
                 return self._refuse("it is closed")
-            if needed > self._room.limit:
-                return self._refuse(f"an event of {needed} bytes exceeds the spool's limit of {self._room.limit}")
-            if segment.ends and not (self._sealed and self._sealed[-1] is segment):
-                self._sealed.append(segment)
-            # A signal handler that logs may run anywhere here, and leave a segment of its own in place.
-            if self._segment is segment: self._segment = FULL  # noqa: E701  # fmt: skip
-            if segment is not FULL and not segment.ends:
+            limit = min(self._room.limit, LARGEST)
+            if needed > limit:
+                return self._refuse(f"an event of {needed} bytes exceeds the spool's limit of {limit}")
+            records.seal()  # its last counter is known from here on
+            # A signal handler that logs may run between any two lines here, and leave a segment of its own in place.
+            if records.count and segment not in self._sealed: self._sealed.append(segment)  # noqa: E701  # fmt: skip
+            full, replaced = Segment.full(segment.last + 1), False
+            if self._segment is segment: self._segment = full; replaced = True  # noqa: E701, E702  # fmt: skip
+            if not replaced:
+                return True
+            if segment.size and not records.count:
                 self._room.give_back(segment)
             fresh = self._take_spare(needed) or self._room.obtain(self, needed)
             if fresh is None:
-                return self._refuse("disk and memory are full")
-            if not self.n:
+                return self._segment is not full or self._refuse("disk and memory are full")
+            if full.first == 1:
                 self.mark = Mark(None if fresh.path is None else fresh.path.with_name("acked"))
+            fresh.records.first = full.first
             used = False
-            if self._segment is FULL: fresh.first = self.n + 1; self._segment = fresh; used = True  # noqa: E701, E702  # fmt: skip
+            if self._segment is full: self._segment = fresh; used = True  # noqa: E701, E702  # fmt: skip
             if not used:
                 self._room.give_back(fresh)
             return True
@@ -316,11 +302,11 @@ class Lane:
 
 
 def _cut(segment: Segment, index: int, budget: int) -> Cut:
-    ends = segment.ends
-    start = ends[index - 1] if index else 0
-    stop = max(bisect_right(ends, start + budget, index), index + 1)
+    records = segment.records
+    stop = records.within(index, budget)
+    start = records.end_of(index - 1) if index else 0
     first = segment.first + index
-    return Cut(first, segment.first + stop - 1, stop - index, segment.map, start, ends[stop - 1])
+    return Cut(first, segment.first + stop - 1, stop - index, segment.map, start, records.end_of(stop - 1))
 
 
 class _LockedLane(Lane):
@@ -331,6 +317,10 @@ class _LockedLane(Lane):
     def append(self, kind: Kind, step: int | None, time_ns: int, cause: str | None, body: bytes) -> int:
         with self._room.lock:
             return super().append(kind, step, time_ns, cause, body)
+
+    def append_numbers(self, kind: Kind, step: object, time_ns: int, before: bytes, values: object) -> int:
+        with self._room.lock:
+            return super().append_numbers(kind, step, time_ns, before, values)
 
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():  # free-threaded CPython

@@ -4,9 +4,9 @@ import contextlib
 import errno
 import mmap
 import os
-from array import array
-from collections.abc import Callable
 from pathlib import Path
+
+from .records import Records
 
 PAGE = mmap.PAGESIZE
 _ZEROS = bytes(1 << 20)
@@ -25,25 +25,22 @@ def allocate(fd: int, size: int) -> None:
 
 
 class Segment:
-    """Hold the records `first`, `first + 1`, ... of a lane: `ends[i]` is where record `first + i` ends.
+    """Hold the `records` of a lane from some counter on.
 
     `path` is None for a segment that lives in memory only. `size` is its room, `serial` its age among the segments
     of a spool, `synced` the bytes that are known to have reached the disk.
     """
 
-    __slots__ = ("add", "end", "ends", "fd", "first", "map", "path", "serial", "size", "synced")
+    __slots__ = ("fd", "map", "path", "records", "serial", "size", "synced")
 
-    def __init__(self, path: Path | None, fd: int, room: mmap.mmap | bytearray, size: int) -> None:
+    def __init__(self, path: Path | None, fd: int, room: mmap.mmap | bytearray) -> None:
         self.path = path
         self.fd = fd
         self.map = room
-        self.size = size
-        self.first = 0
+        self.size = len(room)
+        self.records = Records(room)
         self.serial = 0
-        self.end = 0
         self.synced = 0
-        self.ends: array[int] = array("Q")
-        self.add: Callable[[int], None] = self.ends.append
 
     @classmethod
     def on_disk(cls, path: Path, size: int) -> "Segment":
@@ -53,7 +50,7 @@ class Segment:
         try:
             allocate(fd, size)
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-            return cls(path, fd, mmap.mmap(fd, size, flags=flags), size)
+            return cls(path, fd, mmap.mmap(fd, size, flags=flags))
         except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
@@ -63,13 +60,29 @@ class Segment:
     @classmethod
     def in_memory(cls, size: int) -> "Segment":
         """Map memory that no file backs: what it holds dies with the process. Raises OSError, MemoryError."""
-        size = round_up(size)
-        return cls(None, -1, mmap.mmap(-1, size), size)
+        return cls(None, -1, mmap.mmap(-1, round_up(size)))
+
+    @classmethod
+    def full(cls, first: int) -> "Segment":
+        """Return one that has no room for anything: whoever meets it, with record `first`, takes the slow path."""
+        segment = cls(None, -1, bytearray())
+        segment.records.first = first
+        return segment
+
+    @property
+    def first(self) -> int:
+        """The counter of the first record."""
+        return self.records.first
 
     @property
     def last(self) -> int:
-        """Return the counter of the last record, `first - 1` while it is empty."""
-        return self.first + len(self.ends) - 1
+        """The counter of the last record, `first - 1` while it is empty."""
+        return self.records.first + self.records.count - 1
+
+    @property
+    def end(self) -> int:
+        """Where the last record ends."""
+        return self.records.end
 
     def sync(self) -> None:
         """Have the disk take what was written since the last sync."""
@@ -92,9 +105,6 @@ class Segment:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-FULL = Segment(None, -1, bytearray(), 0)  # has no room for anything: whoever meets it takes the slow path
 
 
 def round_up(size: int) -> int:

@@ -22,7 +22,8 @@ from morphogen.schemas.producers import ProducerDropped
 
 from ..settings import Settings
 from .attempts import next_attempt, note_attempt
-from .lane import HIGH_RATE_SEGMENT, SEGMENT, Kind, Lane
+from .kind import Kind
+from .lane import HIGH_RATE_SEGMENT, SEGMENT, Lane
 from .room import Loss, Room
 from .writer import Writer, lock
 
@@ -120,6 +121,8 @@ class Spool:
                     largest = max(_SMALLEST_SEGMENT, self.settings.spool_limit // 16)
                     size = min(HIGH_RATE_SEGMENT if high_rate else SEGMENT, largest)
                     lane = Lane(self.folder, family, self.room, high_rate=high_rate, segment_size=size)
+                    if self.finished:  # its folder is gone, or another's: nothing may be written there any more
+                        lane.close()
                     self.lanes = {**self.lanes, family: lane}
         return lane
 
@@ -142,9 +145,10 @@ class Spool:
 
     def finish(self) -> bool:
         """Close the lanes. Delete the spool where all is in the log and return True; else leave it for the next."""
-        if self.finished:
-            return not self.pending
-        self.finished = True
+        with self.room.lock:
+            if self.finished:
+                return not self.pending
+            self.finished = True
         _live.discard(self)
         for lane in self.lanes.values():
             lane.close()

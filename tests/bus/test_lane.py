@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphogen.bus.spool import Kind, Lane
 from morphogen.bus.spool import room as rooms
 from morphogen.bus.spool import segment as segments
 from morphogen.bus.spool.cut import Cut
-from morphogen.bus.spool.lane import Kind, Lane
+from morphogen.bus.spool.records import PlainRecords, Records
 from morphogen.bus.spool.room import Loss, Room
 from morphogen.bus.spool.segment import Segment
 from morphogen.bus.spool.walk import Damage, Walk
@@ -27,6 +28,15 @@ from morphogen.schemas.frames import HEAD, Record, decode_records
 
 SCALARS = Kind("metrics.scalars", 1)
 BODY = msgspec.msgpack.encode({"values": {"loss": 0.5}})
+
+
+@pytest.fixture(autouse=True, params=[Records, PlainRecords], ids=["as built", "plain"])
+def _records(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "Records", request.param)
+
+
+def envelope(n: int, step: object, time_ns: int, cause: str | None) -> bytes:
+    return b"\x87\xa1n" + struct.pack(">BQ", 0xCF, n) + SCALARS.rest(step, time_ns, cause)
 
 
 def make(folder: Path, limit: int = 1 << 30, *, high_rate: bool = True, size: int = 64 << 10) -> Lane:
@@ -195,7 +205,7 @@ def test_an_unfinished_end_is_no_damage(tmp_path: Path) -> None:
         lane.append(SCALARS, step, 5, None, BODY)
     data = bytearray(on_disk(lane))
     end = lane._segment.end
-    event = SCALARS.envelope(11, 1, 5, None) + BODY
+    event = envelope(11, 1, 5, None) + BODY
     data[end : end + 40] = (HEAD.pack(0, len(event), 0xCE, 7) + event)[:40]
 
     records, damages = walked(bytes(data))
@@ -221,7 +231,7 @@ def test_a_truncated_segment_gives_what_it_holds(tmp_path: Path) -> None:
     lane = make(tmp_path)
     for step in range(10):
         lane.append(SCALARS, step, 5, None, BODY)
-    one = lane._segment.ends[0]
+    one = lane._segment.records.end_of(0)
 
     for size in range(lane._segment.end):
         records, damages = walked(on_disk(lane)[:size])
@@ -234,10 +244,10 @@ def _sample() -> tuple[bytes, list[int]]:
     parts, ends = [], []
     for n in range(1, 31):
         # Bodies that hold records themselves, as a dead letter's does, must not be taken for records.
-        inner = SCALARS.envelope(random.choice((n + 1, n + 2, 7, 100)), 1, 5, None) + BODY
+        inner = envelope(random.choice((n + 1, n + 2, 7, 100)), 1, 5, None) + BODY
         inner = HEAD.pack(0xCE, len(inner), 0xCE, zlib.crc32(inner)) + inner
         body = msgspec.msgpack.encode({"x": inner if n % 3 == 0 else os.urandom(random.randrange(300))})
-        event = SCALARS.envelope(n, n, 5, None) + body
+        event = envelope(n, n, 5, None) + body
         parts.append(HEAD.pack(0xCE, len(event), 0xCE, zlib.crc32(event)) + event)
         ends.append(sum(map(len, parts)))
     return b"".join(parts) + bytes(3000), ends
@@ -274,7 +284,7 @@ def test_a_zeroed_page_costs_what_lay_in_it(tmp_path: Path) -> None:
         lane.append(SCALARS, step, 5, None, BODY)
     data = bytearray(on_disk(lane))
     data[4096:8192] = bytes(4096)
-    one = lane._segment.ends[0]
+    one = lane._segment.records.end_of(0)
 
     records, damages = walked(bytes(data))
 
@@ -473,6 +483,6 @@ def _drained(lane: Lane) -> Any:
 
 
 def test_the_counter_stands_where_recovery_looks_for_it() -> None:
-    event = SCALARS.envelope(258, None, 5, "c")
+    event = envelope(258, None, 5, "c")
 
     assert struct.unpack_from(">Q", event, 4) == (258,)

@@ -13,8 +13,8 @@ from morphogen.bus import broker as brokers
 from morphogen.bus.connection import connect
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
+from morphogen.bus.spool import Kind
 from morphogen.bus.spool.drain import drain
-from morphogen.bus.spool.lane import Kind
 from morphogen.bus.spool.leftover import leftovers
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.spool.spool import Counts, Spool

@@ -20,9 +20,9 @@ from morphogen.bus.connection import Connection, PubAck, connect
 from morphogen.bus.errors import JetStreamApiError, PublishTimeout
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
+from morphogen.bus.spool import Kind
 from morphogen.bus.spool import courier as couriers
 from morphogen.bus.spool.drain import drain
-from morphogen.bus.spool.lane import Kind
 from morphogen.bus.spool.leftover import leftovers
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.spool.spool import Spool
@@ -121,7 +121,7 @@ def test_two_processes_that_record_one_run_at_once_both_keep_everything(settings
     brokers.ensure(settings)
     program = f"""
 import time
-from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool import Kind
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Spool
@@ -235,7 +235,7 @@ def test_a_torn_tail_and_a_flipped_bit_in_a_dead_spool(settings: Settings, caplo
     lane = spool.lane("metrics")
     for step in range(1000):
         lane.append(SCALARS, step, 5, None, BODY)
-    ends = list(lane._segment.ends)
+    ends = [lane._segment.records.end_of(i) for i in range(lane._segment.records.count)]
     path = lane._segment.path
     assert path is not None
     spool._unlock()

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from morphogen.bus.settings import Settings
+from morphogen.bus.spool import Kind, Lane
 from morphogen.bus.spool.attempts import next_attempt, note_attempt
-from morphogen.bus.spool.lane import Kind, Lane
 from morphogen.bus.spool.leftover import Leftover, LeftoverLane, leftovers
 from morphogen.bus.spool.spool import Spool
 from morphogen.bus.spool.writer import LOCK_FILE, WRITER_FILE, Writer, lock
@@ -172,7 +172,7 @@ def test_damage_is_set_aside_and_the_rest_is_delivered(settings: Settings, caplo
     folder = die(spool)
     path = folder / "metrics" / "00000001.seg"
     data = bytearray(path.read_bytes())
-    start, end = lane._segment.ends[40], lane._segment.ends[41]
+    start, end = lane._segment.records.end_of(40), lane._segment.records.end_of(41)
     data[start + 30] ^= 16
     path.write_bytes(data)
 
@@ -198,7 +198,7 @@ def test_missing_empty_truncated_foreign_and_unreadable_files_cost_only_what_the
     paths = [segment.path for segment in segments if segment.path is not None]
     paths[0].unlink()
     paths[1].write_bytes(b"")
-    paths[2].write_bytes(paths[2].read_bytes()[: segments[2].ends[4]])
+    paths[2].write_bytes(paths[2].read_bytes()[: segments[2].records.end_of(4)])
     paths[3].write_bytes(os.urandom(4096))
     paths[4].unlink()
     paths[4].mkdir()
@@ -283,3 +283,15 @@ def test_what_a_creator_or_remover_left_half_done_is_cleared(settings: Settings)
 
     assert list(leftovers(settings)) == []
     assert [path.name for path in run.iterdir()] == [".c.new"]
+
+
+def test_a_family_that_is_first_used_after_the_end_is_refused_and_leaves_nothing_behind(settings: Settings) -> None:
+    spool = Spool.create(settings, run="over")
+    assert spool.finish()
+
+    late = spool.lane("log")
+
+    assert late.append(SCALARS, 1, time.time_ns(), None, BODY) == 0
+    assert late.refused == 1
+    assert not late.pending
+    assert not (settings.spool_dir / "over").exists()

@@ -29,7 +29,7 @@ AT_ONCE = 2
 
 TRAINER = """
 import mmap, struct, sys, time
-from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool import Kind
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Spool

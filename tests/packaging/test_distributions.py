@@ -1,5 +1,6 @@
 """The wheel and the sdist hold every room under one import name, and get on with a package called `kernels`."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,6 +34,16 @@ def test_the_wheel_holds_one_package(built: Path) -> None:
         for file in (*path.rglob("*.py"), *path.rglob("*.mk"), *path.rglob("*.lark")):
             assert f"morphogen/{file.relative_to(ROOT)}" in names
     assert "morphogen/schemas/knowledge/library/training.mk" in names
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
+def test_the_wheel_holds_what_was_compiled(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+
+    names = zipfile.ZipFile(wheel).namelist()
+
+    assert {"morphogen/bus/spool/_records.abi3.so", "morphogen/producers/watch/_reading.abi3.so"} <= {*names}
+    assert "-cp311-abi3-" in wheel.name
 
 
 def test_the_sdist_holds_the_real_folders(built: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.producers.scalars import PLAIN, encode_plain, on_device, scalars
+from morphogen.bus.spool.numbers import PLAIN
+from morphogen.producers.scalars import on_device, scalars
 from morphogen.schemas import Metrics, decode_event
 
 
@@ -83,9 +84,3 @@ def test_cpu_values_are_not_on_a_device() -> None:
     assert not on_device(1.0)
     assert not on_device(torch.tensor(1.0))
     assert not on_device(np.float32(1))
-
-
-@pytest.mark.parametrize("value", [np.float64(1), np.float32(1), 2**64, object()])
-def test_the_quick_encoder_refuses_what_is_not_plain(value: object) -> None:
-    with pytest.raises((TypeError, OverflowError)):
-        encode_plain({"x": value})

@@ -8,7 +8,7 @@ import msgspec
 from morphogen.bus.connection import Connection
 from morphogen.bus.past import past
 from morphogen.bus.settings import Settings
-from morphogen.bus.spool.lane import Kind
+from morphogen.bus.spool import Kind
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.spool.spool import Spool
 from morphogen.bus.streams import LOG, stream_info
