@@ -42,7 +42,7 @@ def export(
     threads: _Threads = None,
     worker: Annotated[str | None, typer.Option(help="Of this worker, which writes the file itself.")] = None,
     session: Annotated[str | None, typer.Option(help="The worker's session to export.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the worker.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the worker.")] = 60.0,
 ) -> None:
     """Write the KV state of a prompt, or of a worker's session, into a file."""
     if (worker is None) != (session is None) or (worker is None) == (model is None):
@@ -158,11 +158,18 @@ def _speaker(opened: "RawContext", cache: Path) -> "ContextSpeaker":
 def _text(prompt: str) -> str:
     if not prompt.startswith("@"):
         return prompt
-    return Path(prompt[1:]).read_text(encoding="utf-8")
+    return _read(Path(prompt[1:]))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MorphogenError(f"{path} is not UTF-8 text (byte {error.start})") from error
 
 
 def _ids(path: Path) -> list[int]:
-    text = path.read_text(encoding="utf-8")
+    text = _read(path)
     for mark in "[],;":
         text = text.replace(mark, " ")
     try:

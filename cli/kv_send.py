@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .outcomes import CommandFailed
 
-_Timeout = Annotated[float, typer.Option(help="Seconds to wait.")]
+_Timeout = Annotated[float, typer.Option(min=0.0, help="Seconds to wait.")]
 
 
 @kv.command()
@@ -47,7 +47,10 @@ def say(
         from morphogen.consumers.kv import Sampling
         from morphogen.consumers.kv.client import generate
 
-        sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed)
+        try:
+            sampling = Sampling(temperature=temperature, top_k=top_k, seed=seed)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
         try:
             async for bit in generate(
                 conn, worker, session, text, max_tokens=max_tokens, sampling=sampling, resume=resume, timeout=timeout

@@ -168,8 +168,8 @@ def _call(function: Callable[..., Any], args: dict[str, Any]) -> Any:
     """Call a function with arguments by name, those that it takes by place alone by place."""
     signature = signature_of(function)
     if signature is None:
-        by_place = [args[key] for key in sorted(args, key=int) if key.isdigit()] if args else []
-        return function(*by_place, **{key: value for key, value in args.items() if not key.isdigit()})
+        by_place = [args[key] for key in sorted((key for key in args if key.isdecimal()), key=int)]
+        return function(*by_place, **{key: value for key, value in args.items() if not key.isdecimal()})
     parameters = signature.parameters.values()
     left, placed = dict(args), []
     star = next((one.name for one in parameters if one.kind is inspect.Parameter.VAR_POSITIONAL), None)

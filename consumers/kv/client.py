@@ -9,7 +9,7 @@ from morphogen.bus.requests import call, call_stream
 from morphogen.schemas.kv import worker_subject
 
 from .sampling import Sampling
-from .wire import GENERATE, INFO, SAY, Ask, Bit, Info, Said, Say, pack, unpack
+from .wire import GENERATE, HAS, INFO, SAY, Ask, Bit, Had, Has, Info, Said, Say, pack, unpack
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -25,6 +25,14 @@ async def whereabouts(conn: "Connection", worker: str, *, timeout: float = 2.0) 
     with contextlib.suppress(BusError):
         return await info(conn, worker, timeout=timeout)
     return None
+
+
+async def has(conn: "Connection", worker: str, session: str, handoff: str, *, timeout: float = 2.0) -> bool:
+    """Return whether a worker has a session that came to it by a handoff; False where it does not answer."""
+    with contextlib.suppress(BusError):
+        asked = pack(Has(session=session, handoff=handoff))
+        return unpack(await call(conn, worker_subject(worker, HAS), asked, timeout=timeout), Had).here
+    return False
 
 
 async def say(

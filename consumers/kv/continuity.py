@@ -298,6 +298,11 @@ class Session:
         """Let another process have it. Nothing is lost by not calling this."""
         self._journal.close()
 
+    def settle_in(self, folder: Path) -> None:
+        """Give its folder another name, in one step. Raises OSError where something of that name is there."""
+        self.folder.rename(folder)
+        self.folder = self._journal.folder = folder
+
     @property
     def journal(self) -> Journal:
         """Its journal."""

@@ -74,7 +74,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept", tag_field="is"
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved", tag_field="is"):
-    """The session was offered to another worker, as `name`; whether it is there, that one knows."""
+    """The session was offered to another worker, as `name`; whether it is there, that one knows: it has this record, too."""
 
     to: str
     name: str
@@ -87,8 +87,14 @@ _decoder: "msgspec.msgpack.Decoder[Entry]" = msgspec.msgpack.Decoder(Entry)
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Return a record's bytes."""
-    return msgspec.msgpack.encode(entry)
+    """Return a record's bytes. Raises ValueError for one that could not be read again: its session would be lost."""
+    try:
+        data = msgspec.msgpack.encode(entry)
+        if not isinstance(entry, Got):  # the one that is written for every token, by ourselves
+            _decoder.decode(data)
+    except (TypeError, OverflowError, ValueError, msgspec.MsgspecError) as error:  # half a character is a ValueError
+        raise ValueError(f"a record that no journal can hold: {error}") from error
+    return data
 
 
 def decode_entry(data: bytes | memoryview) -> Entry:
@@ -157,6 +163,7 @@ class Conversation:
     revision: int = 0
     kept: dict[str, Kept] = field(default_factory=dict)
     moved: Moved | None = None
+    handoffs: set[str] = field(default_factory=set)  # all that it was offered by, to whomever
 
     def take(self, entry: Entry) -> None:
         """Fold a record in. Raises ValueError for one that cannot follow what is there."""
@@ -200,6 +207,7 @@ class Conversation:
                 self.kept[entry.state] = entry
             case Moved():
                 self.moved = entry
+                self.handoffs.add(entry.handoff)
         if not isinstance(entry, Moved | Kept):
             self.moved = None
         self.revision += 1
@@ -227,7 +235,12 @@ class Conversation:
     def copy(self) -> "Conversation":
         """Return one that can go its own way."""
         return replace(
-            self, messages=list(self.messages), tokens=list(self.tokens), spans=list(self.spans), kept=dict(self.kept)
+            self,
+            messages=list(self.messages),
+            tokens=list(self.tokens),
+            spans=list(self.spans),
+            kept=dict(self.kept),
+            handoffs=set(self.handoffs),
         )
 
     def _prompt(self, entry: Said | Began) -> None:

@@ -119,14 +119,17 @@ class _Sent:
     def __init__(
         self, house: House, args: HandoffArgs, handoff: str, transport: Transport, tier: str, cause: str | None
     ) -> None:
-        self._house, self._transport, self._refs = house, transport, list[KvRef]()
+        self._house, self._transport, self._refs, self._given = house, transport, list[KvRef](), list[KvRef]()
         self.args, self.handoff, self.cause = args, handoff, cause
+        self.exported: KvExported | None = None
         try:
-            exported = house.export(args.session, transport, tier=tier)
+            self.exported = exported = house.export(args.session, transport, tier=tier)
             if exported is not None:
                 self._refs.append(exported.ref)
                 cause = house.tell(exported, cause=cause)
             session = house.session(args.session, create=False)
+            if not args.keep:  # in the journal that travels, too: by it the other one knows this session again
+                session.journal.append(Moved(to=args.to, name=args.rename or args.session, handoff=handoff))
             journal = session.journal.whole()
             journal_ref = None
             if len(journal) > _IN_MESSAGE:
@@ -134,17 +137,15 @@ class _Sent:
                     room.buffer[: len(journal)] = journal
                     journal_ref = room.commit(Meta(size=len(journal)))
                 self._refs.append(journal_ref)
-            if not args.keep:
-                session.journal.append(Moved(to=args.to, name=args.rename or args.session, handoff=handoff))
-        except LOST as error:
-            self.release()
+            for written in self._refs:
+                self._given.append(self._offered(written))
+        except (*LOST, ContinuityError) as error:
+            self.release()  # its lease would be renewed as long as this process lives
             raise HandoffFailed(f"session {args.session!r} cannot be exported to {tier}: {error}") from error
-        self.exported = exported
         self.state = exported.state if exported else state_id(house.root, session.conversation.tokens)
         self.tokens = exported.tokens if exported else 0
         self.size = exported.size if exported else 0
         self.transport = transport.name
-        self._given = [self._offered(ref) for ref in self._refs]
         now = time.time_ns()
         expires = now + int(args.ttl * 1e9)
         ref = self._given[0] if exported else None
@@ -188,11 +189,11 @@ class _Sent:
     def release(self) -> None:
         """Give back what was written, once."""
         refs, self._refs = self._refs, []
-        given = [ref for ref in getattr(self, "_given", []) if ref not in refs]
+        given = [ref for ref in self._given if ref not in refs]
         for ref in (*given, *refs):
             with contextlib.suppress(*LOST):
                 self._transport.release(ref)
-        exported: KvExported | None = getattr(self, "exported", None)
+        exported = self.exported
         if refs and exported is not None:
             kept = self._house.store.get(exported.state)
             if kept is None or kept[0].tier != exported.tier:  # nothing of it lies there any more

@@ -36,6 +36,8 @@ from .speaker import ContextSpeaker
 from .store import LOST, Store, Tell
 from .wire import SessionInfo
 
+_ARRIVING = ".arriving-"  # no token of a name begins with a dot
+
 
 class House:
     """Sessions of one worker, and its sequences."""
@@ -71,6 +73,8 @@ class House:
         self._used: dict[str, int] = {}
         self._clock = itertools.count(1)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in self._folder.glob(f"{_ARRIVING}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     # ------------------------------------------------------------------ sessions
 
@@ -148,23 +152,26 @@ class House:
         """
         if self.known(name):
             raise SessionBusy(f"worker {self.name} has a session {name!r} already: hand it over under another name")
-        folder = self.place(name)
+        folder, arriving = self.place(name), self._folder / f"{_ARRIVING}{token(name)}"
         seq = self._free_sequence()
         session: Session | None = None
         try:
-            folder.mkdir(parents=True, mode=0o700)
-            (folder / NAME).write_bytes(journal)
-            session = self._open(name)
+            for left in (folder, arriving):  # by a kill, in the middle of forgetting it or of this
+                shutil.rmtree(left, ignore_errors=True)
+            arriving.mkdir(mode=0o700)
+            (arriving / NAME).write_bytes(journal)
+            session = self._open(name, arriving)
             speaker = self._speaker(session)
             speaker.seq = seq
             speaker.truncate(0)
             if state is not None:
                 speaker.load(state, session.conversation.tokens[: state.count])
+            session.settle_in(folder)  # only now there is a session of that name, whoever is killed
         except BaseException:
             if session is not None:
                 session.close()
             self.context.drop(seq)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(arriving, ignore_errors=True)
             raise
         self.sessions[name] = session
         self._used[name] = next(self._clock)
@@ -288,7 +295,7 @@ class House:
 
     # ------------------------------------------------------------------ inside
 
-    def _open(self, name: str) -> Session:
+    def _open(self, name: str, folder: Path | None = None) -> Session:
         def timed(tokens: int, seconds: float) -> None:
             self.costs = self.costs.prefilled(tokens, seconds) if tokens > 1 else self.costs
 
@@ -300,7 +307,7 @@ class House:
             relieve=self._relieve,
             importer=self._importer,
         )
-        folder = self.place(name)
+        folder = folder or self.place(name)
         session = Session(
             name,
             speaker,

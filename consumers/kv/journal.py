@@ -26,8 +26,11 @@ _LONGEST = MAX_TEXT + (1 << 20)  # bytes of a record
 
 
 def pack(entry: Entry) -> bytes:
-    """Return a record as the file holds it."""
-    body = encode_entry(entry)
+    """Return a record as the file holds it. Raises SessionError for one that could not be read again."""
+    try:
+        body = encode_entry(entry)
+    except ValueError as error:
+        raise SessionError(f"this cannot be written down: {error}") from error
     if len(body) > _LONGEST:
         raise SessionError(f"a record of {len(body)} bytes is more than a journal takes ({_LONGEST}): say less at once")
     return _HEAD.pack(len(body), zlib.crc32(body)) + body

@@ -5,6 +5,7 @@ from seed and position alone (a counter-based generator), so a generation that w
 tokens, in another process too, with nothing to be saved but the settings.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature) or not math.isfinite(self.repeat_penalty):
+            raise ValueError(
+                f"temperature and repeat_penalty are numbers, not {self.temperature:g} and {self.repeat_penalty:g}"
+            )
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"a seed has 64 bits, {self.seed} has more")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1 or self.repeat_penalty <= 0:
             raise ValueError(
                 f"temperature is from 0, top_p in (0, 1], min_p in [0, 1], repeat_penalty above 0, not "
@@ -49,7 +56,8 @@ def pick(logits: "npt.NDArray[Any]", sampling: Sampling, position: int, recent: 
     order = np.argsort(-row, kind="stable")
     if sampling.top_k > 0:
         order = order[: sampling.top_k]
-    weights = np.exp((row[order] - row[order[0]]) / sampling.temperature)
+    with np.errstate(over="ignore"):  # next to nothing of a temperature: all but the likeliest have no weight
+        weights = np.exp((row[order] - row[order[0]]) / sampling.temperature)
     weights /= weights.sum()
     keep = np.ones(len(order), bool)
     if sampling.top_p < 1:

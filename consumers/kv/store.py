@@ -108,11 +108,11 @@ class Store:
         """Give the state at a reference, checked as far as its header goes."""
         with self.transports[tier].open(ref) as mapped:
             state = KvState.read(mapped.buffer, f"{ref.transport} {ref.place}")
+            state.held = mapped.check  # asked by whoever takes it over, while that can still be taken back
             try:
                 yield state
             finally:
                 state.release()  # a segment that is still looked at cannot be written again
-            mapped.check()
 
     def close(self) -> None:
         """Bring what lies in memory to the disk, as far as there is room; the rest goes."""

@@ -12,7 +12,7 @@ from .sampling import Sampling
 
 _T = TypeVar("_T")
 
-INFO, GENERATE, OFFER, SAY = "info", "generate", "offer", "say"  # requests
+INFO, GENERATE, OFFER, SAY, HAS = "info", "generate", "offer", "say", "has"  # requests
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +72,19 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     since: int = 0
 
 
+class Has(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask whether a session came by a handoff and is here: one that merely has its name is another one."""
+
+    session: str
+    handoff: str
+
+
+class Had(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether it is."""
+
+    here: bool
+
+
 class Bit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of a reply, from character `at` on; the last one says how it ended, or whither the session went."""
 
@@ -116,8 +129,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def pack(message: msgspec.Struct) -> bytes:
-    """Return a message's bytes."""
-    return msgspec.msgpack.encode(message)
+    """Return a message's bytes. Raises ContinuityError for one that cannot be sent, such as half a character."""
+    try:
+        return msgspec.msgpack.encode(message)
+    except (TypeError, OverflowError, ValueError) as error:
+        raise ContinuityError(f"this cannot be sent: {error}") from error
 
 
 def unpack(data: bytes, kind: type[_T]) -> _T:

@@ -5,6 +5,7 @@
     morphogen.kv.<worker>.say        append a message
     morphogen.kv.<worker>.generate   a reply, as a stream
     morphogen.kv.<worker>.offer      a session from another worker
+    morphogen.kv.<worker>.has        whether that one is still here
 
 One thread computes; the loop of the connection does all else, and waits for events alone.
 """
@@ -43,7 +44,7 @@ from morphogen.schemas.kv import (
 
 from .blob_transport import BlobTransport
 from .calibrate import calibrate
-from .client import whereabouts
+from .client import has, whereabouts
 from .diary import Diary
 from .errors import ContinuityError, HandoffFailed, SessionBusy, SessionError
 from .giving import fork, give
@@ -53,7 +54,7 @@ from .options import Options
 from .store import Store
 from .taking import Taking
 from .turns import Turn
-from .wire import GENERATE, INFO, OFFER, SAY, Ask, Info, Said, Say, pack, unpack
+from .wire import GENERATE, HAS, INFO, OFFER, SAY, Ask, Had, Has, Info, Said, Say, pack, unpack
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -129,6 +130,7 @@ class KvWorker:
                     (INFO, self._info),
                     (SAY, self._say),
                     (GENERATE, self._generate),
+                    (HAS, self._has),
                     (OFFER, self._taking.answer),
                 ):
                     responders.append(await respond(self._conn, worker_subject(self.name, request), handler))
@@ -201,6 +203,16 @@ class KvWorker:
         async for bit in turn.follow(ask.since):
             yield pack(bit)
 
+    async def _has(self, payload: bytes) -> bytes:
+        """Answer whoever gave a session away and died: one in a journal that nobody has opened since counts, too."""
+        asked = unpack(payload, Has)
+
+        def work() -> bool:
+            known = self.house.known(asked.session)
+            return known and asked.handoff in self.house.session(asked.session, create=False).conversation.handoffs
+
+        return pack(Had(here=await self._lane(work)))
+
     async def _begin(self, ask: Ask) -> Turn:
         """Begin a reply, or carry on one that was broken off."""
         if ask.max_tokens < 1:  # before anything is said
@@ -260,6 +272,7 @@ class KvWorker:
 
         def work() -> KvExported:
             house = self.house
+            house.seated(args.session, create=False).read()  # it may have been put aside, and its state be gone
             if args.path is None:
                 return house.keep(args.session, args.tier, pin=args.pin)
             exported = house.export(args.session, Path(args.path), tier="disk")
@@ -424,8 +437,7 @@ class KvWorker:
         moved = found.conversation.moved
         if moved is None or moved.to == self.name:
             return
-        where = await whereabouts(self._conn, moved.to)
-        if where is not None and any(one.session == moved.name for one in where.sessions):
+        if await has(self._conn, moved.to, moved.name, moved.handoff):
             await self._lane(lambda: self.house.forget(session, "handed_off"))
             raise SessionError(f"session {session!r} went to worker {moved.to}: ask there")
 

@@ -4,7 +4,9 @@ A seat is a context and what its owner knows of it: the tokens of each sequence,
 work. `RawContext` is one by itself; `seat_of` makes one of a `Llama`.
 """
 
-from collections.abc import Sequence
+import math
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from . import llama
 from .errors import KvError
+from .weights import Stamp, stamp
 
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -38,6 +41,10 @@ class Seat(Protocol):
         """The adapters at work: file and scale of each."""
 
     @property
+    def stamps(self) -> Mapping[Path, Stamp]:
+        """What files of weights and adapters were when they were loaded, as far as that was seen."""
+
+    @property
     def overrides(self) -> str:
         """What was changed of the file's metadata at loading; empty where nothing was."""
 
@@ -51,6 +58,9 @@ class Seat(Protocol):
 
     def tokens(self, seq: int) -> Tokens:
         """Return the ids of the tokens in a sequence's cache."""
+
+    def vouch(self, seq: int) -> None:
+        """Raise KvError where what a sequence holds was not all made with the adapters at work."""
 
     def settle(self, seq: int) -> None:
         """Remove what a sequence's cache holds beyond its tokens."""
@@ -78,12 +88,16 @@ class LlamaSeat:
         self.ctx = llm.ctx
         self.params = llm.context_params
         self.path = Path(llm.model_path)
+        self.stamps = _seen(llm, self.path)
         self.overrides = repr(sorted(llm.kv_overrides.items())) if getattr(llm, "kv_overrides", None) else ""
         self.room = min(int(llm.n_ctx()), len(llm.input_ids))
 
     def tokens(self, seq: int) -> Tokens:
         """Return the ids of what was evaluated."""
         return np.array(self._llm.input_ids[: self._llm.n_tokens], np.int32)
+
+    def vouch(self, seq: int) -> None:
+        """Vouch: a Llama has the adapter of its constructor, always, and others are told of by `loras=`."""
 
     def settle(self, seq: int) -> None:
         """Remove the cells that a reset or a rejected draft left; `eval` would do the same."""
@@ -123,9 +137,23 @@ class LlamaSeat:
         return llama.logits_row(self.ctx)
 
 
+_files: "weakref.WeakKeyDictionary[Any, dict[Path, Stamp]]" = weakref.WeakKeyDictionary()
+
+
+def _seen(llm: Any, path: Path) -> Mapping[Path, Stamp]:
+    """Return what the file of a Llama was when it was met first."""
+    found = _files.get(llm)
+    if found is None:
+        found = _files[llm] = {path: stamp(path)}
+    return found
+
+
 def seat_of(llm: Any, loras: "Sequence[tuple[str | Path, float]] | None" = None) -> Seat:
     """Return the seat of a `RawContext` or a `Llama`. Raises KvError for anything else, and for a closed one."""
     adapters = None if loras is None else tuple((Path(path), float(scale)) for path, scale in loras)
+    for path, scale in adapters or ():
+        if not math.isfinite(scale):
+            raise KvError(f"the scale of {path} is {scale}: give a number")
     if hasattr(llm, "adopt") and hasattr(llm, "settle"):
         if adapters is not None:
             raise KvError("a RawContext knows its adapters: change them with set_loras, not with loras=")

@@ -46,15 +46,18 @@ def export_kv(
     if isinstance(into, str | Path):
         from .files import create
 
-        with create(into, job.size) as room:
-            state = job.write(room.buffer)
-            return room.commit(state)
+        with create(into, job.size) as file:
+            return file.commit(job.write(file.buffer))
     if hasattr(into, "reserve"):
         with into.reserve(job.size) as reservation:
             return _commit(reservation, job.write(flat(reservation.buffer)))
     if hasattr(into, "commit") and hasattr(into, "buffer"):
         return _commit(into, job.write(flat(into.buffer)))
-    return job.write(flat(into))
+    try:
+        room = flat(into)
+    except TypeError as error:
+        raise KvError(f"a state cannot be written into a {type(into).__name__}: {error}") from error
+    return job.write(room)
 
 
 def kv_size(llm: Any, seq: int = 0, *, tokens: "Sequence[int] | None" = None, cache: Path | None = None) -> int:
@@ -75,9 +78,10 @@ class _Job:
         details: dict[str, Any],
     ) -> None:
         check_sequence(seat, seq)
+        seat.vouch(seq)
         seat.settle(seq)
         self._seat, self._seq = seat, seq
-        held = seat.tokens(seq) if tokens is None else np.array(tokens, np.int32)
+        held = seat.tokens(seq) if tokens is None else _ids(tokens, llama.vocabulary(seat.ctx))
         self._check(held, upto)
         count = held.size if upto is None else upto
         self._whole = count == held.size
@@ -167,6 +171,19 @@ class _Job:
                 f"the first {self._count} of {held} tokens cannot be had alone: {reason}; a sliding window forgets"
             )
         return cut(whole, layout, self._count)
+
+
+def _ids(tokens: Any, vocabulary: int) -> Tokens:
+    """Return what the caller says that a sequence holds. Raises KvError for what no reader would take."""
+    try:
+        ids = np.asarray(tokens)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise KvError(f"tokens= are no token ids: {error}") from error
+    if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+        raise KvError(f"tokens= are whole numbers in a row, not {ids.ndim} dimensions of {ids.dtype}")
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
+        raise KvError(f"tokens= hold {ids.min()} to {ids.max()}: the vocabulary has {vocabulary}, from 0")
+    return ids.astype(np.int32)
 
 
 def _commit(reservation: Any, state: KvState) -> KvRef:

@@ -22,6 +22,7 @@ from .errors import KvError
 from .weights import remember_vocab, vocab_hash, weights_of
 
 _LONG_ROPE = ("phi3", "phimoe", "minicpm", "minicpm3")  # architectures with a set of factors for long contexts
+_BF16 = 30  # ggml's number of a type that the binding has no name for
 _YARN = 2  # LLAMA_ROPE_SCALING_TYPE_YARN
 
 
@@ -51,11 +52,12 @@ def fingerprint(seat: Seat, cache: Path | None = None) -> Fingerprint:
         extra["overrides"] = seat.overrides
     if head_dim % 64 == 0 and (_quantized(type_k) or _quantized(type_v)):
         extra["rotated"] = not _number(os.environ.get("LLAMA_ATTN_ROT_DISABLE"))  # llama.cpp turns quantized caches
-    known = weights_of(seat.path, cache)
+    stamps = seat.stamps
+    known = weights_of(seat.path, cache, stamps.get(seat.path, ()))
     vocab = known.vocab
     if not vocab:
         vocab = vocab_hash(lib, lib.llama_model_get_vocab(model))
-        remember_vocab(seat.path, vocab, cache)
+        remember_vocab(seat.path, vocab, cache, stamps.get(seat.path, ()))
     return Fingerprint(
         engine="llama.cpp",
         build=_build(),
@@ -74,7 +76,7 @@ def fingerprint(seat: Seat, cache: Path | None = None) -> Fingerprint:
         loras=tuple(
             sorted(
                 (
-                    Lora(sha256=weights_of(path, cache).sha256, scale=_float32(scale))
+                    Lora(sha256=weights_of(path, cache, stamps.get(path, ())).sha256, scale=_float32(scale))
                     for path, scale in seat.loras
                     if scale != 0.0
                 ),
@@ -131,7 +133,7 @@ def _build() -> str:
 @remembered
 def _types() -> dict[int, str]:
     lib = llama.library()
-    return {
+    return {_BF16: "bf16"} | {
         number: name.removeprefix("GGML_TYPE_").lower()
         for name, number in vars(lib).items()
         if name.startswith("GGML_TYPE_") and isinstance(number, int) and name != "GGML_TYPE_COUNT"

@@ -77,7 +77,9 @@ def encode_header(header: Header) -> bytes:
     """Return a header as bytes; equal headers give equal bytes. Raises KvError for details that are no plain data."""
     try:
         encoded = msgspec.msgpack.encode(header)
-    except (TypeError, OverflowError, RecursionError) as error:
+        if header.details:  # what could be written but not read: keys that are no text
+            msgspec.msgpack.decode(msgspec.msgpack.encode(header.details), type=dict[str, Any])
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise KvError(f"the details of a state cannot be written: {error}") from error
     if len(encoded) > MAX_HEADER:
         raise KvRefused(f"a header of {len(encoded)} bytes is more than the {MAX_HEADER} that a reader takes")

@@ -48,8 +48,9 @@ def import_kv(
     state carries, or decodes its last token once more; its cache is what was exported, bit by bit, in both cases. A
     RawContext (None: if the state carries them) keeps them by sequence. `loras` and `cache` are as in `export_kv`.
 
-    Raises KvRefused for bytes that are cut off, changed or do not fit, KvMismatch where they mean something else here;
-    the sequence is then as before. Raises KvError where the sequence or the source cannot be had.
+    Raises KvRefused for bytes that are cut off, changed or do not fit, KvMismatch where they mean something else here,
+    LeaseEnded where nobody held them any more before all were read; the sequence is then as before. Raises KvError where
+    the sequence or the source cannot be had.
     """
     seat = seat_of(llm, loras)
     check_sequence(seat, seq)
@@ -67,6 +68,7 @@ def check_kv(llm: Any, source: Any, *, transport: Any = None, cache: Path | None
         tokens = _fitting(seat, state, cache)
         with state.verify() as payload:
             _check_parts(seat, state, payload)
+        state.held()
         return Imported(
             tokens=tokens.size, size=state.size, logits=bool(state.header.logits), fingerprint=state.fingerprint
         )
@@ -89,12 +91,12 @@ def opened(source: Any, transport: Any) -> Iterator[KvState]:
 
         yield open_kv(source)
     elif hasattr(source, "buffer") and hasattr(source, "ref"):
-        yield from _released(KvState.read(source.buffer, source.ref.place))
+        yield from _released(_leased(source, source.ref))
     else:
         try:
             yield KvState.read(source)
         except TypeError as error:
-            raise KvError(f"a state cannot be read from a {type(source).__name__}") from error
+            raise KvError(f"a state cannot be read from a {type(source).__name__}: {error}") from error
 
 
 def _released(state: KvState) -> Iterator[KvState]:
@@ -109,18 +111,22 @@ def _released(state: KvState) -> Iterator[KvState]:
 def _by_reference(ref: KvRef, transport: Any) -> Iterator[KvState]:
     if transport is not None:
         with transport.open(ref) as mapped:
-            yield from _released(KvState.read(mapped.buffer, ref.place))
-            mapped.check()
+            yield from _released(_leased(mapped, ref))
     elif ref.transport == "disk" and Path(ref.place).is_absolute():
         from .files import open_kv
 
         yield open_kv(ref.place, offset=ref.offset, size=ref.size)
     elif ref.transport == "shared_memory":
         with _memory().open(ref) as mapped:
-            yield from _released(KvState.read(mapped.buffer, ref.place))
-            mapped.check()
+            yield from _released(_leased(mapped, ref))
     else:
         raise KvError(f"pass transport= to open a state of transport {ref.transport}")
+
+
+def _leased(mapped: Any, ref: KvRef) -> KvState:
+    state = KvState.read(mapped.buffer, ref.place)
+    state.held = mapped.check
+    return state
 
 
 @cache_once
@@ -135,8 +141,7 @@ def _fitting(seat: Seat, state: KvState, cache: Path | None) -> Tokens:
     if state.fingerprint != here:
         raise KvMismatch(differences(state.fingerprint, here))
     tokens = state.tokens
-    lib = llama.library()
-    vocabulary = int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(lib.llama_get_model(seat.ctx))))
+    vocabulary = llama.vocabulary(seat.ctx)
     if tokens.size > seat.room:
         raise KvRefused(
             f"{state.where}: {tokens.size} tokens do not fit into {seat.room}: make the context larger, or export a prefix (upto)"
@@ -178,6 +183,7 @@ def _take(seat: Seat, seq: int, state: KvState, payload: memoryview, tokens: Tok
         if wanted and found is None:
             found = _decoded_again(seat, seq, tokens)
             write(payload)  # the last cell was made anew, alone: put back what the exporter computed
+        state.held()  # what was taken out of bytes that changed meanwhile is put back like any other failure
         seat.adopt(seq, tokens, found)
     return Imported(tokens=tokens.size, size=state.size, logits=found is not None, fingerprint=state.fingerprint)
 

@@ -22,6 +22,7 @@ from morphogen.schemas.kv import Fingerprint, KvRef
 
 from .contexts import seat_of
 from .errors import KvError, KvMismatch, KvRefused, WorkerCrashed
+from .files import open_plain
 from .importing import Imported, import_kv, opened
 
 T = TypeVar("T")
@@ -229,13 +230,9 @@ def _descriptor(source: Any, transport: Any) -> Any:
         isinstance(source, KvRef) and transport is None and source.transport == "disk" and not source.offset
     )
     if on_disk:
-        path = source.place if isinstance(source, KvRef) else source
+        handle, size = open_plain(Path(source.place if isinstance(source, KvRef) else source))
         try:
-            handle = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise KvError(f"{path} cannot be read: {error.strerror}") from error
-        try:
-            yield handle, os.fstat(handle).st_size
+            yield handle, size
         finally:
             os.close(handle)
         return
@@ -245,6 +242,7 @@ def _descriptor(source: Any, transport: Any) -> Any:
             rest = state.buffer
             while rest.nbytes:
                 rest = rest[os.write(handle, rest) :]
+            state.held()
             yield handle, state.size
         finally:
             os.close(handle)

@@ -91,6 +91,12 @@ def memory(ctx: Any) -> Any:
     return found
 
 
+def vocabulary(ctx: Any) -> int:
+    """Return how many tokens a context's model knows."""
+    lib = library()
+    return int(lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(lib.llama_get_model(ctx))))
+
+
 def has_cells(ctx: Any, arch: str) -> bool:
     """Return whether a model's memory is cells of keys and values, which `layout` can read."""
     lib = library()
@@ -106,8 +112,7 @@ def logits_row(ctx: Any, row: int = -1) -> "np.ndarray[Any, np.dtype[np.float32]
         found = lib.llama_get_logits_ith(ctx, row)
     if not found:
         return None
-    width = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(lib.llama_get_model(ctx)))
-    return np.ctypeslib.as_array(found, shape=(width,))
+    return np.ctypeslib.as_array(found, shape=(vocabulary(ctx),))
 
 
 def decode_one(ctx: Any, seq: int, token: int, position: int) -> None:

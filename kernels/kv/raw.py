@@ -4,6 +4,7 @@ One context serves many agents: in a unified cache `copy` lets a sequence share 
 """
 
 import ctypes
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from . import llama
 from .contexts import Adapters, Logits, Tokens, check_sequence
 from .errors import CacheFull, KvError
 from .fingerprint import type_number
+from .weights import Stamp, stamp
 
 
 class RawContext:
@@ -25,7 +27,8 @@ class RawContext:
 
     def __init__(self, ctx: Any, params: Any, path: "str | Path", *, overrides: str = "") -> None:
         lib = llama.library()
-        self.ctx, self.params, self.path, self.overrides = ctx, params, Path(path), overrides
+        self.ctx, self.params, self.path, self.overrides = ctx, params, Path(path).absolute(), overrides
+        self.stamps: dict[Path, Stamp] = {self.path: stamp(self.path)}
         self.loras: Adapters = ()
         self.sequences = int(lib.llama_n_seq_max(ctx))
         self.room = int(lib.llama_n_ctx_seq(ctx))
@@ -36,6 +39,7 @@ class RawContext:
         self._tokens: dict[int, list[int]] = {}
         self._logits: dict[int, Logits] = {}
         self._adapters: dict[Path, Any] = {}
+        self._made: dict[int, Adapters | None] = {}  # with which a sequence was read; None: with several
         self._owned = False
 
     @classmethod
@@ -81,6 +85,7 @@ class RawContext:
             if name not in dict(wanted._fields_):
                 raise KvError(f"llama.cpp's contexts have no parameter {name!r}")
             setattr(wanted, name, value)
+        before = stamp(Path(path).absolute())  # a file that is replaced while it is read is not what this says
         with llama.quiet():
             model = lib.llama_model_load_from_file(str(path).encode(), chosen)
             if not model:
@@ -93,7 +98,7 @@ class RawContext:
                 "a quantized V needs flash_attn=True, and heads must be a multiple of 32"
             )
         made = cls(ctx, wanted, path)
-        made._owned = True
+        made._owned, made.stamps[made.path] = True, before
         try:
             made.set_loras(loras)
         except KvError:
@@ -107,9 +112,12 @@ class RawContext:
         Raises KvError for a file that is none of this model.
         """
         lib = llama.library()
-        wanted = tuple((Path(path), float(scale)) for path, scale in loras)
-        for path, _ in wanted:
+        wanted = tuple((Path(path).absolute(), float(scale)) for path, scale in loras)
+        for path, scale in wanted:
+            if not math.isfinite(scale):
+                raise KvError(f"the scale of {path} is {scale}: give a number")
             if path not in self._adapters:
+                self.stamps[path] = stamp(path)
                 with llama.quiet():
                     found = lib.llama_adapter_lora_init(self._model, str(path).encode()) if path.is_file() else None
                 if not found:
@@ -177,6 +185,7 @@ class RawContext:
         llama.remove(self.ctx, target)
         llama.copy(self.ctx, source, target, *((-1, -1) if whole else (0, count)))
         self._tokens[target] = self._tokens.get(source, [])[:count]
+        self._made[target] = self._made.get(source, ())
         self._logits.pop(target, None)
         if whole and source in self._logits:
             self._logits[target] = self._logits[source]
@@ -197,6 +206,7 @@ class RawContext:
         llama.remove(self.ctx, seq)
         self._tokens.pop(seq, None)
         self._logits.pop(seq, None)
+        self._made.pop(seq, None)
 
     def free(self) -> int | None:
         """Return the number of a sequence that holds nothing, None where all do."""
@@ -207,10 +217,19 @@ class RawContext:
         check_sequence(self, seq)
         self._tokens[seq] = [int(token) for token in tokens]
         self._logits.pop(seq, None)
+        self._made[seq] = _at_work(self.loras)
 
     def tokens(self, seq: int) -> Tokens:
         """Return the ids of the tokens in a sequence."""
         return np.array(self._tokens.get(seq, ()), np.int32)
+
+    def vouch(self, seq: int) -> None:
+        """Raise KvError for a sequence that was read with other adapters than those at work: its cache is not theirs."""
+        if self._tokens.get(seq) and self._made.get(seq, ()) != _at_work(self.loras):
+            raise KvError(
+                f"sequence {seq} was read with other adapters than are at work now: "
+                "put those to work that it was read with (set_loras), or drop it and read it again"
+            )
 
     def settle(self, seq: int) -> None:
         """Nothing is to be removed: what a sequence holds was decoded through this object, or noted."""
@@ -226,6 +245,7 @@ class RawContext:
     def adopt(self, seq: int, tokens: Tokens, logits: Logits | None) -> None:
         """Take note that a sequence now holds these tokens, and what the logits of its next one are."""
         self._tokens[seq] = tokens.tolist()
+        self._made[seq] = _at_work(self.loras)
         self._logits.pop(seq, None)
         if logits is not None:
             self._logits[seq] = np.array(logits, np.float32)
@@ -271,9 +291,17 @@ class RawContext:
             if status == 1:
                 raise CacheFull(f"{failed}: there is no room in the cache: drop a sequence")
             raise KvError(f"{failed}: llama.cpp's status is {status}")
+        now = _at_work(self.loras)
+        for seq in {seq for seq, _ in pairs}:
+            self._made[seq] = now if not self._tokens.get(seq) or self._made.get(seq) == now else None
         for seq, token in pairs:
             self._tokens.setdefault(seq, []).append(token)
         for row, seq in rows.items():
             found = llama.logits_row(self.ctx, row)
             assert found is not None
             self._logits[seq] = found.copy()
+
+
+def _at_work(loras: Adapters) -> Adapters:
+    """Return the adapters that change anything, in one order."""
+    return tuple(sorted((path, scale) for path, scale in loras if scale != 0.0))

@@ -1,5 +1,6 @@
 """A KV state in memory: the bytes of the format, and what their header says."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ class KvState:
         self.start = start
         self.header = header
         self.where = where
+        self.held: Callable[[], None] = _own
+        """Raises LeaseEnded where the bytes may have changed since they were opened; asked once they were used."""
 
     @classmethod
     def read(cls, data: Any, where: str = "these bytes") -> "KvState":
@@ -81,7 +84,13 @@ class KvState:
         return write_kv(path, self)
 
 
+def _own() -> None:
+    """Do nothing: bytes of one's own stay what they are."""
+
+
 def flat(data: Any) -> memoryview:
-    """Return anything that has bytes as a one-dimensional view of them. Raises TypeError and ValueError where it cannot."""
+    """Return anything that has bytes as a one-dimensional view of them. Raises TypeError where it cannot."""
     view = memoryview(data)
+    if not view.c_contiguous:
+        raise TypeError(f"the bytes of this {type(data).__name__} do not lie in one piece")
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")

@@ -26,23 +26,40 @@ class Weights(msgspec.Struct, frozen=True):
     vocab: str = ""
 
 
-def weights_of(path: Path, cache: Path | None = None) -> Weights:
+Stamp = tuple[str, ...]
+"""What the files of a model were at a moment: device, inode, size and times of each; empty where they could not be seen."""
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what the files of a model are now."""
+    try:
+        return tuple(_key(file) for file in parts(path))
+    except OSError:
+        return ()
+
+
+def weights_of(path: Path, cache: Path | None = None, loaded: Stamp = ()) -> Weights:
     """Return what is known of a model's or an adapter's file. Raises KvError where it cannot be read.
 
-    `cache` is a folder for what was computed; without it only this process remembers.
+    `cache` is a folder for what was computed; without it only this process remembers. `loaded` is what the file was when
+    it was loaded: of one that another has replaced since, that one's hash must not be told. It is known where it was asked
+    for before; KvError is raised where it was not, and for a file that was written over.
     """
     files = parts(path)
-    found = [_one(file, cache) for file in files]
+    then = loaded or (None,) * len(files)
+    found = [
+        _one(file, cache) if key is None else _as_loaded(file, key, cache)
+        for file, key in zip(files, then, strict=True)
+    ]
     if len(found) == 1:
         return found[0]
     joined = hashlib.sha256("".join(part.sha256 for part in found).encode()).hexdigest()
     return Weights(joined, found[0].vocab)
 
 
-def remember_vocab(path: Path, vocab: str, cache: Path | None = None) -> None:
+def remember_vocab(path: Path, vocab: str, cache: Path | None = None, loaded: Stamp = ()) -> None:
     """Keep the hash of a model's vocabulary beside that of its weights."""
-    first = parts(path)[0]
-    key = _key(first)
+    key = (loaded or stamp(path) or ("",))[0]
     known = _known.get(key)
     if known is not None:
         _keep(key, msgspec.structs.replace(known, vocab=vocab), cache)
@@ -55,6 +72,26 @@ def parts(path: Path) -> list[Path]:
         return [path]
     stem, total = path.name[: split.start()], int(split[2])
     return [path.with_name(f"{stem}-{number:05d}-of-{total:05d}.gguf") for number in range(1, total + 1)]
+
+
+def _as_loaded(path: Path, loaded: str, cache: Path | None) -> Weights:
+    """Return what is known of a file as it was when it was loaded."""
+    try:
+        now = _key(path)
+    except OSError:
+        now = ""
+    known = _known.get(loaded) or _recall(loaded, cache)
+    if known is not None:
+        _known[loaded] = known
+    if now == loaded or (known is None and _content(now) == _content(loaded)):
+        return _one(path, cache)
+    if known is not None and _inode(now) != _inode(loaded):
+        return known  # another file has its name, or none: what was loaded is as it was
+    if known is not None and _one(path, cache).sha256 == known.sha256:
+        return known  # only its name, its owner or the like has changed
+    raise KvError(
+        f"the weights {path} were changed since they were loaded, and nobody knows what is at work: load them again"
+    )
 
 
 def _one(path: Path, cache: Path | None) -> Weights:
@@ -78,6 +115,14 @@ def _one(path: Path, cache: Path | None) -> Weights:
 def _key(path: Path) -> str:
     told = os.stat(path)
     return f"{told.st_dev}-{told.st_ino}-{told.st_size}-{told.st_mtime_ns}-{told.st_ctime_ns}"
+
+
+def _inode(key: str) -> list[str]:
+    return key.split("-")[:2]
+
+
+def _content(key: str) -> list[str]:
+    return key.split("-")[:4]
 
 
 def _recall(key: str, cache: Path | None) -> Weights | None:

@@ -17,6 +17,8 @@ from .tree import Module, Use
 LIBRARY = Path(__file__).parent / "library"
 _LARGEST = 16 * 1024 * 1024  # bytes of a module; a text beyond is data, not knowledge
 _STANDARD = "std."
+_DEEPEST = 100  # modules that use each other in a line
+_TOO_DEEP = f"modules use each other more than {_DEEPEST} deep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Uses:
     tools: Mapping[str, Signature]
     given: Mapping[str, str]
     chain: tuple[str, ...] = ()
+    known: "dict[str, Program | KnowledgeError]" = field(default_factory=dict)  # by file: what was read once
     modules: dict[str, Module] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -57,23 +60,38 @@ class Uses:
             names = [Path(one).name for one in (*self.chain[self.chain.index(key) :], key)]
             self._say("K110", use, f"modules use each other in a circle: {' -> '.join(names)}")
             return
-        if use.target in self.texts:
+        if len(self.chain) >= _DEEPEST:
+            self._say("K109", use, f"{_TOO_DEEP}: name some of them in one module")
             return
-        try:
-            program = source_of(read.text, read.path, self.tools, self.given, (*self.chain, key))
-        except KnowledgeError as error:
-            circle = next((one for one in error.diagnostics if one.code == "K110"), None)
+        program = self._read(read, key)
+        if isinstance(program, KnowledgeError):
+            whole = next((one for one in program.diagnostics if one.code == "K110" or _TOO_DEEP in one.message), None)
             self._say(
-                circle.code if circle else "K109",
+                whole.code if whole else "K109",
                 use,
-                circle.message if circle else f"`{use.target}` cannot be used: {error}",
+                whole.message if whole else f"`{use.target}` cannot be used: {program}",
             )
             return
-        for target, module in program.used_modules.items():
+        found = {target: (module, program.used[target]) for target, module in program.used_modules.items()}
+        found[use.target] = (program.module, read.text)
+        for target, (module, text) in found.items():
+            if self.texts.setdefault(target, text) != text:
+                self._say(
+                    "K109", use, f"`{target}` names two modules here, in two folders: give one of them another name"
+                )
+                return
             self.modules.setdefault(target, module)
-            self.texts.setdefault(target, program.used[target])
-        self.modules[use.target] = program.module
-        self.texts[use.target] = read.text
+
+    def _read(self, read: Read, key: str) -> "Program | KnowledgeError":
+        """Return a module's program, or what is wrong with it; one that many use is read once."""
+        if key not in self.known:
+            try:
+                self.known[key] = source_of(
+                    read.text, read.path, self.tools, self.given, (*self.chain, key), self.known
+                )
+            except KnowledgeError as error:
+                self.known[key] = error
+        return self.known[key]
 
     def _say(self, code: str, use: Use, message: str, hint: str | None = None) -> None:
         self.diagnostics.append(Diagnostic(code, "error", use.span, message, hint=hint))
@@ -92,10 +110,15 @@ def load_source(text: str, path: str, tools: Mapping[str, Signature], given: Map
 
 
 def source_of(
-    text: str, path: str, tools: Mapping[str, Signature], given: Mapping[str, str], chain: tuple[str, ...]
+    text: str,
+    path: str,
+    tools: Mapping[str, Signature],
+    given: Mapping[str, str],
+    chain: tuple[str, ...],
+    known: "dict[str, Program | KnowledgeError] | None" = None,
 ) -> Program:
     """Parse and check a text that is used by the modules of a chain; raise KnowledgeError with all that is wrong."""
-    examined, uses, diagnostics = examined_source(text, path, tools, given, chain)
+    examined, uses, diagnostics = examined_source(text, path, tools, given, chain, known)
     if any(one.severity == "error" for one in diagnostics):
         raise KnowledgeError(diagnostics, text, path)
     return program_of(examined, text, path, hash_of(text, uses.texts), diagnostics, uses.texts, uses.modules)
@@ -107,6 +130,7 @@ def examined_source(
     tools: Mapping[str, Signature],
     given: Mapping[str, str] | None = None,
     chain: tuple[str, ...] | None = None,
+    known: "dict[str, Program | KnowledgeError] | None" = None,
 ) -> tuple[Examined, Uses, tuple[Diagnostic, ...]]:
     """Parse and check a text whatever is wrong with it, and return all findings in the order of the source.
 
@@ -118,7 +142,7 @@ def examined_source(
         raise KnowledgeError.plain(
             "reading knowledge needs Lark: pip install 'morphogen[knowledge]'", path=path
         ) from None
-    uses = Uses(tools, given or {}, chain or (_same(path),))
+    uses = Uses(tools, given or {}, chain or (_same(path),), {} if known is None else known)
     uses.resolve(parsed.module.uses, path)
     examined = examine(parsed.module, tools, uses.modules.values())
     broken = any(one.severity == "error" for one in (*parsed.diagnostics, *uses.diagnostics))
@@ -183,7 +207,10 @@ def find_used(target: str, path: str, given: Mapping[str, str]) -> Read:
             raise KnowledgeError.plain(f"there is no standard module `{target}`", path=path)
         return Read(str(file), read_text(file))
     beside = Path(path).parent if not path.startswith("<") else Path()
-    return Read(str(beside / target), read_text(beside / target))
+    file = beside / target
+    if file.exists() and not file.is_file() and not file.is_dir():  # a pipe would be waited for, for ever
+        raise KnowledgeError.plain(f"{file} is no file", path=path)
+    return Read(str(file), read_text(file))
 
 
 def library() -> list[str]:

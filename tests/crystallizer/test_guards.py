@@ -162,6 +162,20 @@ def test_a_declared_function_that_takes_values_by_place_is_called_by_place() -> 
     assert [use.ok for use in watch.uses] == [True, True]
 
 
+def test_a_declared_function_that_tells_no_signature_takes_names_as_well() -> None:
+    from morphogen.consumers.crystallizer import Watch
+
+    watch = Watch(
+        Capabilities(tools={"most": Declared(max, "pure"), "whole": Declared(int, "pure")}), ["most", "whole"]
+    )
+    most, whole = (watch.capabilities.functions[name].function for name in ("most", "whole"))
+
+    assert most(*range(12)) == 11  # the twelfth stands behind the second, whatever their numbers' spelling
+    assert most([], default=7) == 7
+    assert whole("ff", base=16) == 255
+    assert [use.args for use in watch.uses[1:]] == [{"0": [], "default": 7}, {"0": "ff", "base": 16}]
+
+
 @pytest.mark.parametrize(
     "named", [{"path": "a"}, {"path": "a", "kinds": ("x", "y")}, {"kinds": ["x", "y"], "path": "a"}]
 )

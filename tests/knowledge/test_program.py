@@ -1,5 +1,6 @@
 """Loading: a program has everything by name, and uses other modules without ever crashing on them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,71 @@ def test_modules_that_use_each_other_in_a_circle_are_a_diagnostic(folder: Path) 
             load(folder / name)
         assert [one.code for one in caught.value.diagnostics] == ["K110"]
         assert chain in str(caught.value)
+
+
+def test_one_name_for_two_files_is_a_diagnostic_and_not_the_wrong_one_of_them(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "x.mk").write_text("domain Here { type A matches { a: int } }")
+    (folder / "sub" / "x.mk").write_text("domain There { type B matches { b: int } }")
+    (folder / "sub" / "m.mk").write_text('use "x.mk"')
+    (folder / "sub" / "same.mk").write_text('use "../x.mk"')
+
+    for uses in ('use "sub/m.mk"\nuse "x.mk"', 'use "x.mk"\nuse "sub/m.mk"'):
+        (folder / "top.mk").write_text(f"{uses}\nsystem S {{ model {{ state s: A }} }}")
+        with pytest.raises(KnowledgeError) as caught:
+            load(folder / "top.mk")
+        assert [(one.code, one.span.line) for one in caught.value.diagnostics] == [("K109", 2)]
+        assert "`x.mk` names two modules here, in two folders" in str(caught.value)
+
+    (folder / "top.mk").write_text('use "sub/same.mk"\nuse "x.mk"\nsystem S { model { state s: A } }')
+    load(folder / "top.mk")  # one file by two names is one file
+
+
+def test_modules_that_many_use_are_read_once_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depth, read = 12, list[str]()
+    for level in range(depth):
+        for side in "fg":
+            uses = f'use "f{level + 1}.mk"\nuse "g{level + 1}.mk"\n' if level + 1 < depth else ""
+            (folder / f"{side}{level}.mk").write_text(f"{uses}domain {side.upper()}{level} {{ }}")
+    parse = loading.parse
+
+    def counting(text: str, path: str) -> object:
+        read.append(path)
+        return parse(text, path)
+
+    monkeypatch.setattr(loading, "parse", counting)
+    load(folder / "f0.mk")
+    assert len(read) == 2 * depth - 1
+
+    read.clear()
+    (folder / f"f{depth - 1}.mk").write_text("domain { broken")
+    with pytest.raises(KnowledgeError):
+        load(folder / "f0.mk")
+    assert len(read) == 2 * depth - 1
+
+
+def test_a_line_of_modules_has_an_end(folder: Path) -> None:
+    for level in range(1500):
+        (folder / f"m{level}.mk").write_text(f'use "m{level + 1}.mk"')
+    (folder / "m1500.mk").write_text("domain Last { }")
+
+    with pytest.raises(KnowledgeError) as caught:
+        load(folder / "m0.mk")
+
+    (one,) = caught.value.diagnostics
+    assert (one.code, one.message) == (
+        "K109",
+        "modules use each other more than 100 deep: name some of them in one module",
+    )
+    load(folder / "m1410.mk")
+
+
+def test_a_used_pipe_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.mk")
+    (folder / "top.mk").write_text('use "pipe.mk"')
+
+    with pytest.raises(KnowledgeError, match=r"pipe\.mk is no file"):
+        load(folder / "top.mk")
 
 
 def test_a_missing_module_is_a_diagnostic_at_its_use() -> None:

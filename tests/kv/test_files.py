@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -111,6 +112,46 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(KvError, match="the state cannot be written to"), create(tmp_path / "file" / "a.kv", 100):
         pass
+
+
+def test_a_folder_in_the_way_is_told_and_nothing_is_left_beside_it(llama: Callable[..., Any], tmp_path: Path) -> None:
+    read = llama()
+    read.eval(models.prompt(10))
+    (tmp_path / "a.kv").mkdir()
+
+    with pytest.raises(KvError, match="it is a folder; name a file in it"):
+        export_kv(read, into=tmp_path / "a.kv")
+    with pytest.raises(KvError, match=r"[Ii]s a directory"), create(tmp_path / "b.kv", 5000) as room:
+        (tmp_path / "b.kv").mkdir()  # it comes while the state is being written
+        room.used = 5000
+
+    assert sorted(os.listdir(tmp_path)) == ["a.kv", "b.kv"]
+
+
+def test_what_is_no_plain_file_stays_what_it_is_and_a_link_a_link(llama: Callable[..., Any], tmp_path: Path) -> None:
+    read = llama()
+    read.eval(models.prompt(10))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link.kv").symlink_to(tmp_path / "deep" / "a.kv")
+
+    with pytest.raises(KvError, match="it is no plain file; name another one"):
+        export_kv(read, into=tmp_path / "pipe")
+    export_kv(read, into=tmp_path / "link.kv")
+
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert (tmp_path / "link.kv").is_symlink()
+    assert open_kv(tmp_path / "deep" / "a.kv").count == 10
+
+
+@pytest.mark.parametrize("name", ["n" * 240, "é" * 120])
+def test_a_name_as_long_as_a_name_may_be_can_be_written(llama: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    read = llama()
+    read.eval(models.prompt(10))
+
+    export_kv(read, into=tmp_path / name)
+
+    assert open_kv(tmp_path / name).count == 10
 
 
 def test_a_killed_writer_leaves_neither_a_state_nor_a_part(tmp_path: Path) -> None:

@@ -261,6 +261,50 @@ def test_what_is_no_context_or_no_state_is_told_in_one_line(llama: Callable[...,
         RawContext.open(tmp_path / "none.gguf")
 
 
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        ([-1] * 20, "hold -1 to -1: the vocabulary has"),
+        ([10**6] * 20, "hold 1000000 to 1000000"),
+        ([2**40] * 20, "hold 1099511627776"),
+        ([1.5] * 20, "whole numbers in a row"),
+        ([[1]] * 20, "whole numbers in a row"),
+        ([[1], [2, 3]], "no token ids"),
+        (["one"] * 20, "whole numbers in a row"),
+    ],
+)
+def test_tokens_that_no_reader_would_take_are_refused_at_export(
+    llama: Callable[..., Any], tokens: list[Any], told: str
+) -> None:
+    read = llama()
+    read.eval(models.prompt(20))
+
+    with pytest.raises(KvError, match=told):
+        export_kv(read, tokens=tokens)
+
+
+@pytest.mark.parametrize("details", [{1: 2}, {"a": "\ud800"}, {"a": {3: 4}, 5: 6}])
+def test_details_that_no_reader_would_take_are_refused_at_export(
+    llama: Callable[..., Any], details: dict[Any, Any]
+) -> None:
+    read = llama()
+    read.eval(models.prompt(20))
+
+    with pytest.raises(KvError, match="the details of a state cannot be written"):
+        export_kv(read, details=details)
+
+
+def test_bytes_that_do_not_lie_in_one_piece_are_told(llama: Callable[..., Any]) -> None:
+    read = llama()
+    read.eval(models.prompt(20))
+
+    for room in (np.zeros(10**6, np.uint8)[::2], np.zeros((1000, 1000), np.uint8).T):
+        with pytest.raises(KvError, match="do not lie in one piece"):
+            export_kv(read, into=room)
+        with pytest.raises(KvError, match="do not lie in one piece"):
+            import_kv(read, room)
+
+
 def test_a_context_for_embeddings_takes_the_cache_without_logits(llama: Callable[..., Any]) -> None:
     read, embedding = llama(), llama(embedding=True)
     read.eval(models.prompt(20))

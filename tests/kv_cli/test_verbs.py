@@ -246,6 +246,18 @@ def test_what_is_missing_is_named_in_one_line(
     assert says in said("kv", *arguments, code=1)
 
 
+@pytest.mark.parametrize("option", [("--tokens", "{}"), ("--prompt", "@{}")], ids=["tokens", "prompt"])
+def test_a_file_that_is_no_text_is_told_in_one_line(
+    option: tuple[str, str], said: Said, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "binary"
+    path.write_bytes(bytes(range(256)))
+
+    told = said("kv", "export", "x.kv", "--model", "m.gguf", option[0], option[1].format(path), code=1)
+
+    assert told == f"morphogen: {path} is not UTF-8 text (byte 128)\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -257,6 +269,9 @@ def test_what_is_missing_is_named_in_one_line(
         ("say", "s", "--to", "w"),
         ("say", "s", "hello", "--to", "w", "--resume"),
         ("drop", "--from", "w", "--session", "s", "--state", "t"),
+        ("say", "s", "hello", "--to", "w", "--temperature", "nan"),
+        ("handoff", "s", "--from", "w", "--to", "v", "--timeout", "nan"),
+        ("export", "x.kv", "--worker", "w", "--session", "s", "--timeout", "nan"),
     ],
     ids=" ".join,
 )

@@ -16,7 +16,7 @@ SAMPLINGS = st.builds(
     top_p=st.floats(0.01, 1),
     min_p=st.floats(0, 1),
     repeat_penalty=st.floats(0.5, 2),
-    seed=st.integers(0, 2**64),
+    seed=st.integers(0, 2**64 - 1),
 )
 
 
@@ -72,3 +72,21 @@ def test_a_penalty_turns_away_from_what_was_just_said() -> None:
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="temperature is from 0"):
         Sampling(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("setting", ["temperature", "repeat_penalty"])
+def test_what_is_no_number_is_refused(setting: str, number: float) -> None:
+    with pytest.raises(ValueError, match="are numbers"):
+        Sampling(**{setting: number})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 2**200])
+def test_a_seed_that_no_journal_can_hold_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match="a seed has 64 bits"):
+        Sampling(seed=seed)
+
+
+@pytest.mark.filterwarnings("error")
+def test_next_to_no_temperature_takes_the_likeliest_without_a_word() -> None:
+    assert pick(np.array([1.0, 3.0, 2.0]), Sampling(temperature=5e-324), 7) == 1

@@ -202,6 +202,38 @@ def test_what_cannot_be_said_is_refused_and_changes_nothing(llama: Callable[...,
     assert len(talk.tokens) <= 64
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda talk: talk.generate(5, temperature=1.0, top_k=1.5),
+        lambda talk: talk.generate(2.5),
+        lambda talk: talk.generate(5, stop=["a", 3]),
+        lambda talk: talk.generate(5, stop="\ud800"),
+        lambda talk: talk.generate(5, temperature=1.0, seed=2**70),
+        lambda talk: talk.begin(2**70),
+        lambda talk: talk.say("a\ud800b"),
+        lambda talk: talk.say("b", role=5),
+        lambda talk: talk.say("b", role="\udfff"),
+    ],
+)
+def test_what_no_journal_can_hold_is_refused_and_the_session_is_there_the_next_time(
+    llama: Callable[..., Any], begin: Callable[[Any], object]
+) -> None:
+    talk = session("s1", llama(), template=False)
+    talk.say("abc")
+    revision = talk.conversation.revision
+
+    with pytest.raises(SessionError) as caught:
+        begin(talk)
+
+    assert "\n" not in str(caught.value)
+    assert (talk.conversation.revision, talk.pending) == (revision, False)
+    talk.close()
+    again = session("s1", llama(), template=False)
+    assert again.conversation.revision == revision
+    assert again.reply(3)
+
+
 def test_a_stop_ends_a_reply_before_itself_and_no_half_of_it_is_given_out(llama: Callable[..., Any]) -> None:
     free = session("free", llama(), template=False)
     free.say(STORY)

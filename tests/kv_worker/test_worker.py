@@ -223,3 +223,15 @@ def test_a_cache_that_is_full_of_other_sessions_has_room_for_the_one_that_speaks
     assert {one.tier for one in shm.info("a").sessions} == {"device", "memory"}
     with pytest.raises(ServiceError, match="the context has room for 1024"):
         shm.reply("a", "s6", STORY * 9)
+
+
+def test_a_session_whose_state_is_gone_is_read_again_to_be_exported(shm: Fleet, tmp_path: Path) -> None:
+    shm.start("a", "--parallel", "1", "--memory", "0", "--disk", "0")  # who is put aside keeps the journal alone
+    tokens = shm.say("a", "s1", STORY)
+    shm.say("a", "s2", STORY)
+    assert [one.tier for one in shm.info("a").sessions] == [None, "device"]
+
+    made = shm.command("a", "kv.export", session="s1", path=str(tmp_path / "s1.kv"))
+
+    assert made["tokens"] == tokens
+    assert open_kv(tmp_path / "s1.kv").count == tokens

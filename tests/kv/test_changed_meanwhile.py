@@ -1,0 +1,227 @@
+"""What changes under a context (its adapters, its model's file, a lease) must not go unnoticed into a state, or out of one."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morphogen.kernels.kv import KvError, KvMismatch, KvState, RawContext, export_kv, import_kv, open_kv, weights
+from morphogen.kernels.kv.leases import LeaseEnded
+from morphogen.kernels.kv.transport import SharedMemory
+from morphogen.kernels.kv.transport.segments import FileMapped
+from morphogen.schemas.kv import KvRef
+
+from . import models
+from .conftest import bytes_of, greedy
+
+Make = Callable[..., Any]
+
+
+def test_what_was_read_with_other_adapters_is_not_exported_as_if_it_had_been_read_with_these(
+    raw: Make, gguf_folder: Path
+) -> None:
+    context, lora = raw(loras=[("lora.gguf", 1.0)]), gguf_folder / "lora.gguf"
+    context.decode(0, models.prompt(50))
+    context.set_loras([])
+
+    with pytest.raises(KvError, match="sequence 0 was read with other adapters than are at work now"):
+        export_kv(context, 0)
+
+    context.set_loras([(lora, 0.5)])  # the scale is part of it
+    with pytest.raises(KvError, match="other adapters"):
+        export_kv(context, 0)
+    context.set_loras([(lora, 1.0)])
+    import_kv(raw(loras=[("lora.gguf", 1.0)]), export_kv(context, 0))
+
+
+def test_a_sequence_of_two_adapters_is_none_of_either_until_it_is_read_again(raw: Make, gguf_folder: Path) -> None:
+    context = raw()
+    context.decode(0, models.prompt(20))
+    context.set_loras([(gguf_folder / "lora.gguf", 1.0)])
+    context.decode(0, [300])
+    context.copy(0, 1)
+
+    for loras in ([], [(gguf_folder / "lora.gguf", 1.0)]):
+        context.set_loras(loras)
+        for seq in (0, 1):
+            with pytest.raises(KvError, match="other adapters"):
+                export_kv(context, seq)
+
+    context.drop(0)
+    context.decode(0, models.prompt(20))
+    export_kv(context, 0)
+
+
+def test_an_adapter_without_weight_is_none(raw: Make, gguf_folder: Path) -> None:
+    context = raw()
+    context.decode(0, models.prompt(20))
+    context.set_loras([(gguf_folder / "lora.gguf", 0.0)])
+
+    import_kv(raw(), export_kv(context, 0))
+
+
+@pytest.fixture(params=["llama", "raw"])
+def loaded(request: pytest.FixtureRequest, gguf_folder: Path, tmp_path: Path) -> "Iterator[tuple[Path, Any]]":
+    """A model in a file of its own, and a context of it that has read something."""
+    path = tmp_path / "model.gguf"
+    shutil.copyfile(gguf_folder / "tiny.gguf", path)
+    if request.param == "raw":
+        context: Any = RawContext.open(path, n_ctx=512, n_threads=1)
+        context.decode(0, models.prompt(30))
+    else:
+        import llama_cpp
+
+        context = llama_cpp.Llama(str(path), n_ctx=512, n_threads=1, verbose=False)
+        context.eval(models.prompt(30))
+    yield path, context
+    context.close()
+
+
+def test_a_model_that_another_file_has_replaced_keeps_its_own_fingerprint(
+    loaded: "tuple[Path, Any]", gguf_folder: Path, tmp_path: Path, llama: Make
+) -> None:
+    path, context = loaded
+    before = export_kv(context)
+    assert isinstance(before, KvState)
+    shutil.copyfile(gguf_folder / "other.gguf", tmp_path / "next.gguf")
+    os.replace(tmp_path / "next.gguf", path)  # a deployment, while this context is at work
+
+    after = export_kv(context)
+
+    assert isinstance(after, KvState)
+    assert after.fingerprint == before.fingerprint
+    with pytest.raises(KvMismatch, match="needs weights"):
+        import_kv(llama("other"), after)
+    import_kv(llama("tiny"), after)
+
+    path.unlink()
+    assert export_kv(context).fingerprint == before.fingerprint  # type: ignore[union-attr]
+
+
+def test_a_model_that_was_written_over_is_refused(loaded: "tuple[Path, Any]") -> None:
+    path, context = loaded
+    export_kv(context)
+    told = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))  # inode, size and modification time are as before
+
+    with pytest.raises(KvError, match="were changed since they were loaded"):
+        export_kv(context)
+
+
+def test_a_model_that_was_replaced_before_it_was_ever_hashed_is_refused(
+    raw: Make, gguf_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "fresh.gguf"
+    models.write_llama(path, seed=11)
+    with RawContext.open(path, n_ctx=256) as context:
+        context.decode(0, models.prompt(10))
+        shutil.copyfile(gguf_folder / "other.gguf", tmp_path / "next.gguf")
+        os.replace(tmp_path / "next.gguf", path)
+
+        with pytest.raises(KvError, match="nobody knows what is at work: load them again"):
+            export_kv(context)
+
+
+def test_a_model_that_an_earlier_process_hashed_may_be_replaced_before_this_one_does(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = tmp_path / "fresh.gguf", tmp_path / "cache"
+    models.write_llama(path, seed=12)
+    sha256 = weights.weights_of(path, cache).sha256
+    monkeypatch.setattr(weights, "_known", {})  # as in a process that has just begun
+    with RawContext.open(path, n_ctx=256) as context:
+        context.decode(0, models.prompt(10))
+        shutil.copyfile(gguf_folder / "other.gguf", tmp_path / "next.gguf")
+        os.replace(tmp_path / "next.gguf", path)
+
+        state = export_kv(context, cache=cache)
+
+    assert isinstance(state, KvState)
+    assert state.fingerprint.weights == sha256
+
+
+def test_other_rights_or_a_link_to_a_model_change_nothing(loaded: "tuple[Path, Any]") -> None:
+    path, context = loaded
+    export_kv(context)
+    path.chmod(0o600)
+    os.link(path, path.with_name("link.gguf"))
+
+    export_kv(context)
+
+
+def test_a_model_of_a_relative_path_outlives_a_change_of_the_folder(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(gguf_folder)
+    with RawContext.open("tiny.gguf", n_ctx=256) as context:
+        context.decode(0, models.prompt(10))
+        monkeypatch.chdir(tmp_path)
+        export_kv(context)
+
+
+def test_a_lease_that_ends_while_its_bytes_are_taken_leaves_the_sequence_as_it_was(
+    llama: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, target = llama(), llama()
+    read.eval(models.prompt(50))
+    target.eval(models.prompt(20, seed=2))
+    before = bytes_of(target)
+    memory = SharedMemory(tmp_path / "memory")
+    ref = export_kv(read, into=memory)
+    assert isinstance(ref, KvRef)
+
+    def ended(mapped: FileMapped) -> None:
+        raise LeaseEnded("lease on a segment has ended: its time ran out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileMapped, "check", ended)
+        with pytest.raises(LeaseEnded):
+            import_kv(target, ref, transport=memory)
+
+    assert (bytes_of(target), target.n_tokens) == (before, 20)
+    import_kv(target, ref, transport=memory)
+    assert greedy(target, 20) == greedy(read, 20)
+    memory.release(ref)
+    memory.close()
+
+
+def test_what_is_no_plain_file_is_not_waited_for(llama: Make, tmp_path: Path) -> None:
+    target = llama()
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(KvError, match="is no plain file"):
+            import_kv(target, path)
+    with pytest.raises(KvError, match="cannot be the name of a file"):
+        open_kv("a\0b")
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_an_adapter_whose_scale_is_no_number_is_refused(
+    raw: Make, llama: Make, gguf_folder: Path, scale: float
+) -> None:
+    read = llama()
+    read.eval(models.prompt(10))
+
+    with pytest.raises(KvError, match="give a number"):
+        raw(loras=[("lora.gguf", scale)])
+    with pytest.raises(KvError, match="give a number"):
+        export_kv(read, loras=[(gguf_folder / "lora.gguf", scale)])
+
+
+def test_a_cache_of_bf16_is_known_by_its_name(raw: Make) -> None:
+    read, took = raw(type_k="bf16", type_v="bf16"), raw(type_k=30, type_v="bf16")
+    read.decode(0, models.prompt(40))
+    state = export_kv(read)
+    assert isinstance(state, KvState)
+
+    import_kv(took, state)
+
+    assert (state.fingerprint.type_k, state.fingerprint.type_v) == ("bf16", "bf16")
+    assert took.greedy(0, 20) == read.greedy(0, 20)
