@@ -20,7 +20,7 @@ async def in_thread(call: Callable[[], _T]) -> _T:
         if not result.done():
             result.set_result(value)
 
-    def fail(error: Exception) -> None:
+    def fail(error: BaseException) -> None:
         thread.join()
         if not result.done():
             result.set_exception(error)
@@ -29,7 +29,9 @@ async def in_thread(call: Callable[[], _T]) -> _T:
         # The loop may have ended meanwhile; then nobody waits.
         try:
             value = call()
-        except Exception as error:  # noqa: BLE001  (handed to the one who waits)
+        except BaseException as error:  # noqa: BLE001  (handed to the one who waits)
+            if isinstance(error, StopIteration):  # which no future takes
+                error = RuntimeError(f"the call raised {error!r}")
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(fail, error)
         else:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import nats.errors
-from nats.aio.client import Client
-
 from .broker import Endpoint
 from .errors import BusError, Disconnected, MessageTooLarge, NoBroker, NoResponders, RequestTimeout
+from .nats_py import Client
+from .nats_py import errors as nats_errors
 
 _CLOSE_PATIENCE = 1.0
 _PENDING_BYTES = 32 << 20
@@ -100,13 +99,13 @@ class Link:
             else:
                 await self.nc.publish(subject, data, reply=inbox, headers=headers)
             return await reply
-        except nats.errors.MaxPayloadError as error:
+        except nats_errors.MaxPayloadError as error:
             raise MessageTooLarge(
                 f"a message of {len(data)} bytes for {subject} is larger than the broker takes; raise its max_payload"
             ) from error
         except BusError:
             raise
-        except (nats.errors.Error, OSError) as error:
+        except (nats_errors.Error, OSError) as error:
             raise Disconnected(f"the connection to {shown(self.url)} failed: {error}") from error
         finally:
             timer.cancel()
@@ -173,7 +172,7 @@ async def open_link(endpoint: Endpoint, *, name: str, timeout: float) -> Link:
             ) from error
         except TimeoutError:
             reasons.append(f"{shown(url)}: no answer within {share:.1f} s")
-        except (nats.errors.Error, OSError, ValueError) as error:
+        except (nats_errors.Error, OSError, ValueError) as error:
             reasons.append(f"{shown(url)}: {_reason(error, link)}")
         else:
             return link
@@ -188,7 +187,7 @@ def shown(url: str) -> str:
 
 
 def _reason(error: Exception, link: Link) -> str:
-    cause = link.last_error if isinstance(error, nats.errors.NoServersError) else error
+    cause = link.last_error if isinstance(error, nats_errors.NoServersError) else error
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused"
     return " ".join(str(cause or error).split()) or type(cause or error).__name__

@@ -99,7 +99,7 @@ def _urls(text: str, name: str) -> tuple[str, ...]:
             url = f"nats://{url}"
         try:
             parts = urlsplit(url)
-            valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+            valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and len(url.split()) == 1
         except ValueError:
             valid = False
         if not valid:

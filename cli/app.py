@@ -33,7 +33,7 @@ class Chosen:
 
     url: str | None = None
     creds: Path | None = None
-    home: Path | None = None
+    home: str | None = None
 
     def settings(self) -> Settings:
         """Return the settings that these options and the environment make."""
@@ -60,7 +60,7 @@ def options(
         typer.Option(help="Broker, nats://host:port, several with commas. Default: MORPHOGEN_URL, else embedded."),
     ] = None,
     creds: Annotated[Path | None, typer.Option(help="Credentials file of a cluster. Default: MORPHOGEN_CREDS.")] = None,
-    home: Annotated[Path | None, typer.Option(help="Data folder. Default: MORPHOGEN_HOME, else the user's.")] = None,
+    home: Annotated[str | None, typer.Option(help="Data folder. Default: MORPHOGEN_HOME, else the user's.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens inside.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")

@@ -23,7 +23,7 @@ def backtest(
         list[str] | None,
         typer.Option("--runs", help="Only these runs: names or patterns such as 'digits-*', with commas or repeated."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="For the policy, instead of each run's own.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="For the policy, instead of each run's own.")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", help="For the policy's making: name=value, the value as JSON or text."),
@@ -40,18 +40,19 @@ def backtest(
     settings = settings_of(context)
     options = dict(map(_option, option or ()))
     patterns = [one for text in runs or () for one in dict.fromkeys((text, *text.split(","))) if one]
-    with bar("going over") as tell, _own_modules():
+    if "seed" in options:
+        raise typer.BadParameter("a policy's seed is given by --seed")
+    with bar("going over") as tell, _own_modules(), contextlib.redirect_stdout(sys.stderr):  # a policy may print
         found = with_broker(
             settings,
             lambda conn: run_backtest(
                 conn, settings, policy, patterns, seed=seed, learn=learn, options=options, progress=tell
             ),
         )
-    if as_json:
-        typer.echo(document(found))
-        return
-    for line in lines(found, everything=everything):
+    for line in [document(found)] if as_json else lines(found, everything=everything):
         typer.echo(line)
+    if not found.scores:  # none of the runs could be gone over; the lines say why
+        raise typer.Exit(1)
 
 
 def _option(text: str) -> tuple[str, Any]:

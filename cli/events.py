@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, fingerprint, json_schema
 from morphogen.schemas.fingerprint import key
+from morphogen.schemas.installed import load_installed_events
 
 from .app import FAILED, app, settings_of
 from .bars import bar
@@ -25,7 +25,7 @@ def tail(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only these families, such as metrics or health.")] = None,
-    last: Annotated[int, typer.Option("--last", "-n", help="Messages of the past to begin with.")] = 5,
+    last: Annotated[int, typer.Option("--last", "-n", help="Messages of the past to begin with.", min=0)] = 5,
     follow: Annotated[bool, typer.Option(help="Stay and show what comes.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -34,6 +34,7 @@ def tail(
 
     from .shown import shown
 
+    load_installed_events()  # what cannot be loaded is shown as unknown
     with Bus.open(settings_of(context)) as bus:
         after = max(0, bus.stream_info().last_seq - last)
         for seen in bus.events(after=after, run=run, family=family or None, follow=follow):
@@ -99,11 +100,8 @@ def load_declared(modules: list[str]) -> None:
     """Import what declares events: the entry points of group `morphogen.events`, and the modules named."""
     import importlib
 
-    for point in metadata.entry_points(group="morphogen.events"):
-        try:
-            point.load()
-        except Exception as error:
-            raise SchemaError(f"entry point {point.name} = {point.value} cannot be loaded: {error}") from error
+    for line in load_installed_events():
+        raise SchemaError(line)
     sys.path.insert(0, "")
     try:
         for module in modules:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -76,7 +77,7 @@ def archive(
     context: typer.Context,
     trim: Annotated[bool, typer.Option(help="Let the log forget what is archived and verified.")] = False,
     keep: Annotated[float, typer.Option(help="With --trim: hours of the log to keep all the same.")] = 24.0,
-    upto: Annotated[int | None, typer.Option(help="Archive up to this sequence only.")] = None,
+    upto: Annotated[int | None, typer.Option(help="Archive up to this sequence only.", min=0)] = None,
     repair: Annotated[
         bool, typer.Option(help="Write damaged files again, where the log still has what was in them.")
     ] = False,
@@ -85,6 +86,8 @@ def archive(
     """Write the log into Parquet files by day and run; an interrupted archive goes on where it was."""
     from morphogen.replay.archive import archive as archive_log
 
+    if not 0 <= keep < math.inf:
+        raise typer.BadParameter(f"--keep {keep:g} is no time: give hours, such as 24 or 0")
     settings = settings_of(context)
     with bar("archiving") as tell:
         report = with_broker(
@@ -122,6 +125,9 @@ def replay(
         str, typer.Option(help="stdout, bus, a file (.jsonl, .parquet, .frames), or a .duckdb file to fold into.")
     ] = "stdout",
     raw: Annotated[bool, typer.Option(help="With stdout: frames as they are, msgpack.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="With a .duckdb file: go on where a replay into it was interrupted.")
+    ] = False,
 ) -> None:
     """Send the past somewhere: archive and log as one. Replayed events are marked, so that nobody acts on them again."""
     from morphogen.replay.projection import into_projection
@@ -129,15 +135,25 @@ def replay(
     from morphogen.replay.span import parse_point, parse_speed
 
     settings = settings_of(context)
+    folds = into.endswith(".duckdb")
+    if raw and into != "stdout":
+        raise typer.BadParameter("--raw goes with stdout; a file of frames is --into NAME.frames")
+    if resume and not folds:
+        raise typer.BadParameter("--resume goes with a .duckdb file; go on into others with --from")
+    if resume and from_ is not None:
+        raise typer.BadParameter("--resume goes on after what the file holds; leave --from out")
+    if folds and speed.strip().lower() != "max":
+        raise typer.BadParameter("--speed is the pace of a stream; a .duckdb file is folded as fast as it goes")
     begin, end = (parse_point(text) if text is not None else None for text in (from_, to))
     pace = parse_speed(speed)
     state: dict[str, Replay] = {}
 
     async def work(conn: "Connection") -> str:
-        if into.endswith(".duckdb"):
+        if folds:
             report = await into_projection(
-                conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), progress=tell
-            )
+                conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), resume=resume,
+                progress=tell,
+            )  # fmt: skip
             return f"{report.events:,} events in {report.frames:,} frames folded into {into}"
         sink = _sink(conn, into, raw)
         state["replay"] = Replay(
@@ -145,9 +161,11 @@ def replay(
         )
         done = await state["replay"].run()
         name = f" as replay {sink.replay}" if sink.replay else ""
+        if done.last < done.first:
+            return f"no events: there is nothing from {done.first:,} on, up to {done.last:,}"
         return f"{done.events:,} events in {done.frames:,} frames, sequences {done.first:,} to {done.last:,}, into {into}{name}"
 
-    with bar("replaying") as tell, _resumable(state):
+    with bar("replaying") as tell, _resumable(state, folds):
         typer.echo(with_broker(settings, work), err=True)
 
 
@@ -164,13 +182,15 @@ def _sink(conn: "Connection", into: str, raw: bool) -> "Sink":
 
 
 @contextlib.contextmanager
-def _resumable(state: "dict[str, Replay]") -> Iterator[None]:
+def _resumable(state: "dict[str, Replay]", folds: bool) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
         if "replay" in state:
             typer.echo(f"morphogen: interrupted; go on with --from {state['replay'].position + 1}", err=True)
+        elif folds:
+            typer.echo("morphogen: interrupted; go on with --resume", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)

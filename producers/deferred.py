@@ -28,7 +28,7 @@ class _Waiting(NamedTuple):
     names: list[str]
     numbers: Any  # a float64 tensor in host memory, one element a name
     arrival: Arrival
-    step: int
+    step: int | None
     time_ns: int
 
 
@@ -49,7 +49,7 @@ class DeviceScalars:
 
     def __init__(
         self,
-        emit: Callable[[Mapping[str, int | float], int, int], None],
+        emit: Callable[[Mapping[str, int | float], int | None, int], None],
         copy: Callable[[list[Any]], tuple[Any, Arrival]] = copy_to_host,
     ) -> None:
         self._emit = emit
@@ -60,7 +60,7 @@ class DeviceScalars:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self, values: Mapping[str, Any], step: int, time_ns: int) -> None:
+    def take(self, values: Mapping[str, Any], step: int | None, time_ns: int) -> None:
         """Begin the copy of `values`, which must be tensors of one element on one device."""
         by_device: dict[str, list[str]] = {}
         for name, value in values.items():

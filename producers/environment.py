@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from morphogen.schemas import plain
+
 # Only variables that say where and how a job runs; everything else may hold a secret.
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
@@ -29,13 +31,13 @@ def describe(env: Mapping[str, str] | None = None, folder: Path | None = None) -
         "host": socket.gethostname(),
         "hosts": hosts(env),
         "pid": os.getpid(),
-        "argv": list(sys.argv),
+        "argv": plain(sys.argv),
         "git_commit": commit,
         "git_dirty": dirty,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions(),
-        "environment": {name: env[name] for name in _VARIABLES if name in env},
+        "environment": plain({name: env[name] for name in _VARIABLES if name in env}),
         "world_size": _integer(env.get("WORLD_SIZE") or env.get("SLURM_NTASKS")),
     }
 

@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import operator
 import os
 import secrets
 import signal
@@ -10,10 +11,10 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from morphogen.bus.errors import SettingsError
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Publisher, Spool
 from morphogen.schemas import RunStarted, plain
@@ -54,13 +55,13 @@ def record(
     are recorded. Raises SettingsError where a setting cannot be understood; without a broker it goes on, and
     what is recorded waits in the spool.
     """
-    chosen = settings or Settings.from_environ(url=url, home=None if home is None else Path(home))
+    chosen = settings or Settings.from_environ(url=url, home=None if home is None else os.fspath(home))
     run_name = name or os.environ.get("MORPHOGEN_RUN") or f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     spool = Spool.create(
         chosen,
-        run=str(run_name),
-        rank=rank_of(os.environ) if rank is None else rank,
-        attempt=attempt_of(os.environ) if attempt is None else attempt,
+        run=plain(str(run_name)),
+        rank=rank_of(os.environ) if rank is None else _whole("rank", rank, 0),
+        attempt=attempt_of(os.environ) if attempt is None else _whole("attempt", attempt, 1),
     )
     publisher = Publisher(chosen)
     publisher.add(spool)
@@ -72,6 +73,17 @@ def record(
     if not spool.claimed.wait(_CLAIM_PATIENCE):
         _log.warning("run %s: no broker yet; events wait in the spool and are sent when there is one", run.name)
     return run
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    """Return a number that every event of the run will carry. Raises SettingsError where readers could not take it."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not least <= number < 2**31:
+        raise SettingsError(f"{name} is {value!r}; give an integer from {least}, or leave it out")
+    return number
 
 
 def _guard() -> None:

@@ -100,11 +100,14 @@ class Run:
         `step` the numbers belong to the step after the last one. Once this returns, a kill does not lose them;
         numbers on an accelerator are copied in the background, without stalling the training stream.
         """
-        values = named if metrics is None else {**metrics, **named} if named else metrics
-        if step is None:
-            step = self._step + 1
-        self._step = step
         try:
+            values = named if metrics is None else {**metrics, **named} if named else metrics
+            if step is None:
+                step = self._step + 1
+            elif type(step) is not int and (step := self._whole(step)) is None:
+                self._log_slowly(values, None)
+                return
+            self._step = step
             if self._append_numbers(_METRICS, step, time.time_ns(), _BODY, values) < 0:
                 self._log_slowly(values, step)
             for watch, clock in self._watches:
@@ -129,35 +132,41 @@ class Run:
             self._tell(event, step)
         return f"{self._spool.writer}.{event.family}.{n}" if n else None
 
-    def line(self, message: str, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
-        """Record a line of text."""
-        self.event(LogLine(message=str(message), level=level, fields=plain(fields)), step=step)
+    def line(self, message: object, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
+        """Record a line of text, and anything else that belongs to it."""
+        try:
+            self.event(LogLine(message=plain(str(message)), level=level, fields=plain(fields)), step=step)
+        except Exception as error:  # noqa: BLE001  whatever a foreign object does when it is shown
+            self._reject("line", f"{type(error).__name__}: {error}")
 
     def artifact(
         self, path: str | os.PathLike[str], name: str | None = None, kind: str = "file", **metadata: Any
     ) -> None:
         """Record that a file exists: where it is, its size, and its sha256 where it is a local file up to 1 GiB."""
-        uri, size, digest = str(path), None, None
-        if "://" not in uri:
-            local = Path(path).absolute()
-            uri = local.as_uri()
-            try:
-                size = local.stat().st_size if local.is_file() else None
-                if size is not None and size <= _HASH_UP_TO:
-                    with local.open("rb") as file:
-                        digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                self._reject(f"artifact {uri}", error.strerror or str(error))
-        self.event(
-            ArtifactSaved(
-                name=name or Path(str(path)).name,
-                uri=uri,
-                kind=kind,
-                size=size,
-                sha256=digest,
-                metadata=plain(metadata),
+        try:
+            uri, size, digest = str(path), None, None
+            if "://" not in uri:
+                local = Path(path).absolute()
+                uri = local.as_uri()
+                try:
+                    size = local.stat().st_size if local.is_file() else None
+                    if size is not None and size <= _HASH_UP_TO:
+                        with local.open("rb") as file:
+                            digest = hashlib.file_digest(file, "sha256").hexdigest()
+                except OSError as error:
+                    self._reject(f"artifact {uri}", error.strerror or str(error))
+            self.event(
+                ArtifactSaved(
+                    name=name or Path(str(path)).name,
+                    uri=uri,
+                    kind=kind,
+                    size=size,
+                    sha256=digest,
+                    metadata=plain(metadata),
+                )
             )
-        )
+        except Exception as error:  # noqa: BLE001  a path that is none, an object that cannot be shown
+            self._reject(f"artifact {type(path).__name__}", f"{type(error).__name__}: {error}")
 
     def watch(self, model: Any, optimizer: Any, *, every: int | None = None) -> None:
         """Measure the health of every parameterised layer at each `every`-th step of `optimizer`, until the run ends.
@@ -285,7 +294,15 @@ class Run:
             self.event(ProducerClosed(produced=produced, dropped=dropped))
         self._publisher.close(timeout)
 
-    def _log_slowly(self, values: Mapping[Any, Any], step: int) -> None:
+    def _whole(self, step: Any) -> int | None:
+        """Return a step of any integral kind as an int; None for what is none, whose numbers are kept all the same."""
+        try:
+            return int(step)
+        except (TypeError, ValueError, OverflowError):
+            self._reject(f"step {step!r:.100}", "it is no whole number; what was logged with it is kept without a step")
+            return None
+
+    def _log_slowly(self, values: Mapping[Any, Any], step: int | None) -> None:
         near = {key: value for key, value in values.items() if not on_device(value)}
         if len(near) < len(values):
             far = {str(key): value for key, value in values.items() if key not in near}
@@ -296,7 +313,7 @@ class Run:
         if numbers:
             self._append_scalars(numbers, step, time.time_ns())
 
-    def _append_scalars(self, numbers: Mapping[str, int | float], step: int, time_ns: int) -> None:
+    def _append_scalars(self, numbers: Mapping[str, int | float], step: int | None, time_ns: int) -> None:
         self._lane.append(_METRICS, step, time_ns, None, _BODY + encode(numbers))
 
     def _append_health(self, sample: "LayerSample", step: int) -> None:

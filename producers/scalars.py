@@ -39,6 +39,11 @@ def _collect(
                 refused[name] = "nested too deeply"
             continue
         try:
+            name.encode()
+        except UnicodeEncodeError:
+            refused[ascii(name)] = "its name holds half a character"
+            continue
+        try:
             numbers[name] = _number(value)
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             refused[name] = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

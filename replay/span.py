@@ -13,7 +13,7 @@ Progress = Callable[[int, int, str], None]
 Point = int | datetime
 """A place in the log: a stream sequence, or a moment of storing."""
 
-_AGO = re.compile(r"-(\d+(?:\.\d+)?)\s*([smhdw])")
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)\s*([smhdw])|(\d+(?:\.\d+)?)\s*([smhdw])[a-z]*\s+ago")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -22,22 +22,26 @@ def silent(done: int, total: int, unit: str) -> None:
 
 
 def parse_point(text: str, now: datetime | None = None) -> Point:
-    """Read a sequence (`8123`), a time (`2026-11-20`, `2026-11-20T14:05:00+01:00`; UTC if it names no zone) or `-2h`.
+    """Read a sequence (`8123`), a time (`2026-11-20`, `2026-11-20T14:05:00+01:00`; local if it names no zone) or an
+    age (`-2h`, `2h ago`), as `--as-of` does.
 
     Raises BadRange for anything else.
-    """
+    """  # fmt: skip
     text = text.strip()
     if text.isdecimal():
         return int(text)
-    if match := _AGO.fullmatch(text):
-        return (now or datetime.now(UTC)) - timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
     try:
+        if match := _AGO.fullmatch(text):
+            age = timedelta(seconds=float(match[1] or match[3]) * _SECONDS[match[2] or match[4]])
+            return (now or datetime.now(UTC)) - age
         moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.astimezone(UTC)
+    except OverflowError:
+        raise BadRange(f"{text!r} lies outside of any calendar: write a time that the log can have") from None
     except ValueError:
         raise BadRange(
             f"{text!r} is no place in the log: write a sequence (8123), a time (2026-11-20T14:05) or an age (-2h)"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_speed(text: str) -> float | None:

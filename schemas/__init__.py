@@ -129,7 +129,7 @@ from .names import token, untoken
 from .producers import ProducerClosed, ProducerDropped
 from .run import RunFailed, RunFinished, RunStarted
 from .sweeps import SweepBest, SweepFinished, SweepStarted, TrialFinished, TrialStarted
-from .values import Names, Vector, decode, encode, plain, vector
+from .values import Names, Vector, decode, encode, plain, sound, vector
 
 __all__ = [
     "SIGNALS",
@@ -268,6 +268,7 @@ __all__ = [
     "json_text",
     "jsonable",
     "plain",
+    "sound",
     "token",
     "untoken",
     "upcaster",

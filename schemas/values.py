@@ -5,7 +5,8 @@ Vectors travel as little-endian buffers with their dtype. torch is never importe
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -219,29 +220,52 @@ def decode(raw: bytes | memoryview | msgspec.Raw) -> Any:
 def plain(value: Any, depth: int = 12) -> Any:
     """Return any object as nested dicts, lists, strings, numbers: for configurations, which may hold anything.
 
-    What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` too.
+    What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` too. Never raises.
     """
-    if value is None or isinstance(value, bool | str | float):
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, str):
+        return sound(value)
     if isinstance(value, int):
         return value if INT_MIN <= value <= INT_MAX else str(value)
+    try:
+        return _plain(value, depth)
+    except Exception:  # noqa: BLE001  an object of the user's, whose every method may fail
+        return _told(value)
+
+
+def _plain(value: Any, depth: int) -> Any:
     if depth <= 0:
-        return repr(value)[:1000]
-    if isinstance(value, dict):
-        return {str(key): plain(item, depth - 1) for key, item in value.items()}
+        return _told(value)
+    if isinstance(value, Mapping):
+        return {sound(key): plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth - 1) for item in value]
     if isinstance(value, _numpy().generic) or (hasattr(value, "detach") and hasattr(value, "dim") and value.dim() == 0):
         return plain(value.item(), depth - 1)
     if isinstance(value, _numpy().ndarray):
-        return value.tolist() if value.size <= 1000 else repr(value)[:1000]
+        return plain(value.tolist(), depth) if value.size <= 1000 else _told(value)
     if hasattr(value, "__fspath__"):
-        return str(value)
+        return sound(value)
     try:
         return plain(msgspec.to_builtins(value, str_keys=True), depth - 1)
     except (TypeError, ValueError, RecursionError):
         pass
+    if is_dataclass(value) and not isinstance(value, type):  # one of its fields is nothing that msgspec knows
+        return {field.name: plain(getattr(value, field.name), depth - 1) for field in fields(value)}
     public = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
     if public and type(value).__module__ in {"argparse", "types"}:
         return plain(public, depth - 1)
-    return repr(value)[:1000]
+    return _told(value)
+
+
+def _told(value: Any) -> str:
+    try:
+        return sound(repr(value)[:1000])
+    except Exception:  # noqa: BLE001
+        return f"<{type(value).__qualname__}>"
+
+
+def sound(value: object) -> str:
+    """Return `str(value)` as text that the log can hold: stray bytes, kept by Python as lone surrogates, are escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode()

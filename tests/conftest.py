@@ -16,6 +16,8 @@ from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import BrokerFiles, holders
 from morphogen.bus.settings import Settings
 
+from .ready_stores import from_nothing, lay_ready
+
 # Machines that run tests are busy: a slow example is no fault. The gate asks the same examples each time, so that who
 # breaks something learns it; `make fuzz` goes looking for new ones.
 _PATIENT = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,7 +31,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """Point MORPHOGEN_HOME at a fresh folder, so that no test sees the user's data."""
     folder = tmp_path_factory.mktemp("home")
     _live_in(folder, monkeypatch)
+    lay_ready()
     return folder
+
+
+@pytest.fixture
+def stores_from_nothing() -> Iterator[None]:
+    """Let this test's stores be made as users make them, and not copied."""
+    with from_nothing():
+        yield
 
 
 def _live_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,11 @@ class GrowthConfig(ExecutorConfig, frozen=True, kw_only=True, forbid_unknown_fie
     finish_at_end: bool = True  # judge what still grows when the run ends
     most_failures: int = 10  # failures of growth itself before it is switched off for the rest of the run
 
+    def __post_init__(self) -> None:
+        ExecutorConfig.__post_init__(self)
+        if self.plateau_window < 1:
+            raise ValueError("plateau_window is 1 or more, not 0")
+
 
 _T = TypeVar("_T")
 

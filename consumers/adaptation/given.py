@@ -1,7 +1,10 @@
 """What a program hands over: numbers of any kind, and optimizers in wrappers."""
 
 import math
+import operator
 from typing import Any
+
+from morphogen.consumers.executor.ranks import apart, ranks
 
 from .errors import GrowthError
 
@@ -14,6 +17,17 @@ def number(value: Any) -> float | None:
         return float(value.detach() if hasattr(value, "detach") else value)
     except (TypeError, ValueError):
         return None
+
+
+def whole(value: Any, what: str, *, least: int) -> int:
+    """Return a whole number that fits into the log. Raises GrowthError."""
+    try:
+        found = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or not least <= found < 1 << 63:
+        raise GrowthError(f"{what} must be a whole number, {least} or more, not {value!r:.100}")
+    return found
 
 
 def learning_rate(optimizer: Any) -> float | None:
@@ -35,9 +49,11 @@ def stepping(optimizer: Any) -> Any:
 
 
 def joinable(optimizer: Any) -> Any:
-    """Return an optimizer that seeds can join. Raises GrowthError for one that no seed ever can."""
+    """Return an optimizer that seeds can join. Raises GrowthError for one that no seed ever can, and among several ranks."""
     from torch.optim import LBFGS
 
+    if (number := ranks()) > 1:
+        raise GrowthError(f"{apart(number)}; train with one process, or with policy='none'")
     if isinstance(optimizer, LBFGS):
         raise GrowthError(
             f"{type(optimizer).__name__} keeps one state for all parameters together, so nothing that grows can join it: "

@@ -31,6 +31,7 @@ from morphogen.consumers.policy import (
     options_of,
     plateau,
 )
+from morphogen.consumers.policy.limits import checked, checked_weights
 from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
 from morphogen.kernels.slots.undisturbed import undisturbed
 from morphogen.schemas import (
@@ -44,7 +45,7 @@ from morphogen.schemas import (
 
 from .config import GrowthConfig, converted
 from .errors import GrowthError
-from .given import joinable, learning_rate, number, stepping
+from .given import joinable, learning_rate, number, stepping, whole
 from .link import Link
 from .offers import Offers, offers
 from .outcomes import Carried, Outcomes
@@ -86,11 +87,16 @@ class Grower:
     ) -> None:
         if not callable(getattr(run, "event", None)):
             raise GrowthError(f"a run is expected, not a {type(run).__name__}: pass what morphogen.record() returned")
-        if every < 1:
-            raise GrowthError(f"every must be 1 or more, not {every}")
+        every, seed = whole(every, "every", least=1), whole(seed, "seed", least=0)
+        if evaluate is not None and not callable(evaluate):
+            raise GrowthError(
+                f"evaluate is a function of the model that returns loss and accuracy, not {evaluate!r:.100}"
+            )
+        if label is not None and not isinstance(label, str):
+            raise GrowthError(f"a label is text, not {label!r:.100}")
         self.config = converted(config, GrowthConfig, "config")
-        self.limits = converted(budget, Limits, "budget")
-        weights = converted(reward, Weights, "reward")
+        self.limits = checked(converted(budget, Limits, "budget"))
+        weights = checked_weights(converted(reward, Weights, "reward"))
         self._optimizer = stepping(optimizer)
         self._remote = isinstance(policy, str) and policy == REMOTE
         self._policy: Policy = load_policy("none" if self._remote else policy, seed=seed)
@@ -375,7 +381,7 @@ class Grower:
     def _learn(self, outcome: Any) -> None:
         try:
             self._policy.learn(outcome)
-        except Exception as error:  # noqa: BLE001  anybody's policy
+        except (Exception, SystemExit) as error:  # noqa: BLE001  anybody's policy
             if self._executor is not None:
                 self._executor.failed(error, f"policy {self._policy_name} did not learn")
 

@@ -1,6 +1,5 @@
 """A dry run: what is to grow is tried on a copy of the model first."""
 
-import copy
 import math
 from collections.abc import Mapping
 
@@ -30,7 +29,7 @@ class Shadow:
             return None
         with undisturbed(self._slots.root):
             before = self._loss(self._slots)
-            shadow = copy.deepcopy(self._slots)
+            shadow = self._slots.shadow()
             slot = shadow[action.slot]
             if action.op == "germinate":
                 item = self.stock.get(slot.site, {}).get(action.blueprint or "")

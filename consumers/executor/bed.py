@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 
 from morphogen.kernels.slots import SeedHealth, Slot, Slots
-from morphogen.schemas import AlertRaised, Event, SlotStageChanged
+from morphogen.schemas import AlertRaised, Event, SlotStageChanged, sound
 
 from .config import Bounds, ExecutorConfig
 from .seedling import Seedling
@@ -93,5 +93,5 @@ class Bed:
 
 def line_of(error: BaseException) -> str:
     """Return the first line of an exception's text, or its name."""
-    lines = str(error).splitlines()
+    lines = sound(error).splitlines()
     return lines[0][:500] if lines else type(error).__name__

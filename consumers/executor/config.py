@@ -53,3 +53,7 @@ class ExecutorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is 0 or more, not {value}")
+        if not all(0 <= pause < math.inf for pause in self.backoff):
+            raise ValueError(f"backoff is seconds, 0 or more each, not {self.backoff!r:.100}")
+        if self.window < 1:
+            raise ValueError("window is 1 or more, not 0")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from morphogen.kernels.slots import Evaluation, Slot, Slots, Stage, contribution, latency_share, watch_outputs
-from morphogen.schemas import Action, Event, SlotContribution, SlotFailed, SlotRefused
+from morphogen.schemas import Action, Event, SlotContribution, SlotFailed, SlotRefused, sound
 
 from .bed import Bed, Say, line_of
 from .breaker import Breaker
@@ -157,6 +157,7 @@ class Executor:
             reason = f"{type(error).__name__}: {line_of(error)}"
             self.failed(error, "an action")
         asked, name = _asked(action)
+        reason = sound(reason)
         self._bed.say(SlotRefused(slot=name, asked=asked, reason=reason[:500], decision=decision), cause)
         return Applied(False, reason, name)
 
@@ -255,7 +256,7 @@ class Executor:
         self._sentinel = None
         self._rescue.forget()
 
-    def failed(self, error: Exception, what: str) -> None:
+    def failed(self, error: BaseException, what: str) -> None:
         """Say that something of ours went wrong where nothing more is known, and that a person should look."""
         self.counts["failures"] += 1
         line = f"{what}: {type(error).__name__}: {line_of(error)}"[:500]
@@ -335,7 +336,7 @@ class Executor:
             self._cut(self._bed.suspects(), trouble.error, message, restore=True)
 
     def _cut(self, slot_ids: list[str], error: str, message: str, **options: Any) -> None:
-        self._rescue.cut(slot_ids, error, message, **options)
+        self._rescue.cut(slot_ids, error, sound(message), **options)
         if self._sentinel is not None:
             self._sentinel.watch(self._watched())
 
@@ -354,7 +355,7 @@ class Executor:
 def _asked(action: Any) -> tuple[str, str | None]:
     """Return an action in a few words, and its slot where it names one; of anything at all."""
     if not isinstance(action, Action):
-        return repr(action)[:200], None
-    slot = action.slot if isinstance(action.slot, str) else None
-    words = [str(part)[:100] for part in (action.op, action.blueprint, action.alpha) if part is not None]
+        return sound(repr(action))[:200], None
+    slot = sound(action.slot) if isinstance(action.slot, str) else None
+    words = [sound(part)[:100] for part in (action.op, action.blueprint, action.alpha) if part is not None]
     return " ".join(words), None if slot is None else slot[:200]

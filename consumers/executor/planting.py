@@ -11,6 +11,7 @@ from morphogen.schemas import Action, SlotFailed, SlotGerminated
 from .bed import Bed, line_of
 from .errors import Refused
 from .life import Life
+from .ranks import apart, ranks
 from .rescue import Rescue
 from .retry import retried
 from .seedling import Seedling
@@ -102,6 +103,8 @@ class Planting:
         why = refusal(slot.stage, Stage.GERMINATED)
         if why is not None:
             raise Refused(f"{slot.id}: {why}")
+        if (number := ranks()) > 1:
+            raise Refused(f"{slot.id}: {apart(number)}")
         named = action.blueprint if isinstance(action.blueprint, str) else ""
         item = self.stock.get(slot.site, {}).get(named)
         if item is None:

@@ -10,7 +10,7 @@ from .bed import Bed
 from .breaker import Breaker
 from .life import Life
 from .seedling import Seedling
-from .snapshot import Snapshot
+from .snapshot import Snapshot, unbounded
 
 
 class Rescue:
@@ -24,6 +24,7 @@ class Rescue:
         """Blueprints that are not used any more, by address: why."""
         self._failures: dict[str, int] = {}
         self._snapshot: Snapshot | None = None
+        self._unbounded: frozenset[str] | None = None  # what the host holds infinities in by itself
 
     # Before a germination
 
@@ -67,7 +68,11 @@ class Rescue:
         if not bed.standing:
             self._snapshot = None
         elif bed.config.rollback:
-            self._snapshot = Snapshot.take(bed.slots.root, bed.optimizer, step) or self._snapshot
+            root = bed.slots.root
+            if self._unbounded is None or not any(map(bed.has_say, bed.standing)):
+                self._unbounded = unbounded(root)  # no seed has brought them there
+            taken = Snapshot.take(root, bed.optimizer, step, unbounded=self._unbounded)
+            self._snapshot = taken or self._snapshot
 
     def forget(self) -> None:
         """Give the memory of the copy back."""
@@ -114,6 +119,10 @@ class Rescue:
         """Put the host back, if there is a copy; return whether it is back."""
         snapshot, bed = self._snapshot, self._bed
         if snapshot is None:
+            if bed.config.rollback:
+                bed.alert(
+                    "critical", "rollback", "there are no good weights to go back to: none were good since growth began"
+                )
             return False
         whole = snapshot.restore(bed.optimizer)
         bed.counts["rollbacks"] += 1
@@ -141,6 +150,9 @@ class Rescue:
         if again and graft is not None:
             graft.tripped = None
             graft.trips.zero_()
+            self._bed.slots.settle()
+        elif graft is not None:  # what went wrong may be its gradients, by which no output is cut off
+            graft.tripped = slot.tripped or f"{error}: {message}"
             self._bed.slots.settle()
         recovery = "rollback" if again else "fallback"
         self._say(seedling, error, message, recovery, recovered=not again or slot.tripped is None)

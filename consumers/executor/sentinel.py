@@ -56,6 +56,7 @@ class Sentinel:
         self._norms: list[tuple[list[nn.Parameter], Tensor]] = []
         self._strikes = 0
         self._over = False
+        self._skipped = False  # a GradScaler has the optimizer pass over the step that it is in
         self.steps = 0
         """Steps of the optimizer since it stands here."""
         self.watch(watched)
@@ -96,8 +97,11 @@ class Sentinel:
         if self._over:
             return
         try:
+            self._skipped = _skipped(optimizer)
+            if self._skipped:
+                return
             tripped = [(seed, reason) for seed in self._watched if (reason := seed.tripped())]
-            self._norms = norms(self._all)
+            self._norms = norms(self._all, _scale(optimizer))
             if tripped or not self._sound():
                 self._drop(tripped)
             else:
@@ -108,7 +112,7 @@ class Sentinel:
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
             self._give_back()
-            if self._over:
+            if self._over or self._skipped:
                 return
             self.steps += 1
             self._stepped()
@@ -172,8 +176,20 @@ def error_of(reason: str) -> str:
     return kind if kind in {"nonfinite", "exploding", "shape", "exception"} else "exception"
 
 
-def norms(params: Iterable[nn.Parameter]) -> list[tuple[list[nn.Parameter], Tensor]]:
-    """Return the norms of the gradients there are, one tensor for each device and type."""
+def _skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a GradScaler found gradients that overflowed, and left it to a fused optimizer to pass over the step."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _scale(optimizer: torch.optim.Optimizer) -> float:
+    """Return the factor that a GradScaler left in the gradients, for a fused optimizer to take out."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return 1.0 if scale is None else float(scale)
+
+
+def norms(params: Iterable[nn.Parameter], scale: float = 1.0) -> list[tuple[list[nn.Parameter], Tensor]]:
+    """Return the norms of the gradients there are over `scale`, one tensor for each device and type."""
     by_place: dict[tuple[torch.device, torch.dtype], tuple[list[nn.Parameter], list[Tensor]]] = {}
     for p in params:
         values = _values(p)
@@ -181,7 +197,8 @@ def norms(params: Iterable[nn.Parameter]) -> list[tuple[list[nn.Parameter], Tens
             owners, grads = by_place.setdefault((values.device, values.dtype), ([], []))
             owners.append(p)
             grads.append(values)
-    return [(owners, torch.stack(list(torch._foreach_norm(grads)))) for owners, grads in by_place.values()]
+    found = [(owners, torch.stack(list(torch._foreach_norm(grads)))) for owners, grads in by_place.values()]
+    return found if scale == 1.0 else [(owners, values / scale) for owners, values in found]
 
 
 def finite(params: Iterable[nn.Parameter]) -> bool:

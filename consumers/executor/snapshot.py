@@ -1,10 +1,13 @@
 """The last good state of a model and its optimizer, and the way back to it."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from morphogen.kernels.slots.numbers import parts, same
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,15 @@ class Snapshot:
     states: tuple[tuple[Tensor, dict[str, Any]], ...]
 
     @classmethod
-    def take(cls, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> "Snapshot | None":
-        """Copy the state now; None where it is not good: a parameter or a buffer is not finite."""
+    def take(
+        cls, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, *, unbounded: Set[str] = frozenset()
+    ) -> "Snapshot | None":
+        """Copy the state now; None where it is not good: a parameter or a buffer that is not `unbounded` is not finite."""
         with torch.no_grad():
-            live = [tensor for tensor in _tensors(model) if not tensor.is_meta]
-            if not all_finite(live):
+            live = {name: tensor for name, tensor in _tensors(model).items() if not tensor.is_meta}
+            if not all_finite([tensor for name, tensor in live.items() if name not in unbounded]):
                 return None
-            tensors = tuple((tensor, tensor.detach().clone()) for tensor in live)
+            tensors = tuple((tensor, tensor.detach().clone()) for tensor in live.values())
             states = tuple((p, _copied(state)) for p, state in optimizer.state.items() if isinstance(p, Tensor))
         return cls(step, tensors, states)
 
@@ -43,24 +48,32 @@ class Snapshot:
             for p, _ in self.tensors:  # had no state then: it begins anew
                 if id(p) in held and id(p) not in saved:
                     optimizer.state.pop(p, None)
-            return all(torch.equal(tensor, copy) for tensor, copy in self.tensors)
+            return all(same(tensor, copy) is not False for tensor, copy in self.tensors)
+
+
+def unbounded(model: nn.Module) -> frozenset[str]:
+    """Return the names of what a model holds infinities in and does not train, such as the mask of an attention."""
+    fixed = {name: tensor for name, tensor in _tensors(model).items() if not (tensor.requires_grad or tensor.is_meta)}
+    return frozenset(
+        name
+        for name, tensor in fixed.items()
+        if not all_finite([tensor]) and not any(bool(part.isnan().any()) for part in parts(tensor) or ())
+    )
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
     """Return whether no floating point tensor of these holds a NaN or an infinity; waits once for each device."""
     flags: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
-            flags.setdefault(tensor.device, []).append(torch.isfinite(tensor).all())
+    for part in (part for tensor in tensors for part in parts(tensor) or ()):
+        if (part.is_floating_point() or part.is_complex()) and part.numel():
+            flags.setdefault(part.device, []).append(torch.isfinite(part).all())
     return all(bool(torch.stack(found).all()) for found in flags.values())
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    found: dict[int, Tensor] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        if not isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
-            found.setdefault(id(tensor), tensor)
-    return list(found.values())
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    named = (*model.named_parameters(), *model.named_buffers())
+    lazy = nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
+    return {name: tensor for name, tensor in named if not isinstance(tensor, lazy)}
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def _items(site: SiteInfo, menu: Menu, shelf: _Shelf) -> dict[str, Item]:
     entries: Mapping[str, Entry]
     if callable(menu):
         entries = menu(site)
+        if not isinstance(entries, Mapping):
+            raise ExecutorError(f"the menu's function gave {entries!r:.100} for {site.site}: it gives entries by name")
     elif isinstance(menu, Mapping):
         entries = menu
     else:
@@ -136,6 +138,8 @@ def _item(name: str, entry: Entry, site: SiteInfo, shelf: _Shelf) -> Item | None
     artifact = digest = None
     if isinstance(entry, Blueprint):
         blueprint = entry
+    elif not isinstance(entry, str | PathLike):
+        raise ExecutorError(f"menu entry {name!r} is a blueprint or the path of an artifact, not {entry!r:.100}")
     else:
         artifact = Path(entry)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from morphogen.schemas import Action, DecisionProposed, DecisionVerdict, Event, Observed
+from morphogen.schemas import Action, DecisionProposed, DecisionVerdict, Event, Observed, sound
 
 from .features import observe
 from .guards import DryRun, guards
@@ -132,7 +132,7 @@ def _ask(policy: Policy, observation: Observation) -> tuple[Proposal, str]:
             return nothing, f"policy chose action {int(index)} of {len(observation.actions)}"
         return _clean(answer), ""
     except (Exception, SystemExit) as error:  # noqa: BLE001  a policy is anybody's code, and the run must not die of it
-        lines = str(error).splitlines()
+        lines = sound(error).splitlines()
         return nothing, f"policy failed: {type(error).__name__}: {lines[0][:200] if lines else 'no details'}"
 
 
@@ -142,7 +142,7 @@ def _clean(answer: Proposal) -> Proposal:
         name: _number(getattr(answer, name)) for name in ("logprob", "value", "entropy", "uncertainty", "confidence")
     }
     scores = [float(score) for score in answer.scores]
-    return replace(answer, index=int(answer.index), reason=str(answer.reason)[:1000], scores=scores, **numbers)
+    return replace(answer, index=int(answer.index), reason=sound(answer.reason)[:1000], scores=scores, **numbers)
 
 
 def _number(value: object) -> float | None:
@@ -154,4 +154,4 @@ def _number(value: object) -> float | None:
 
 def _text(policy: Policy, name: str) -> str | None:
     value = getattr(policy, name, None)
-    return None if value is None else str(value)[:200]
+    return None if value is None else sound(value)[:200]

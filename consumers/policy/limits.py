@@ -10,6 +10,7 @@
 All of it is read leniently: what is missing has its default, what is unknown is left alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from .errors import PolicyError
+
+RAMPS = ("linear", "cosine", "sigmoid")
+LONGEST_RAMP = 1 << 40  # optimizer steps
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +55,42 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     failure: float = 0.1  # for each time that the seed had to be cut off
     rollback: float = 0.5  # for each time that the host had to be restored because of it
     harm: float = 1.0  # times a gain below zero
+
+
+def checked(limits: Limits) -> Limits:
+    """Return limits that a new run can be held to. Raises PolicyError naming the one that makes no sense.
+
+    Limits that stand in a log are read as they are.
+    """
+    for name in limits.__struct_fields__:
+        value = getattr(limits, name)
+        wrong = None
+        if isinstance(value, float) and math.isnan(value):
+            wrong = "a number"
+        elif name == "min_contribution" and not math.isfinite(value):
+            wrong = "a finite number"
+        elif isinstance(value, int | float) and name != "min_contribution" and value < 0:
+            wrong = "0 or more"
+        elif name == "explosion" and value == 0:
+            wrong = "above 0"
+        elif name == "ramp" and value not in RAMPS:
+            wrong = f"one of {', '.join(RAMPS)}"
+        elif name == "ramp_steps" and value > LONGEST_RAMP:
+            wrong = f"{LONGEST_RAMP} at most"
+        elif name == "alphas" and not all(0.0 <= alpha <= 1.0 for alpha in value):
+            wrong = "from 0 to 1 each"
+        if wrong is not None:
+            raise PolicyError(f"budget: {name} is {wrong}, not {value!r:.100}")
+    return limits
+
+
+def checked_weights(weights: Weights) -> Weights:
+    """Return weights of rewards that are finite numbers. Raises PolicyError naming the one that is not."""
+    for name in weights.__struct_fields__:
+        value = getattr(weights, name)
+        if not math.isfinite(value):
+            raise PolicyError(f"reward: {name} is a finite number, not {value}")
+    return weights
 
 
 class Dish(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ def names() -> tuple[str, ...]:
     return (*_MADE, LEARNED)
 
 
-def load_policy(policy: Any, seed: int = 0, **options: Any) -> Policy:
+def load_policy(policy: Any, /, seed: int = 0, **options: Any) -> Policy:
     """Return a policy, ready to decide for one run.
 
     `policy` is a built-in name, the path of a checkpoint, `module:Class` (made with `seed` where it takes one, and
@@ -58,7 +58,7 @@ def load_policy(policy: Any, seed: int = 0, **options: Any) -> Policy:
         )
     try:
         found = getattr(import_module(module), name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PolicyError(f"policy {policy!r} cannot be imported: {type(error).__name__}: {_line(error)}") from error
     return _checked(_made(found, seed, options, policy) if callable(found) and isinstance(found, type) else found)
 
@@ -102,8 +102,12 @@ def _made(made: Callable[..., Policy], seed: int, options: dict[str, Any], name:
         known = inspect.signature(made).parameters
         given = {"seed": seed, **options} if "seed" in known or _takes_any(known) else options
         return made(**given)
+    except PolicyError:
+        raise
     except (TypeError, ValueError) as error:
         raise PolicyError(f"policy {name} cannot be made: {_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise PolicyError(f"policy {name} cannot be made: {type(error).__name__}: {_line(error)}") from error
 
 
 def _takes_any(parameters: Any) -> bool:
@@ -111,7 +115,10 @@ def _takes_any(parameters: Any) -> bool:
 
 
 def _checked(policy: Any) -> Policy:
-    lacks = [name for name in ("name", "version", "decide", "learn") if not hasattr(policy, name)]
+    try:
+        lacks = [name for name in ("name", "version", "decide", "learn") if not hasattr(policy, name)]
+    except (Exception, SystemExit) as error:  # anybody's properties
+        raise PolicyError(f"{type(policy).__name__} is no policy: {type(error).__name__}: {_line(error)}") from error
     if lacks:
         raise PolicyError(f"{type(policy).__name__} is no policy: it lacks {', '.join(lacks)}")
     return policy  # type: ignore[no-any-return]

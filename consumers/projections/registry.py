@@ -3,17 +3,24 @@
 A package brings its own through the entry-point group "morphogen.projections":
 
     [project.entry-points."morphogen.projections"]
-    alarms = "my_package.alarms:GradientAlarms"
+    mine = "my_package.projections"                  all that the module declares
+    alarms = "my_package.alarms:GradientAlarms"      or one class
 """
 
+import logging
 from collections.abc import Iterable
 from importlib.metadata import entry_points
+from types import ModuleType
+
+from morphogen.schemas.installed import load_installed_events
 
 from .errors import DeclarationError
 from .projection import Projection
 
 GROUP = "morphogen.projections"
 
+_log = logging.getLogger("morphogen.projections")
+_said: set[str] = set()
 _registered: dict[str, type[Projection]] = {}
 
 
@@ -37,6 +44,8 @@ def discover(extra: Iterable[type[Projection]] = (), *, installed: bool = True) 
     """
     from .builtin import BUILTIN, Events
 
+    if installed:
+        _load_events()
     classes: dict[str, type[Projection]] = {cls.name: cls for cls in BUILTIN}
     found = [*(_installed() if installed else ()), *_registered.values(), *extra]
     for cls in found:
@@ -52,18 +61,43 @@ def discover(extra: Iterable[type[Projection]] = (), *, installed: bool = True) 
     return projections
 
 
+def _load_events() -> None:
+    """Make the events of installed packages known; those of a package that fails stay unknown, which stops nobody."""
+    for line in load_installed_events():
+        if line not in _said:
+            _said.add(line)
+            _log.warning("%s; its events are kept as unknown", line)
+
+
 def _installed() -> Iterable[type[Projection]]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
-            cls = point.load()
+            found = point.load()
         except Exception as error:
             raise DeclarationError(
                 f"projection {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}; "
                 "mend or uninstall its package"
             ) from error
-        if not (isinstance(cls, type) and issubclass(cls, Projection) and cls.name):
-            raise DeclarationError(f"entry point {point.name!r} ({point.value}) is no named Projection class")
-        yield cls
+        classes = _declared(found) if isinstance(found, ModuleType) else [found]
+        if not classes or not all(
+            isinstance(cls, type) and issubclass(cls, Projection) and cls.name for cls in classes
+        ):
+            raise DeclarationError(
+                f"entry point {point.name!r} ({point.value}) is no named Projection class, nor a module that declares one"
+            )
+        yield from classes
+
+
+def _declared(module: ModuleType) -> list[type[Projection]]:
+    """Return the named projections that a module declares itself, not those that it only imports."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Projection)
+        and value.name
+        and value.__module__ == module.__name__
+    ]
 
 
 def _refuse_doubles(projections: list[Projection]) -> None:

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from .errors import SlotError
+
 T = TypeVar("T")
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -33,7 +35,11 @@ def _copied(value: T, model: nn.Module, left: Callable[[str], bool]) -> T:
             for hook in getattr(module, kind, {}).values():
                 if left(_origin(hook)):
                     memo[id(hook)] = gone
-    result = copy.deepcopy(value, memo)
+    try:
+        result = copy.deepcopy(value, memo)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SlotError(f"this {type(model).__name__} cannot be copied: {text[:300]}") from error
     root = result if isinstance(result, nn.Module) else getattr(result, "root", None)
     assert isinstance(root, nn.Module)
     for module in root.modules():

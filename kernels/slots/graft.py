@@ -113,10 +113,11 @@ class Graft(nn.Module):
         seed = self._grow(host, given)
         if seed is None:
             return host
-        if self.watching and self.training:
+        plain = _plain(seed)
+        if plain and self.watching and self.training:
             self.statistics = OutputStatistics(seed)
             self.watching = False
-        if self.cutoff.enabled and _plain(seed):
+        if plain and self.cutoff.enabled:
             if host.device.type != "cpu":
                 return self._selected(host, seed)
             self.tripped = cutoffs.check(seed, host, self.cutoff)

@@ -25,6 +25,7 @@ class Site:
         self.given: list[int] | None = None
         self.gave: list[int] | None = None
         self.dtype: torch.dtype | None = None
+        self.learns = False  # it was called where gradients are taken
         self.refusal: str | None = None
 
     @property
@@ -35,6 +36,7 @@ class Site:
     def record(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: object) -> None:
         """Take in one call of the module."""
         self.refusal = None
+        self.learns = self.learns or torch.is_grad_enabled()
         given = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         kind = type(self.module).__name__
         if given is None:
@@ -75,12 +77,14 @@ class FirstPass:
         self.handle = model.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """Refuse what was not called; a call in a later pass lifts that."""
+        """Refuse what was not called, or was called without gradients; a call in a later pass lifts the first of these."""
         if torch.compiler.is_compiling():
             return
         for site in self.sites:
             if not site.called and site.refusal is None:
                 site.refusal = not_called(site)
+        if module.training and torch.is_grad_enabled():
+            refuse_without_gradients(self.sites)
         self.handle.remove()
 
 
@@ -89,15 +93,26 @@ def not_called(site: Site) -> str:
     return f"this {type(site.module).__name__} is not called in the forward pass: what grows there would change nothing"
 
 
+def refuse_without_gradients(sites: list[Site]) -> None:
+    """Refuse the sites that were only ever called under `torch.no_grad()`, such as those of a frozen backbone."""
+    for site in sites:
+        if site.called and site.refusal is None and not site.learns:
+            site.refusal = f"this {type(site.module).__name__} is called without gradients (torch.no_grad): a seed there would never learn"
+
+
 def run_example(model: nn.Module, sites: list[Site], example: object) -> None:
     """Record every site in one pass in eval mode, and whether a gradient of the model's output comes back to it.
 
     Leaves no trace: no hook, no gradient, no changed buffer, and the random generators where they were.
     """
     outputs: dict[str, Tensor] = {}
+    known = False  # all but what is run without gradients
 
     def hook(site: Site) -> Any:
         def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> object:
+            if known:
+                site.learns = site.learns or torch.is_grad_enabled()
+                return output
             site.record(args, kwargs, output)
             if not (isinstance(output, Tensor) and output.is_floating_point() and torch.is_grad_enabled()):
                 return output
@@ -117,6 +132,9 @@ def run_example(model: nn.Module, sites: list[Site], example: object) -> None:
             ends = [end for end in _tensors(model(*args, **kwargs)) if end.requires_grad]
             if ends and outputs:
                 _refuse_unreached(sites, outputs, ends)
+            known = True
+            if any(site.called and not site.learns for site in sites) and _trains(model, args, kwargs):
+                refuse_without_gradients(sites)
     except SiteError:
         raise
     except Exception as error:
@@ -135,6 +153,17 @@ def _uncompiled() -> AbstractContextManager[object]:
     """Run parts that are compiled without their graphs, in which no hook would see them; before torch 2.6, as they are."""
     stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if stance is None else stance("force_eager")
+
+
+def _trains(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Run the model in train mode, for what it does with gradients there; tell whether it could be."""
+    try:
+        for module in model.modules():
+            module.training = True
+        model(*args, **kwargs)
+    except Exception:  # noqa: BLE001  a batch of one, a label that is missing: then nothing is known
+        return False
+    return True
 
 
 def _refuse_unreached(sites: list[Site], outputs: dict[str, Tensor], ends: list[Tensor]) -> None:

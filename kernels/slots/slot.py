@@ -121,6 +121,10 @@ class Slot:
             raise SiteError(f"{self.id}: {site.refusal}")
         if blend not in BLENDS:
             raise SlotError(f"{self.id}: {blend!r} is no blend; the blends are {', '.join(BLENDS)}")
+        if str(self.number) in (grafts(self.host) or ()):
+            raise SlotError(
+                f"{self.id}: a seed stands here that other Slots of this model have grown; let one `adapt`, or one `grow`, rule a model"
+            )
         if any(module is part for part in self.slots.root.modules()):
             raise SlotError(f"{self.id}: the seed is a part of the model already; give each slot a module of its own")
         device, dtype = self._place()

@@ -1,7 +1,7 @@
 """All slots of a model, and `adapt`, which puts them there."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from torch import nn
 
@@ -156,6 +156,8 @@ def adapt(
     which sites reach the output. Without it the first forward pass tells the shapes. What cannot be grown at stands in
     `Slots.refused`; SiteError where nothing is left, or where a site was asked for by its very name.
     """
+    if not (sites is None or isinstance(sites, str | type | Iterable) or callable(sites)):
+        raise SiteError(f"sites are classes, names, patterns or predicates, not {sites!r:.100}")
     names = (
         [sites] if isinstance(sites, str) else [] if isinstance(sites, type) or callable(sites) else list(sites or [])
     )
@@ -177,8 +179,8 @@ def place(
     named: Set[str] = frozenset(),
 ) -> Slots:
     """Do what `adapt` says, but wait for no forward pass; SiteError for a site in `named` that cannot be grown at."""
-    if slots < 1:
-        raise SlotError(f"a site takes 1 slot or more, not {slots}")
+    if not isinstance(slots, int) or slots < 1:
+        raise SlotError(f"a site takes 1 slot or more, not {slots!r:.100}")
     root = unwrapped(model)
     found, refused = select(root, sites)
     batch_first = counts_batch_first(root)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .numbers import same
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -31,7 +33,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 numpy.random.set_state(numpy_state)
             with torch.no_grad():
                 for module, name, buffer, before in buffers:
-                    if not torch.equal(buffer, before):  # batch_norm does not count up the version of what it writes
+                    if not same(buffer, before):  # batch_norm does not count up the version of what it writes
                         buffer.copy_(before)
                     module._buffers[name] = buffer
             for module, training in flags:

@@ -20,6 +20,7 @@ from morphogen.schemas import (
     Event,
     LayerHealth,
     Observed,
+    sound,
 )
 
 from .recorded import Key, Recorded, blueprints_of
@@ -140,8 +141,8 @@ def again(recorded: Recorded, policy: Policy, *, learn: bool = True) -> Rerun:
             if learn and outcome is not None:
                 try:
                     policy.learn(outcome)
-                except Exception as error:  # noqa: BLE001  anybody's code: live it is caught too
-                    faults.append(f"policy did not learn: {type(error).__name__}: {str(error)[:200]}")
+                except (Exception, SystemExit) as error:  # noqa: BLE001  anybody's code: live it is caught too
+                    faults.append(f"policy did not learn: {type(error).__name__}: {sound(error)[:200]}")
         else:
             state = fold(state, event, told.step)
             if not isinstance(event, LayerHealth):

@@ -100,8 +100,9 @@ class Backtest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exact(self) -> bool:
-        """Tell whether every observation was rebuilt, and every decision came out as recorded, to the bit."""
-        return all(score.rebuilt == score.exact == score.decisions for score in self.scores)
+        """Tell whether every run was gone over, every observation rebuilt, and every decision as recorded, to the bit."""
+        whole = bool(self.scores) and not self.skipped
+        return whole and all(score.rebuilt == score.exact == score.decisions for score in self.scores)
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,12 @@ def described(choice: Choice | None) -> str:
 
 
 def _gone_over(recorded: Recorded, policy: Policy, learn: bool) -> Examined:
-    return examine(again(recorded, policy, learn=learn))
+    try:
+        return examine(again(recorded, policy, learn=learn))
+    except Exception:
+        raise
+    except BaseException as error:  # a thread that is left by one of these is waited for in vain
+        raise RuntimeError(f"the policy raised {type(error).__name__}") from error
 
 
 def _line(error: Exception) -> str:

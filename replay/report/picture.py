@@ -21,6 +21,7 @@ _MARKS = {
     "other": ("o", _SOFT, "another step"), "blocked": ("x", _BAD, "blocked or refused"),
 }  # fmt: skip
 _MOST = 8  # charts in one picture
+_FARTHEST = 1e150  # from zero; matplotlib goes a hundred decades beyond what it shows
 
 
 def picture(story: Story) -> bytes:
@@ -63,7 +64,7 @@ def _draw(cell: "Axes", chart: Chart) -> None:
     if isinstance(chart, BarChart):
         bars = chart.bars[-40:]
         places = range(len(bars))
-        values = [bar.value for bar in bars]
+        values = [_drawable(bar.value) for bar in bars]
         cell.barh(list(places), values, color=[_GOOD if value > 0 else _BAD for value in values], height=0.65)
         cell.set_yticks(list(places), [_short(bar.name, 40) for bar in bars])
         cell.axvline(0, color=_SOFT, linewidth=0.8)
@@ -74,14 +75,14 @@ def _draw(cell: "Axes", chart: Chart) -> None:
 
 def _curves(cell: "Axes", chart: LineChart) -> None:
     for number, line in enumerate(chart.lines):
-        points = [(x, y if math.isfinite(y) else math.nan) for x, y in line.points]
+        points = [(x, _drawable(y)) for x, y in line.points]
         style = "steps-post" if line.step else "default"
         name = f"\N{ZERO WIDTH SPACE}{_short(line.name, 40)}"  # matplotlib leaves out names that begin with _
         cell.plot(*zip(*points, strict=True), color=_COLOURS[number % 4], linewidth=1.4, drawstyle=style, label=name)
     for kind, (shape, colour, word) in _MARKS.items():
         marks = [mark for mark in chart.marks if mark.kind == kind]
         if marks:
-            xs, ys = [mark.x for mark in marks], [mark.y for mark in marks]
+            xs, ys = [mark.x for mark in marks], [_drawable(mark.y) for mark in marks]
             cell.plot(xs, ys, shape, color=colour, markersize=6, label=word, linestyle="none", zorder=3)
     for number, (x, _) in enumerate(chart.rules):
         cell.axvline(x, color=_BAD, linestyle="--", linewidth=0.9, label="" if number else "host restored")
@@ -94,6 +95,13 @@ def _curves(cell: "Axes", chart: LineChart) -> None:
     cell.set_ylabel(_short(chart.y_label, 30))
     if len(chart.lines) + len(chart.marks) + len(chart.rules) > 1:
         cell.legend(frameon=False, fontsize=7.5, ncols=2)
+
+
+def _drawable(value: float) -> float:
+    """Return a value as it can be drawn: a gap where it is not finite, the end of the scale where axes would overflow."""
+    if not math.isfinite(value):
+        return math.nan
+    return math.copysign(min(max(abs(value), 1 / _FARTHEST), _FARTHEST), value) if value else value
 
 
 def _short(text: str, most: int) -> str:

@@ -191,6 +191,30 @@ def test_the_menu_is_names_or_blueprints_or_a_function(loop: Any) -> None:
         ({"run": None}, GrowthError, "run is expected"),
         ({"policy": "remote"}, GrowthError, "recorded run"),
         ({"reward": {"gold": 1.0}}, GrowthError, "gold"),
+        ({"reward": {"gain": math.nan}}, PolicyError, "reward: gain is a finite number"),
+        ({"budget": {"max_active": -1}}, PolicyError, "max_active is 0 or more"),
+        ({"budget": {"max_params": -5}}, PolicyError, "max_params is 0 or more"),
+        ({"budget": {"min_contribution": math.nan}}, PolicyError, "min_contribution is a number"),
+        ({"budget": {"min_contribution": math.inf}}, PolicyError, "min_contribution is a finite number"),
+        ({"budget": {"explosion": math.nan}}, PolicyError, "explosion is a number"),
+        ({"budget": {"explosion": 0.0}}, PolicyError, "explosion is above 0"),
+        ({"budget": {"ramp": "zigzag"}}, PolicyError, "ramp is one of linear, cosine, sigmoid"),
+        ({"budget": {"ramp_steps": -4}}, PolicyError, "ramp_steps is 0 or more"),
+        ({"budget": {"ramp_steps": 10**20}}, PolicyError, "ramp_steps is"),
+        ({"budget": {"alphas": (0.5, 2.0)}}, PolicyError, "alphas is from 0 to 1"),
+        ({"budget": {"alphas": (math.nan,)}}, PolicyError, "alphas is from 0 to 1"),
+        ({"config": {"backoff": (0.1, -1.0)}}, GrowthError, "backoff is seconds"),
+        ({"config": {"window": 0}}, GrowthError, "window is 1 or more"),
+        ({"config": {"plateau_window": 0}}, GrowthError, "plateau_window is 1 or more"),
+        ({"config": {"ramp_epochs": math.nan}}, GrowthError, "ramp_epochs is 0 or more"),
+        ({"every": "2"}, GrowthError, "every must be a whole number"),
+        ({"every": math.nan}, GrowthError, "every must be a whole number"),
+        ({"seed": -1}, GrowthError, "seed must be a whole number"),
+        ({"seed": 2**70}, GrowthError, "seed must be a whole number"),
+        ({"evaluate": 0.3}, GrowthError, "evaluate is a function"),
+        ({"label": 3}, GrowthError, "a label is text"),
+        ({"menu": {"mine": 3}}, GrowthError, "'mine' is a blueprint or the path"),
+        ({"menu": lambda site: None}, GrowthError, "the menu's function gave None"),
     ],
 )
 def test_what_cannot_begin_is_refused_in_one_line(loop: Any, options: Any, error: type[Exception], words: str) -> None:
@@ -284,6 +308,41 @@ def test_a_policy_that_wants_to_exit_does_not_take_the_training_with_it(loop: An
     grower = one.grow(policy=Exits({}))
     one.epochs(2, lambda loss: grower.epoch(train_loss=loss))
     assert [event.reason for event in one.run.all(DecisionProposed)] == ["policy failed: SystemExit: 3"] * 2
+
+
+def test_a_policy_that_exits_as_it_learns_does_not_take_the_training_with_it(loop: Any) -> None:
+    class Leaves(Hostile):
+        def decide(self, observation: Any) -> Any:
+            return Proposal(observation.index("germinate") or 0)
+
+        def learn(self, outcome: Any) -> None:
+            raise SystemExit(3)
+
+    one = loop()
+    grower = one.grow(policy=Leaves(), config={"stage_timeout": 1})
+    one.epochs(6, lambda loss: grower.epoch(train_loss=loss))
+    grower.finish()
+    assert any("did not learn: SystemExit" in event.message for event in one.run.all(SlotFailed))
+    assert one.run.all(AdaptationFinished)
+
+
+def test_two_growers_of_one_model_leave_it_and_its_optimizer_whole(loop: Any) -> None:
+    one = loop()
+    growers = [
+        one.grow(
+            policy=load_policy("fixed", plan=[(1, "0", blueprint)]),
+            budget={"min_training": 1, "min_contribution": -1e9},
+            config={"auto": True, "ramp_epochs": 0.0},
+        )
+        for blueprint in ("mlp16", "mlp64")
+    ]
+    one.epochs(8, lambda loss: [grower.epoch(train_loss=loss) for grower in growers])
+    for grower in growers:
+        grower.finish()
+    held = [id(p) for group in one.optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in one.model.parameters())
+    assert [grower.slots["0#0"].stage for grower in growers] == ["fossilized", "dormant"]
+    assert any("other Slots of this model" in event.reason for event in one.run.all(SlotRefused))
 
 
 def test_what_a_policy_was_made_with_stands_in_the_log(loop: Any) -> None:

@@ -4,8 +4,11 @@ Each loop lets one seed live from germination to fossil. What cannot be trained 
 """
 
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +25,9 @@ from morphogen.schemas import (
     SlotContribution,
     SlotFailed,
     SlotGerminated,
+    SlotHealth,
     SlotRefused,
+    vector,
 )
 
 BUDGET = {"min_training": 1, "cooldown": 1, "earliest": 0, "min_contribution": -1e9}
@@ -288,3 +293,75 @@ def test_what_is_no_optimizer_is_refused_in_one_line(loop: Any) -> None:
         with pytest.raises(GrowthError, match="an optimizer of torch is expected") as caught:
             grown(one)
         assert "\n" not in str(caught.value)
+
+
+def fused_and_scaled(one: Any, loss_of: Callable[[], torch.Tensor], number: int) -> float:
+    """The loop of torch's own recipe: a fused optimizer takes the scale out of the gradients, or passes over the step."""
+    with torch.autocast("cpu", torch.float16):
+        loss = loss_of()
+    one.optimizer.zero_grad()
+    if number == 1:
+        one.scaler.update(2.0**127)  # overflows
+    one.scaler.scale(loss).backward()
+    one.scaler.step(one.optimizer)
+    one.scaler.update()
+    if number == 1:
+        one.scaler.update(2.0**16)
+    return loss.item()
+
+
+def test_a_seed_lives_with_a_fused_optimizer_that_unscales_by_itself(loop: Any) -> None:
+    one = loop()
+    one.optimizer = torch.optim.AdamW(one.model.parameters(), 1e-2, fused=True)
+    one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=10**6)
+    grower = grown(one, config={"auto": True, "ramp_epochs": 1.0, "strikes": 1})
+    train(one, grower, fused_and_scaled, 12)
+    norms = [
+        value for event in one.run.all(SlotHealth) if event.grad_norm is not None for value in vector(event.grad_norm)
+    ]
+    assert norms and max(norms) < 100, "of the gradients as they are, not as they were scaled"
+    grower.finish()
+    assert grower.slots["0#0"].stage == "fossilized"
+    assert not one.run.all(SlotFailed) and not one.run.all(HostRestored), "a step that overflows is nobody's fault"
+
+
+RANKS = """
+import sys, torch
+from torch import distributed, nn
+import morphogen.consumers.adaptation as adaptation
+
+class Recorder:
+    def event(self, event, *, step=None, cause=None):
+        print(type(event).__name__)
+
+def main(rank, file):
+    distributed.init_process_group("gloo", rank=rank, world_size=2, init_method=f"file://{file}")
+    model = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 4))
+    optimizer = torch.optim.Adam(model.parameters())
+    try:
+        adaptation.grow(Recorder(), model, optimizer, example=torch.ones(2, 6))
+    except adaptation.GrowthError as error:
+        print("refused:", error)
+    adaptation.grow(Recorder(), model, optimizer, example=torch.ones(2, 6), policy="none").finish()
+    distributed.destroy_process_group()
+
+main(int(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_among_ranks_growth_is_refused_for_their_copies_would_come_apart(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(RANKS)
+    command = [sys.executable, str(tmp_path / "ranks.py")]
+    both = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    try:
+        told = [one.communicate(timeout=120)[0].splitlines() for one in both]
+    finally:
+        for one in both:
+            one.kill()
+    for lines in told:
+        assert lines[0].startswith("refused: this is one of 2 ranks")
+        assert "AdaptationStarted" in lines, "without growth a rank is recorded as any run"

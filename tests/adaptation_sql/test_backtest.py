@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def made(name: str, seed: int = 0) -> Policy:
     return load_policy(name, seed=seed, **BUILT_IN[name])
 
 
+@cache
 def ran(policy: str, seed: int = 0, **more: Any) -> Paper:
+    """Return a run that was run to its end; who asks for the same again gets the very same, and only looks."""
     return Paper(made(policy, seed), f"{policy}-{seed}", seed, **more).run()
 
 
@@ -407,3 +410,47 @@ def test_an_action_is_described_by_what_would_be_done() -> None:
     assert told[3:6] == ["germinate mlp16 at fc1", "advance mlp16 at fc1", "advance mlp16 at fc1"]
     assert described(None) == "nothing (no proposal in the log)"
     assert math.isfinite(len(str(Action(op="wait"))))
+
+
+STRANGE = """
+from morphogen.consumers.policy import Proposal
+
+class Strange:
+    name, version = "strange", None
+    def __init__(self, how="prints"): self.how = how
+    def decide(self, observation):
+        print("what a policy prints")
+        if self.how == "leaves": raise GeneratorExit
+        return Proposal(0, reason="half a pair: \\ud800")
+    def learn(self, outcome):
+        if self.how == "exits": raise SystemExit(3)
+"""
+
+
+def test_a_policy_that_prints_exits_or_leaves_neither_ends_nor_stops_the_command(
+    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record([ran("bandit", 1)])
+    (tmp_path / "a_strange_policy.py").write_text(STRANGE)
+    monkeypatch.chdir(tmp_path)
+
+    assert command(["backtest", "a_strange_policy:Strange", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["decisions"] == 30
+    assert "what a policy prints" in printed.err
+
+    assert command(["backtest", "a_strange_policy:Strange", "--option", "how=exits"]) == 0
+    assert "policy did not learn: SystemExit" in capsys.readouterr().out
+
+    assert command(["backtest", "a_strange_policy:Strange", "--option", "how=leaves", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["exact"] is False, "nothing was gone over"
+    assert document["skipped"] == [{"run": "bandit-1", "reason": "RuntimeError: the policy raised GeneratorExit"}]
+
+
+@pytest.mark.parametrize("options", [["--seed", "-1"], ["--option", "seed=3"]])
+def test_a_seed_that_is_none_or_given_twice_is_refused_in_one_line(
+    settings: Settings, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert command(["backtest", "random", *options]) == 2
+    assert "seed" in capsys.readouterr().err

@@ -258,3 +258,17 @@ def test_an_axis_is_labelled_as_people_write() -> None:
         "-3G",
         "1e-07",
     ]
+
+
+def test_numbers_at_the_end_of_what_floats_can_hold_are_drawn(tmp_path: Path) -> None:
+    log = Log()
+    log.write(RunStarted(), run="far")
+    for step, loss in enumerate([1.0, -1.7e308, 1.7e308, 5e-324]):
+        log.write(Metrics(values={"loss": loss, "positive": abs(loss)}), run="far", step=step)
+    store = open_store(tmp_path / "store.duckdb", log)
+    try:
+        written = write("far", tmp_path / "out", asks(store))
+    finally:
+        store.close()
+    assert [path.name for path in written] == ["far.html", "far.png"]
+    assert all(path.stat().st_size > 1000 for path in written)

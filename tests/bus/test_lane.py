@@ -30,7 +30,14 @@ SCALARS = Kind("metrics.scalars", 1)
 BODY = msgspec.msgpack.encode({"values": {"loss": 0.5}})
 
 
-@pytest.fixture(autouse=True, params=[Records, PlainRecords], ids=["as built", "plain"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Whatever makes lanes makes them with compiled records and with plain ones."""
+    if "tmp_path" in metafunc.fixturenames:
+        metafunc.fixturenames.append("_records")
+        metafunc.parametrize("_records", [Records, PlainRecords], ids=["as built", "plain"], indirect=True)
+
+
+@pytest.fixture
 def _records(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "Records", request.param)
 

@@ -39,6 +39,7 @@ def test_a_spool_limit_may_have_a_unit(text: str, size: int) -> None:
         {"MORPHOGEN_URL": "http://host:80"},
         {"MORPHOGEN_URL": "nats://host:port"},
         {"MORPHOGEN_URL": "nats://"},
+        {"MORPHOGEN_URL": "nats://a host:4222"},
         {"MORPHOGEN_SPOOL_LIMIT": "much"},
         {"MORPHOGEN_SPOOL_LIMIT": "12"},
         {"MORPHOGEN_CREDS": "/no/such/file.creds"},

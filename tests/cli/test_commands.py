@@ -168,12 +168,18 @@ WRONG = [
     (("sql", "SELECT 1", "--as-of", "yesterday-ish"), "yesterday-ish"),
     (("replay", "--from", "soon"), "soon"),
     (("replay", "--speed", "fast"), "fast"),
+    (("replay", "--from", "-99999999999w"), "calendar"),
+    (("replay", "--resume", "--into", "nowhere.duckdb"), "not there to be resumed"),
+    (("sql", "SELECT 1", "--timeout", "inf"), "timeout is inf"),
+    (("sql", "SELECT 1", "--max-rows", "-1"), "max_rows is -1"),
+    (("sql", "SELECT 1", "--as-of", "999999"), "beyond the end of the log"),
     (("dead", "show", "7"), "no dead letter"),
     (("blob", "get", "00" * 32, "x"), "blob"),
     (("schema", "no.such"), "no.such"),
     (("schema", "--import", "no_such_module"), "no_such_module"),
     (("send", "t", "n", "--arg", "novalue"), "key=value"),
     (("--url", "ftp://x", "status"), "ftp://x"),
+    (("--url", "a b", "status"), "'a b'"),
     (("--url", "nats://127.0.0.1:9", "sql", "SELECT 1"), "no broker"),
     (("--creds", "/no/such/file", "status"), "/no/such/file"),
     (("rebuild", "no_such_projection"), "no_such_projection"),
@@ -201,7 +207,7 @@ def test_bad_input_gets_one_clear_line_and_a_code(
 
 
 def test_a_process_that_fails_says_its_line_and_ends_with_the_code(at_lasting: Settings) -> None:
-    for arguments, says in (WRONG[1], WRONG[7], WRONG[13]):
+    for arguments, says in (WRONG[1], WRONG[5], WRONG[-1]):
         done = process(*arguments)
         assert is_one_clear_line(done, says), done
 
@@ -210,6 +216,36 @@ def test_a_wrong_option_is_a_usage_error(at_lasting: Settings, cli: Cli) -> None
     assert process("sql").returncode == 2
     assert cli("nonsense").returncode == 2
     assert cli("sql", "SELECT 1", "--format", "xml").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "contradictory",
+    [
+        ("replay", "--raw", "--into", "rows.jsonl"),
+        ("replay", "--resume"),
+        ("replay", "--resume", "--into", "x.duckdb", "--from", "3"),
+        ("replay", "--speed", "10x", "--into", "x.duckdb"),
+        ("archive", "--keep", "nan"),
+        ("archive", "--keep", "-1"),
+        ("archive", "--upto", "-1"),
+        ("tail", "-n", "-1"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(
+    at_lasting: Settings, contradictory: tuple[str, ...], cli: Cli
+) -> None:
+    done = cli(*contradictory)
+
+    assert done.returncode == 2
+    assert contradictory[1] in done.stderr
+
+
+def test_an_empty_home_is_no_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    assert str(tmp_path / "data") in cli("--home", "", "status").stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path, cli: Cli, ok: Ok) -> None:

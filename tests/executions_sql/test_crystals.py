@@ -190,7 +190,7 @@ ASKED = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=st.lists(ASKED, min_size=1, max_size=12))
 def test_what_models_cost_is_what_the_toolsmith_reckons(events: list[Event], fold: Fold, ask: Ask) -> None:
     log = Log()
@@ -229,7 +229,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frames=st.lists(st.lists(EVENTS, min_size=1, max_size=6), min_size=1, max_size=8), cut=st.integers(1, 4))
 def test_tables_and_registry_agree_whatever_comes(frames: list[list[Event]], cut: int, fold: Fold, ask: Ask) -> None:
     log = Log()

@@ -145,7 +145,7 @@ EVENTS = st.one_of(
 FRAMES = st.lists(st.lists(EVENTS, min_size=1, max_size=4), min_size=1, max_size=10)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(frames=FRAMES, cut=st.integers(1, 5))
 def test_tables_and_fold_agree_whatever_comes_in_whatever_order(
     frames: list[list[Any]], cut: int, fold: Fold, ask: Ask

@@ -374,3 +374,100 @@ def test_every_event_of_trouble_can_be_written_and_read(story: Any) -> None:
     one.step()
     for event in one.events:
         assert msgspec.msgpack.decode(event.encode())
+
+
+class Masked(nn.Module):
+    """A mask of infinities as a buffer, as causal attention has it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+        self.register_buffer("scale", torch.ones(2).to(torch.float8_e4m3fn))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) @ self.mask.softmax(-1)
+
+
+def test_a_host_that_holds_infinities_by_itself_goes_back_to_its_last_good_state_too(story: Any) -> None:
+    one = story()
+    one.model[2] = Masked(one.model[2])
+    one.grown()
+    before = {name: value.clone() for name, value in one.model.state_dict().items() if "grown" not in name}
+    spoil(one, math.nan)
+    assert math.isfinite(one.step())
+    assert one.slots["0#0"].stage == Stage.EMBARGOED
+    assert len(one.said(HostRestored)) == 1 and one.said(AlertRaised) == []
+    after = one.model.state_dict()
+    assert all(torch.equal(after[name].float(), value.float()) for name, value in before.items())
+
+
+def test_infinities_that_a_seed_has_brought_are_no_good_state(story: Any) -> None:
+    one = story(norm=True)
+    one.grown()
+    one.epoch()
+    good = one.model[1].running_var.clone()
+    one.model[1].running_var.fill_(math.inf)
+    one.executor.rest()
+    spoil(one, math.nan)
+    one.step()
+    assert len(one.said(HostRestored)) == 1
+    assert torch.equal(one.model[1].running_var, good)
+
+
+def test_where_there_are_no_good_weights_to_go_back_to_a_person_is_told(story: Any) -> None:
+    one = story()
+    one.model.register_parameter("ill", nn.Parameter(torch.tensor(math.nan)))
+    one.grown()
+    spoil(one, math.nan)
+    one.step()
+    assert one.said(HostRestored) == []
+    (alert,) = one.said(AlertRaised)
+    assert alert.severity == "critical" and "no good weights" in alert.message
+
+
+class Steep(nn.Module):
+    """Gives good numbers, and gradients that are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 4))
+        self.steep = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = x @ self.weight
+        return given + (given * 0).abs().sqrt() if self.steep else given
+
+
+def test_a_fossilized_seed_whose_gradients_stay_poisoned_is_off_for_good(story: Any) -> None:
+    one = story(config={"strikes": 1})
+    one.grown(stage="fossilized")
+    seed = Steep()
+    one.slots["0#0"].graft.seed = seed
+    one.optimizer.add_param_group({"params": [seed.weight]})
+    one.executor.rest()
+    seed.steep = True
+    for _ in range(5):
+        one.step()
+    assert finite(one), "nothing of it reaches the host any more"
+    assert one.slots["0#0"].tripped is not None
+    assert [event.severity for event in one.said(AlertRaised)] == ["critical"]
+    without = [float(p.detach().sum()) for p in one.model[0].parameters()]
+    one.step()
+    assert [float(p.detach().sum()) for p in one.model[0].parameters()] != without, "the host trains on"
+
+
+def test_what_a_seed_says_when_it_raises_can_be_written_whatever_it_says(story: Any) -> None:
+    one = story()
+    one.grown()
+
+    def raises(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("half a pair: \udc80")
+
+    one.slots["0#0"].seed.forward = raises
+    one.step()
+    refused = one.epoch(Action(op="prune", slot="\udc80"))
+    assert refused == [False]
+    assert "half a pair" in one.said(SlotFailed)[0].message
+    for event in (*one.said(SlotFailed), *one.said(SlotRefused)):
+        event.encode()

@@ -1,5 +1,6 @@
 """Modules that the tests load, and events that say so."""
 
+from functools import cache
 from typing import Any
 
 from morphogen.schemas import Event, KnowledgeLoaded
@@ -30,12 +31,13 @@ system MatMul {
 """
 
 
+@cache
 def program(text: str = MATMUL, path: str = "matmul.mk") -> Program:
     return load_text(text, path)
 
 
 def loaded(text: str = MATMUL, path: str = "matmul.mk", systems: list[str] | None = None) -> KnowledgeLoaded:
-    made = load_text(text, path) if systems is None else None
+    made = program(text, path) if systems is None else None
     names = list(made.systems) if made is not None else systems or []
     sha256 = made.sha256 if made is not None else "0" * 64
     return KnowledgeLoaded(name="matmul", path=path, sha256=sha256, text=text, systems=names)

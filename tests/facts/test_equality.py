@@ -67,7 +67,7 @@ def stream_truth(some: list[Fact], trace: list[Probe], cuts: list[int]) -> list[
 CON = duckdb.connect(config={"threads": 1})
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(facts(), probes(), st.lists(st.integers(0, 40), max_size=5))
 def test_sql_the_stream_and_the_reference_agree_on_every_item(
     some: list[Fact], trace: list[Probe], cuts: list[int]

@@ -32,7 +32,7 @@ def streamed(some: list[Fact], trace: list[Probe], cuts: list[int]) -> tuple[lis
     return truth, changes
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(facts(), probes(), st.lists(st.integers(0, 40), max_size=5))
 def test_a_fact_is_true_in_the_stream_exactly_where_the_reference_says_so(
     some: list[Fact], trace: list[Probe], cuts: list[int]
@@ -42,7 +42,7 @@ def test_a_fact_is_true_in_the_stream_exactly_where_the_reference_says_so(
     assert truth == reference(some, trace)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(facts(), probes(), st.lists(st.integers(0, 40), max_size=8))
 def test_cuts_do_not_show(some: list[Fact], trace: list[Probe], cuts: list[int]) -> None:
     assert streamed(some, trace, cuts) == streamed(some, trace, [])

@@ -1,6 +1,7 @@
 """Checkpoints, and policies by name, by file and by class."""
 
 import json
+import math
 import struct
 import sys
 from pathlib import Path
@@ -181,3 +182,31 @@ def test_a_checkpoint_of_an_unknown_policy_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(PolicyError, match="'mystery'"):
         load_policy(tmp_path / "c")
+
+
+def test_a_class_that_fails_as_it_is_made_or_named_is_told_in_one_line() -> None:
+    class Fails:
+        version = None
+
+        def __init__(self, how: type[BaseException]) -> None:
+            raise how("two\nlines")
+
+    class Nameless:
+        version = None
+
+        @property
+        def name(self) -> str:
+            raise RuntimeError("two\nlines")
+
+    for how in (RuntimeError, KeyError, SystemExit, MemoryError):
+        with pytest.raises(PolicyError, match=f"cannot be made: {how.__name__}: ") as told:
+            load_policy(Fails, how=how)
+        assert "\n" not in str(told.value)
+    with pytest.raises(PolicyError, match=r"Nameless is no policy: RuntimeError: two$"):
+        load_policy(Nameless())
+
+
+@pytest.mark.parametrize("explore", ["abc", -1, math.nan, True])
+def test_a_bandit_that_explores_by_no_number_is_refused(explore: Any) -> None:
+    with pytest.raises(PolicyError, match="explore is 0 or more"):
+        load_policy("bandit", explore=explore)

@@ -220,3 +220,15 @@ def test_a_dry_run_that_fails_is_a_no(play: Any) -> None:
 def test_a_decider_that_has_seen_nothing_waits() -> None:
     for name in ("none", "random", "fixed", "heuristic", "bandit"):
         assert Decider(load_policy(name)).decide().action == WAIT
+
+
+def test_what_a_policy_says_can_be_written_into_the_log_whatever_it_says(play: Any) -> None:
+    def fails(_: Observation) -> Proposal:
+        raise RuntimeError("half a pair: \udc80")
+
+    state = _ready(play)
+    for answer in (lambda _: Proposal(0, reason="half a pair: \ud800"), fails):
+        decided = decide(state, Told(answer))
+        assert "half a pair: ?" in decided.proposed.reason
+        event = decided.proposed
+        assert decode_event(event.type, event.version, event.encode()) == event

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import morphogen
+from morphogen.bus.errors import SettingsError
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.sql.query import query
 from morphogen.schemas import Event
@@ -89,6 +90,49 @@ def test_what_is_no_number_is_said_once_and_the_rest_is_kept(
     assert run.rejected == 5
     assert sum("metric 'text'" in record.message for record in caplog.records) == 1
     assert rows("SELECT DISTINCT name FROM metrics ORDER BY 1") == [("deep/a",), ("loss",)]
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+def test_a_step_that_is_no_number_costs_only_the_step(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), morphogen.record("steps") as run:
+        run.log(a=1, step="7")  # type: ignore[arg-type]
+        run.log(a=2)
+        run.log(a=3, step=math.nan)  # type: ignore[arg-type]
+        run.log(a=4, step="x")  # type: ignore[arg-type]
+        run.log(a=5)
+        run.log(a=6, step=np.int32(20))  # type: ignore[arg-type]
+        run.log(a=7)
+
+    assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [7, 8, None, None, 9, 20, 21]
+    assert "step nan was not recorded: it is no whole number" in caplog.text
+
+
+def test_nothing_that_is_passed_raises_into_the_loop_and_what_can_be_kept_is(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), morphogen.record("odd") as run:
+        run.log([1], a=2)  # type: ignore[arg-type]
+        run.log({"loss": 0.5, "\ud800": 1.0, "flag": True, "text": "12345678"}, step=1)
+        run.log({"loss": 0.5, "text": 1.0}, step=2)
+        run.log({"loss": 0.5, "text": "12345678"}, step=3)  # as long as the numbers of the call before
+        run.line(Unshowable())
+        run.line("half \ud800", field=Unshowable())
+        run.artifact(None)  # type: ignore[arg-type]
+        run.artifact("\ud800")
+        run.artifact(b"bytes")  # type: ignore[arg-type]
+
+    assert rows("SELECT step, name, value FROM metrics ORDER BY ALL") == [
+        (1, "flag", 1.0), (1, "loss", 0.5), (2, "loss", 0.5), (2, "text", 1.0), (3, "loss", 0.5)
+    ]  # fmt: skip
+    assert rows("SELECT count(*) FROM unknown_events") == [(0,)]
+    assert "metric \"'\\\\ud800'\"" in caplog.text
+    assert "line was not recorded: RuntimeError: no" in caplog.text
 
 
 def test_users_events_lines_and_artifacts(settings: Settings, tmp_path: Path) -> None:
@@ -346,3 +390,39 @@ def test_recording_leaves_the_jobs_random_numbers_alone(settings: Settings) -> N
 
     assert run_script(script).stdout == "True\n"
     assert run_script(script, MORPHOGEN_URL="nats://127.0.0.1:9").stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"rank": "x"}, {"rank": -1}, {"rank": 1.5}, {"rank": 2**40}, {"attempt": 0}, {"attempt": "3"}]
+)
+def test_a_rank_or_attempt_that_no_reader_could_take_is_refused_at_once(
+    settings: Settings, bad: dict[str, Any]
+) -> None:
+    (name,) = bad
+
+    with pytest.raises(SettingsError, match=f"{name} is .*; give an integer from"):
+        morphogen.record("numbered", **bad)
+
+    assert not settings.spool_dir.exists()
+
+
+def test_an_empty_home_is_the_users_and_not_the_folder_that_one_stands_in(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(settings.home))
+
+    morphogen.record("somewhere", home="", url="nats://127.0.0.1:1").finish(timeout=0)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_name_and_arguments_are_no_utf_8_is_recorded(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "data-\udcff"])
+
+    with morphogen.record("caf\udce9", config={"file": "\udcff"}) as run:
+        run.log(loss=1)
+
+    assert rows("SELECT run, status, config.file::VARCHAR FROM runs") == [("caf\\udce9", "finished", "\\udcff")]

@@ -213,7 +213,7 @@ def test_no_table_that_a_generated_event_reaches_is_left_out(
         assert {name: store.content_hash(name)[0] for name in left_out} == dict.fromkeys(left_out, 0)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages=MESSAGES, data=st.data())
 def test_incremental_equals_rebuilt_by_content_hash(
     messages: list[Any],

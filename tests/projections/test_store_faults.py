@@ -177,3 +177,17 @@ def test_a_commit_that_cannot_be_ends_the_follower_while_nothing_more_comes(
     with open_plain(tmp_path / "a.duckdb") as store:
         monkeypatch.setattr(store, "commit", spoiled)
         asyncio.run(story(store))
+
+
+def test_no_progress_of_duckdbs_goes_into_the_output_of_a_one_liner(tmp_path: Path) -> None:
+    # Whoever asks by `python -c` looks to DuckDB like somebody at a prompt, who is shown a bar after two seconds.
+    code = (
+        "import sys\nfrom morphogen.consumers.projections import Store\n"
+        "with Store.open(sys.argv[1], epoch='epoch') as store, store.reading() as con:\n"
+        "    for one in (store._con, con): print(one.execute(\"SELECT current_setting('enable_progress_bar')\").fetchone())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.duckdb")], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["(False,)", "(False,)"]

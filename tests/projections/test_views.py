@@ -90,3 +90,32 @@ def test_a_view_that_waits_for_a_projection_is_made_when_that_one_is_there(con: 
 
     assert con.execute("SELECT * FROM late").fetchall() == [(3,)]
     assert stored_views(con) == views
+
+
+def test_while_a_projection_is_built_only_what_changed_is_made_anew(con: duckdb.DuckDBPyConnection) -> None:
+    replace_views(con, wanted(), ())
+    before = oids(con)
+    changed = wanted("SELECT seq::VARCHAR AS name, amount FROM base", late="SELECT * FROM later")
+
+    replace_views(con, changed, ["building"])
+
+    after = oids(con)
+    assert {name for name in before if before[name] == after[name]} == {"base", "alone"}
+    assert con.execute("SELECT * FROM third").fetchall() == [("1", 10)]
+    assert "late" not in after
+
+
+def test_while_a_projection_is_built_a_view_that_cannot_be_made_keeps_its_older_form(
+    con: duckdb.DuckDBPyConnection,
+) -> None:
+    replace_views(con, wanted(), ())
+    changed = wanted("SELECT seq, later.three AS amount FROM base, later")
+
+    replace_views(con, changed, ["building"])
+    assert con.execute("SELECT * FROM third").fetchall() == [(1, 10)]
+    assert stored_views(con) == wanted()
+
+    con.execute("CREATE TABLE later AS SELECT 3 AS three")
+    replace_views(con, changed, ["building"])
+    assert con.execute("SELECT * FROM third").fetchall() == [(1, 3)]
+    assert stored_views(con) == changed

@@ -11,7 +11,9 @@ from morphogen.bus.connection import Connection
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, stream_info, trim
 from morphogen.consumers.projections.errors import DeclarationError
+from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.consumers.projections.follow.projector import run_projector, store_path
+from morphogen.consumers.projections.follow.source import LogSource
 from morphogen.consumers.projections.sql.service import serve
 from morphogen.consumers.projections.store import Store
 from morphogen.replay.archive import archive
@@ -197,3 +199,42 @@ def test_a_running_projector_is_asked(bus: Callable[[Body], None]) -> None:
         assert (await hashes(conn, settings))["metrics"][0] == 75
 
     bus(body)
+
+
+@pytest.mark.parametrize("by_projector", [True, False])
+def test_a_past_that_cannot_be_read_fails_the_rebuild_and_the_tables_go_on(
+    bus: Callable[[Body], None], by_projector: bool
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        await rebuild(conn, settings)
+        before = await hashes(conn, settings)
+        await archive(conn, settings)
+        await trim(conn, 10)
+        damaged, *_ = sorted(settings.archive_dir.rglob("*.parquet"))
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-10])
+
+        async with projector(conn, settings) if by_projector else contextlib.nullcontext():
+            with pytest.raises(RebuildFailed, match=r"is damaged.*Restore it"):
+                await rebuild(conn, settings)
+            last = await fill(conn, "b", range(5))
+            if by_projector:
+                await ask(conn, "wait", {"seq": last, "timeout": 20})
+            else:
+                await catch_up(conn, settings, last)
+        after = await hashes(conn, settings)
+        damaged.write_bytes(whole)
+        await rebuild(conn, settings)
+
+        assert after["metrics"][0] == 2 * before["metrics"][0]
+        assert await hashes(conn, settings) == after
+
+    bus(body)
+
+
+async def catch_up(conn: Connection, settings: Settings, upto: int) -> None:
+    """Follow the log up to `upto`, as a process does that asks where no projector runs."""
+    epoch = (await stream_info(conn, LOG)).epoch
+    with Store.open(store_path(settings, epoch), epoch=epoch) as store:
+        assert await Follower(store, LogSource(conn, settings)).catch_up() == upto

@@ -1,11 +1,13 @@
 """What people type as places and speeds, and when a message is due."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.replay.errors import BadRange
 from morphogen.replay.span import due, nanoseconds, parse_point, parse_speed
 
@@ -53,10 +55,30 @@ def test_places_are_sequences_times_and_ages() -> None:
     now = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
     assert parse_point("8123") == 8123
-    assert parse_point("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC)
+    assert parse_point("2026-11-20") == datetime(2026, 11, 20).astimezone(UTC)
     assert parse_point("2026-11-20T14:05:00+01:00") == datetime(2026, 11, 20, 13, 5, tzinfo=UTC)
     assert parse_point("-2h", now) == now - timedelta(hours=2)
     assert parse_point("-1.5d", now) == now - timedelta(hours=36)
+    assert parse_point("5 minutes ago", now) == now - timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_time_without_a_zone_is_local_as_it_is_in_sql(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        point = parse_point("2026-11-20T14:05")
+        assert isinstance(point, datetime)
+        assert nanoseconds(point) == parse_as_of("2026-11-20T14:05")[1]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("text", ["-99999999999w", "-1e9d", "tomorrow"])
+def test_a_place_that_no_log_has_is_told_in_one_line(text: str) -> None:
+    with pytest.raises(BadRange, match="write a"):
+        parse_point(text)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "-2", "2026-13-01", "-h", "1.5"])

@@ -5,6 +5,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,35 @@ def test_a_configuration_may_hold_anything() -> None:
     assert made["3"] == {"set": [1]}
     assert made["args"] == {"a": 1}
     assert made["array"] == [0, 1, 2]
+
+
+class Stubborn:
+    def __repr__(self) -> str:
+        raise RuntimeError("no form at all")
+
+
+@dataclass
+class Options:
+    lr: float
+    stop: Any
+
+
+def test_no_configuration_fails_an_event() -> None:
+    config = {
+        "file": "a\udcff", "k\ud800": 1, "mute": Stubborn(), "many": np.array([1 + 2j, None], dtype=object),
+        "options": Options(0.1, Stubborn()), "proxy": MappingProxyType({"a": {1}}),
+    }  # fmt: skip
+
+    made = plain(config)
+
+    assert decode(encode(made)) == made
+    assert made["file"] == "a\\udcff"
+    assert made["options"] == {"lr": 0.1, "stop": "<Stubborn>"}
+    assert made["proxy"] == {"a": [1]}
+    assert made["many"][1] is None
+
+
+def test_a_field_without_a_form_costs_a_dataclass_nothing_else() -> None:
+    made = plain(Options(0.1, len))
+
+    assert made == {"lr": 0.1, "stop": repr(len)}

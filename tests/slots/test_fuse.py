@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from morphogen.kernels.slots import Slots, adapt, fuse
+from morphogen.kernels.slots import SlotError, Slots, adapt, fuse
 
 from .hosts import EVERY_SITE, HOSTS, SITES, batch, grow, host, same_bits
 
@@ -199,3 +199,26 @@ assert torch.equal(model(x), expected)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False, timeout=120)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_model_that_torch_cannot_copy_is_refused_in_one_line() -> None:
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.kept = self.inner(x)  # no leaf of the graph: torch does not copy it
+            return self.kept
+
+    model, x = Holds(), torch.randn(2, 3)
+    slots = adapt(model, example=x)
+    grow(slots, "inner", "blending", alpha=1.0)
+    model(x)
+    for copies in (slots.shadow, lambda: fuse(model)):
+        with pytest.raises(SlotError, match="this Holds cannot be copied: ") as told:
+            copies()  # type: ignore[operator]
+        assert "\n" not in str(told.value)
+    with torch.no_grad():
+        model(x)
+    torch.testing.assert_close(fuse(model)(x), model(x))

@@ -91,3 +91,19 @@ def test_nothing_is_left_behind_when_a_seed_is_gone() -> None:
 
     assert health(slots) == {}
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_seed_that_is_run_under_vmap_is_not_measured_and_not_cut_off() -> None:
+    model, x = host("mlp"), batch("mlp")
+    slots = adapt(model, example=x)
+    slot = grow(slots, "5", "blending", alpha=0.5)
+    watch_outputs(slots)
+    site, given = model[5].train(), torch.randn(4, 8)  # type: ignore[index]
+    expected = site(given)
+    watch_outputs(slots)
+
+    each = torch.func.vmap(lambda row: site(row[None]))(given)
+
+    assert slot.tripped is None
+    torch.testing.assert_close(each[:, 0], expected)
+    assert health(slots)[slot.id].output_mean is not None, "of the pass before it"

@@ -281,3 +281,85 @@ def test_a_sequential_with_seeds_is_still_the_chain_that_it_was() -> None:
     with pytest.raises(IndexError):
         model[6]
     assert same_bits(model(x), before)
+
+
+class Graph(nn.Module):
+    """A network over a graph, whose adjacency is a sparse buffer."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        adjacency = torch.eye(4)
+        self.register_buffer("adjacency", adjacency.to_sparse() if layout == "coo" else adjacency.to_sparse_csr())
+        self.inner, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.adjacency @ self.inner(x)))
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_a_model_with_a_sparse_buffer_grows_as_any_other(layout: str) -> None:
+    model, x = Graph(layout), torch.randn(4, 3)
+    before = model(x).detach()
+    slots = adapt(model, example=x)
+    assert same_bits(model(x), before)
+    slot = grow(slots, "inner", "blending", alpha=1.0)
+    assert not torch.equal(model(x), before) and slot.tripped is None
+
+
+class Frozen(nn.Module):
+    """A backbone that is run without gradients, in train mode too or in eval mode alone, and a head."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self.back, self.head = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.training and not self.always):
+            x = self.back(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("told", ["an example", "the first pass"])
+def test_what_runs_without_gradients_is_refused_for_a_seed_there_would_never_learn(told: str) -> None:
+    model, x = Frozen(always=True), torch.randn(4, 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    slots = adapt(model, example=x if told == "an example" else None)
+    if told == "the first pass":
+        model(x)
+    else:
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [info.site for info in slots.sites] == ["head"]
+    assert "called without gradients" in slots.refused["back.0"]
+    with pytest.raises(SiteError, match="called without gradients"):
+        slots["back.0#0"].germinate(nn.Linear(3, 3), blueprint="test") if told == "the first pass" else adapt(
+            model, "back.0", example=x
+        )
+
+
+def test_what_runs_without_gradients_in_eval_mode_alone_is_a_site() -> None:
+    model, x = Frozen(always=False), torch.randn(4, 3)
+    slots = adapt(model, example=x)
+    assert [info.site for info in slots.sites] == ["back.0", "head"] and not slots.refused
+    assert adapt(model, "back.0", example=x[:1])["back.0#0"].stage == "dormant", (
+        "a batch of one says nothing in train mode"
+    )
+
+
+def test_a_slot_in_which_other_slots_of_the_model_have_grown_is_refused_and_nothing_changes() -> None:
+    model, x = host("mlp"), batch("mlp")
+    one, other = adapt(model, example=x), adapt(model, example=x)
+    slot = grow(one, "0", "blending", alpha=1.0)
+    seed, before = slot.seed, model.eval()(x).detach()
+    with pytest.raises(SlotError, match="other Slots of this model"):
+        grow(other, "0")
+    assert slot.seed is seed and same_bits(model(x), before) and other["0#0"].stage == "dormant"
+
+
+@pytest.mark.parametrize("slots", [1.5, "2", None])
+def test_a_number_of_slots_that_is_none_is_refused_in_one_line(slots: Any) -> None:
+    with pytest.raises(SlotError, match="1 slot or more"):
+        adapt(host("mlp"), slots=slots)
+    with pytest.raises(SiteError, match="classes, names, patterns"):
+        adapt(host("mlp"), 3)  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ import pytest
 from morphogen.bus import broker as brokers
 from morphogen.bus.connection import connect
 from morphogen.bus.settings import Settings
-from morphogen.bus.streams import ensure_streams
+from morphogen.bus.streams import LOG, ensure_streams, stream_info
+from morphogen.consumers.projections import Store
+from morphogen.consumers.projections.follow.projector import store_path
 from morphogen.consumers.projections.sql.query import SqlClient
 from morphogen.schemas import Metrics, Record, encode_frame
 
@@ -77,6 +79,7 @@ Started = list["subprocess.Popen[str]"]
 
 def projector_of(settings: Settings, started: Started) -> "subprocess.Popen[str]":
     """Start a projector as a process of its own, put it to those that were started, and wait until it serves."""
+    asyncio.run(_lay_store(settings))
     process = subprocess.Popen(
         [sys.executable, "-c", PROJECTOR],
         env=os.environ | {"MORPHOGEN_HOME": str(settings.home)},
@@ -91,6 +94,19 @@ def projector_of(settings: Settings, started: Started) -> "subprocess.Popen[str]
         assert time.monotonic() < end, "the projector did not come up"
         time.sleep(0.05)
     return process
+
+
+async def _lay_store(settings: Settings) -> None:
+    """Have a new log's empty store lie there: to copy one here takes less than to make one in the projector."""
+    conn = await connect(settings, name="test")
+    try:
+        await ensure_streams(conn)
+        epoch = (await stream_info(conn, LOG)).epoch
+    finally:
+        await conn.close()
+    path = store_path(settings, epoch)
+    if not path.exists():
+        Store.open(path, epoch=epoch).close()
 
 
 def end_projectors(started: Started) -> None:

@@ -1,6 +1,7 @@
 """A query is answered by the projector where one runs, and in this process where none does."""
 
 import datetime as dt
+import math
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from morphogen.bus.settings import Settings
@@ -277,3 +279,48 @@ def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [
+        ({"timeout": 0}, "timeout is 0"),
+        ({"timeout": math.inf}, "timeout is inf"),
+        ({"timeout": None}, "timeout is None"),
+        ({"max_rows": -1}, "max_rows is -1"),
+        ({"max_rows": "9"}, "max_rows is '9'"),
+        ({"wait": -1}, "wait is -1"),
+        ({"wait": 10**30}, "wait is 1000"),
+        ({"params": 5}, "params is a int"),
+        ({"params": "ab"}, "params is a str"),
+        ({"params": ["\ud800"]}, "cannot be sent"),
+        ({"as_of": "²"}, "no sequence and no time"),
+        ({"as_of": dt.datetime.max}, "in the future"),
+        ({"as_of": 10**9}, "beyond the end of the log"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_at_once(anywhere: None, bad: dict[str, Any], line: str) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(SqlError, match=line):
+        query("SELECT 1", **bad)
+
+    assert time.monotonic() - began < 20  # of the 30 that an answer may take
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01", dt.datetime.min, "1000000w ago", "-99999999999999w", "1960-01-01"])
+def test_before_the_first_event_the_tables_are_empty(anywhere: None, moment: Any) -> None:
+    assert query("SELECT count(*) FROM events", as_of=moment).scalar() == 0
+
+
+def test_an_age_may_be_written_as_replay_writes_it(log: Any, settings: Settings) -> None:
+    log.metrics()
+
+    assert query("SELECT count(*) FROM events", as_of="-1h").scalar() == 0
+    assert query("SELECT count(*) FROM events", as_of="-0.001s").scalar() == 10
+
+
+def test_parameters_may_be_numpys(anywhere: None) -> None:
+    given = [np.int64(5), np.float32(0.5), np.arange(3)]
+
+    assert query("SELECT ?, ?, ?", params=given).rows() == [(5, 0.5, [0, 1, 2])]

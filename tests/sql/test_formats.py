@@ -6,6 +6,7 @@ import io
 import json
 import math
 import pickle
+import resource
 import subprocess
 import sys
 from decimal import Decimal
@@ -21,6 +22,7 @@ import pytest
 
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.sql.cells import Moment
+from morphogen.consumers.projections.sql.errors import SqlError
 from morphogen.consumers.projections.sql.formats import Result
 from morphogen.consumers.projections.sql.query import query
 
@@ -215,3 +217,52 @@ def test_a_result_can_be_made_from_any_arrow_table() -> None:
     assert result.rows() == [(1,), (2,)]
     with pytest.raises(ValueError, match="2 rows and 1 columns"):
         result.scalar()
+
+
+FAR = (
+    "SELECT 'infinity'::DATE AS a, '-infinity'::TIMESTAMP AS b, 'infinity'::TIMESTAMPTZ AS c, ['-infinity'::DATE] AS d, "
+    "'infinity'::TIMESTAMP_NS AS e, DATE '290000-01-01' AS f, '-infinity'::TIMESTAMP_S AS g, DATE '2026-01-02' AS h"
+)
+
+
+def test_dates_that_no_calendar_of_python_has_are_told_in_every_form(at_lasting: Settings, tmp_path: Path) -> None:
+    result = query(FAR)
+    told = ["infinity", "-infinity", "infinity", ["-infinity"], "infinity", 105_200_797, "-infinity"]
+    text, lines = io.StringIO(), io.StringIO()
+
+    result.to_csv(text)
+    result.to_jsonl(lines)
+
+    assert result.rows() == [(*told, dt.date(2026, 1, 2))]
+    assert list(json.loads(lines.getvalue()).values()) == [*told, "2026-01-02"]
+    assert list(csv.reader(io.StringIO(text.getvalue())))[1] == [
+        *(json.dumps(value) if isinstance(value, list) else str(value) for value in told), "2026-01-02",
+    ]  # fmt: skip
+    assert result.pandas().loc[0, "b"] == "-infinity"
+    assert "infinity" in repr(result)
+
+
+def test_what_a_form_cannot_hold_is_one_line_and_leaves_no_file(at_lasting: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SqlError, match="Parquet cannot hold this answer"):
+        query("SELECT empty_struct FROM test_all_types()").to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/rows\.csv"):
+        query("SELECT 1").to_csv("/nowhere/rows.csv")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["to_csv", "to_jsonl", "to_parquet", "to_arrow_file"])
+def test_a_disk_that_is_full_is_told_with_the_file_and_leaves_none(
+    at_lasting: Settings, tmp_path: Path, form: str
+) -> None:
+    result = query("SELECT hash(range) AS n FROM range(100000)")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            getattr(result, form)(tmp_path / "rows")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert caught.value.filename == str(tmp_path / "rows")
+    assert list(tmp_path.iterdir()) == []

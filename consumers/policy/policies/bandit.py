@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PolicyError
 from ..protocol import Observation, Outcome, Proposal, site_of
 from ..raising import raise_seeds
 
@@ -51,6 +51,8 @@ class Bandit:
         high: float | None = None,
         version: str | None = None,
     ) -> None:
+        if isinstance(explore, bool) or not isinstance(explore, int | float) or not 0 <= explore < math.inf:
+            raise PolicyError(f"policy bandit: explore is 0 or more, not {explore!r:.50}")
         self.seed = seed
         self.version = version
         self.arms: dict[str, Arm] = dict(arms or {})

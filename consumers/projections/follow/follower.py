@@ -5,6 +5,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from morphogen.bus.errors import ArchiveError, LogGap
+
 from ..errors import PositionBeyondLog
 from ..fold.batch import Resolve
 from ..store.generation import Folded, Generation
@@ -125,7 +127,15 @@ class Follower:
         behind = self.store.behind
         lowest = min(one.seq for one in behind)
         upto = min([one.seq for one in behind if one.seq > lowest] + [goal])
-        await self._advance([one for one in behind if one.seq == lowest], upto, progress)
+        group = [one for one in behind if one.seq == lowest]
+        try:
+            await self._advance(group, upto, progress)
+        except (ArchiveError, LogGap) as error:
+            if not self.store.live or any(one.live for one in group):
+                raise
+            for one in group:  # made beside tables that stand, which go on answering
+                one.error = f"projection {one.projection.name!r} cannot be made anew: {error}"
+            _log.error("tables cannot be made anew: %s", error)
 
     async def _advance(self, group: Sequence[Generation], upto: int, progress: Progress | None) -> None:
         """Fold everything up to `upto` for generations that stand at one position."""

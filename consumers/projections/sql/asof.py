@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 
 AsOf = int | str | dt.datetime | None
 
-_AGO = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|d|w)[a-z]*\s+ago\s*", re.IGNORECASE)
+_AGE = r"(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|d|w)"
+_AGO = re.compile(rf"{_AGE}[a-z]*\s+ago|-{_AGE}", re.IGNORECASE)
 _UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LAST_NS = 2**63 - 1000
 _NANOS = re.compile(r"(\.\d{6})(\d{1,3})(?!\d)")
 
 
 def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
     """Return `value` as (sequence, None) or (None, unix nanoseconds).
 
-    A time is a datetime, an ISO string ("2026-11-20 23:40", "2026-11-20T22:40:00Z"; without a zone it is local) or
-    "5m ago". Digits alone are a sequence. Raises SqlError for anything else.
+    A time is a datetime, an ISO string ("2026-11-20 23:40", "2026-11-20T22:40:00Z"; without a zone it is local),
+    "5m ago" or "-5m". Digits alone are a sequence. Raises SqlError for anything else.
     """
     if value is None:
         return None, None
@@ -32,10 +34,12 @@ def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
     if isinstance(value, dt.datetime):
         return None, _ns(value) + getattr(value, "nanosecond", 0) % 1000
     text = str(value).strip()
-    if text.isdigit():
+    if text.isdecimal():
         return _sequence(int(text)), None
     if match := _AGO.fullmatch(text):
-        return None, time.time_ns() - int(float(match[1]) * _UNITS[match[2].lower()] * 1e9)
+        count, unit = match[1] or match[3], match[2] or match[4]
+        age = float(count) * _UNITS[unit.lower()] * 1e9
+        return None, time.time_ns() - int(age) if age < time.time_ns() else 0
     nanos = _NANOS.search(text)
     try:
         moment = dt.datetime.fromisoformat(_NANOS.sub(r"\1", text))
@@ -54,7 +58,7 @@ def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: in
     """
     if as_of is not None:
         if as_of > position:
-            raise SqlError(f"as_of {as_of} lies beyond position {position}, the last that the tables hold")
+            raise beyond(as_of, position)
         return as_of
     if as_of_ns is None:
         return None
@@ -64,6 +68,11 @@ def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: in
     return store.seq_at(as_of_ns)
 
 
+def beyond(as_of: int, end: int) -> SqlError:
+    """Return the error of a sequence that the log has not reached."""
+    return SqlError(f"as_of {as_of} lies beyond the end of the log, which is {end}")
+
+
 def _sequence(value: int) -> int:
     if not 0 <= value < 2**63:
         raise SqlError(f"as_of {value} is no sequence of the log: they begin at 1")
@@ -71,6 +80,10 @@ def _sequence(value: int) -> int:
 
 
 def _ns(moment: dt.datetime) -> int:
-    aware = moment.astimezone(dt.UTC)  # one without a zone is taken as local
+    try:
+        aware = moment.astimezone(dt.UTC)  # one without a zone is taken as local
+    except (ValueError, OverflowError):  # the first and the last day of the calendar, seen from another zone
+        aware = moment.replace(tzinfo=dt.UTC)
     delta = aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
+    ns = (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
+    return min(max(ns, 0), _LAST_NS)  # no log is older than 1970

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 _EPOCH = dt.datetime(1970, 1, 1)
 _WIDE = {"HUGEINT", "UHUGEINT", "BIGNUM"}
+_ENDS = {size: sign + "infinity" for bits in (31, 63) for size, sign in ((2**bits - 1, ""), (1 - 2**bits, "-"))}
 
 
 class Moment(dt.datetime):
@@ -53,11 +54,17 @@ def _moment(parts: Any, nanosecond: int) -> Moment:
 
 
 def python_values(column: Any, sql_type: str = "") -> list[Any]:
-    """Return an Arrow array as Python values, without pandas and without losing nanoseconds."""
+    """Return an Arrow array as Python values, without pandas and without losing nanoseconds.
+
+    Dates and times that Python's calendar has not are "infinity" and "-infinity", or the plain count since 1970.
+    """
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         zone = None if kind.tz is None else dt.UTC
-        return [None if ns is None else Moment.of(ns, zone) for ns in column.cast(pa.int64()).to_pylist()]
+        return [
+            None if ns is None else _ENDS[ns] if ns in _ENDS else Moment.of(ns, zone)
+            for ns in column.cast(pa.int64()).to_pylist()
+        ]
     if pa.types.is_time(kind) and kind.unit == "ns":
         return [None if ns is None else _time_text(ns) for ns in column.cast(pa.int64()).to_pylist()]
     if sql_type in _WIDE:
@@ -79,6 +86,8 @@ def python_values(column: Any, sql_type: str = "") -> list[Any]:
         rows = zip(*parts, strict=True) if parts else ((),) * len(column)
         valid = column.is_valid().to_pylist()
         return [dict(zip(names, row, strict=True)) if there else None for row, there in zip(rows, valid, strict=True)]
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return _dated(column)
     return list(column.to_pylist())
 
 
@@ -117,6 +126,22 @@ def shown(value: Any) -> str:
     if hasattr(value, "months") and hasattr(value, "nanoseconds"):
         return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} s"
     return str(value)
+
+
+def _dated(column: Any) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_far(scalar) for scalar in column]
+
+
+def _far(scalar: Any) -> Any:
+    try:
+        if scalar.value not in _ENDS:
+            return scalar.as_py()
+    except (OverflowError, ValueError):
+        pass
+    return _ENDS.get(scalar.value, scalar.value)
 
 
 def _gathered(column: Any, take: Any) -> list[Any]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .cells import jsonable, python_values, shown
+from .errors import SqlError
 
 if TYPE_CHECKING:
     import pandas
@@ -29,6 +29,8 @@ _REPR_ROWS = 10
 _REPR_WIDTH = 110
 _CELL_WIDTH = 32
 _CHUNK_ROWS = 8_192
+_CALENDAR = (-62_135_596_800, 253_402_300_799)  # seconds after 1970 of the first and the last that Python can name
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Result:
@@ -78,11 +80,16 @@ class Result:
     def pandas(self) -> "pandas.DataFrame":
         """Return a pandas DataFrame; HUGEINT columns (sums of integers) that fit become int64, TIME_NS becomes text."""
         _need("pandas")
-        table = self._narrowed()
+        table = _within_calendar(self._narrowed())
         for number, field in enumerate(table.schema):
             if field.type == pa.time64("ns"):
                 table = table.set_column(number, field.name, table.column(number).cast(pa.string()))
-        return table.to_pandas()
+        try:
+            return table.to_pandas()
+        except (ValueError, pa.ArrowException):  # a date within a list or struct that Python's calendar has not
+            import pandas
+
+            return pandas.DataFrame(self.rows(), columns=self.columns)
 
     def polars(self) -> "polars.DataFrame":
         """Return a polars DataFrame; intervals, which polars lacks, become text."""
@@ -131,7 +138,10 @@ class Result:
         from pyarrow import parquet
 
         with _opened(target, binary=True) as file:
-            parquet.write_table(_without_intervals(self._table), file, compression="zstd")
+            try:
+                parquet.write_table(_without_intervals(self._table), file, compression="zstd")
+            except pa.ArrowException as error:
+                raise SqlError(f"Parquet cannot hold this answer ({error}): cast that column to VARCHAR") from None
 
     def to_arrow_file(self, target: Target) -> None:
         """Write Arrow IPC: the file format to a path, the stream format to a stream."""
@@ -164,19 +174,15 @@ class Result:
 
     def _flat(self) -> pa.Table:
         """Return the table with every column that CSV cannot hold as text."""
-        table = self._table
+        table = _within_calendar(self._table)
         for number, (field, kind) in enumerate(zip(table.schema, self.types, strict=True)):
             if pa.types.is_nested(field.type) or pa.types.is_interval(field.type) or pa.types.is_binary(field.type):
                 values = [
-                    None if value is None else _csv_text(value)
-                    for batch in table.column(number).chunks
-                    for value in python_values(batch, kind)
+                    None if value is None else _csv_text(value) for value in _python_column(table.column(number), kind)
                 ]
                 table = table.set_column(number, field.name, pa.array(values, pa.string()))
-            elif pa.types.is_dictionary(field.type):
+            elif pa.types.is_dictionary(field.type) or pa.types.is_decimal(field.type) or pa.types.is_null(field.type):
                 table = table.set_column(number, field.name, table.column(number).cast(pa.string()))
-            elif pa.types.is_decimal(field.type) or pa.types.is_null(field.type):
-                table = table.set_column(number, field.name, pc.cast(table.column(number), pa.string()))
         return table
 
 
@@ -190,6 +196,9 @@ def _opened(target: Target, *, binary: bool) -> Iterator[Any]:
             with part.open("wb") if binary else part.open("w", encoding="utf-8") as file:
                 yield file
             part.replace(path)
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None  # which is what its user knows
+            raise
         finally:
             part.unlink(missing_ok=True)
         return
@@ -223,6 +232,32 @@ class _Unclosed(io.RawIOBase):
         else:
             self._stream.write(raw)
         return len(raw)
+
+
+def _python_column(column: Any, kind: str) -> Iterator[Any]:
+    for chunk in column.chunks:
+        yield from python_values(chunk, kind)
+
+
+def _within_calendar(table: pa.Table) -> pa.Table:
+    """Make text of dates and times of which one is infinite or outside of the years 1 to 9999."""
+    import pyarrow.compute as pc  # a tenth of the time that a question takes, and most need none of it
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_date32(field.type):
+            width, ticks = pa.int32(), 1 / 86_400
+        elif pa.types.is_timestamp(field.type):
+            width, ticks = pa.int64(), _TICKS[field.type.unit]
+        else:
+            continue
+        column = table.column(number)
+        ends = pc.min_max(column.cast(width)).as_py()
+        least, most = (int(second * ticks) for second in _CALENDAR)
+        inside = max(least, 2 - 2**63) <= (ends["min"] or 0) and (ends["max"] or 0) <= min(most, 2**63 - 2)
+        if not inside:
+            texts = [None if value is None else str(value) for value in _python_column(column, "")]
+            table = table.set_column(number, field.name, pa.array(texts, pa.string()))
+    return table
 
 
 def _is_path(target: Target) -> bool:

@@ -57,7 +57,7 @@ async def answer_here(conn: "Connection", settings: "Settings", ask: Ask, progre
     """Answer a query from the store itself. Raises StoreLocked where another process owns it."""
     async with opened(conn, settings, progress) as (store, follower):
         end = time.monotonic() + ask.timeout  # catching up is no part of the query's time
-        goal = max(ask.wait or 0, ask.as_of or 0)
+        goal = ask.wait or 0
         while store.position() < goal:
             if time.monotonic() >= end:
                 raise PositionNotReached(

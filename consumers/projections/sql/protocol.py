@@ -106,9 +106,7 @@ class Status(msgspec.Struct, kw_only=True):
 def _enc_hook(value: Any) -> Any:
     if isinstance(value, uuid.UUID):
         return msgspec.msgpack.Ext(_UUID, value.bytes)
-    if hasattr(value, "item"):  # numpy scalars and tensors of one value
-        return value.item()
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # numpy's and torch's: a number where it is one, else a list
         return value.tolist()
     if isinstance(value, tuple | set | frozenset):
         return list(value)

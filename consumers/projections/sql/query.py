@@ -10,11 +10,13 @@ answers, and lets it go, so that nothing need be started first.
 import asyncio
 import atexit
 import contextlib
+import math
+import operator
 import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +29,8 @@ from morphogen.bus.settings import Settings
 
 from ..errors import StoreLocked
 from .asof import AsOf, parse_as_of
-from .errors import KINDS, SqlError, SqlTooLong
-from .protocol import CONTROL, QUERY, Ask, Control, Status, decode_reply, encode, packed_params
+from .errors import KINDS, SqlError, SqlRefused, SqlTooLong
+from .protocol import CONTROL, QUERY, Ask, Control, Status, decode_ask, decode_reply, encode, packed_params
 
 if TYPE_CHECKING:
     from ..follow.source import Progress
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from .sandbox import Params
 
 AT_ONCE = 0.1  # seconds in which most answers are there
-LOCK_PATIENCE = 10.0  # seconds in which a store that another process owns is tried again
+LOCK_PATIENCE = 10.0  # seconds in which a store that one other process owns is tried again
 SNAPSHOT_PATIENCE = 3600.0
+LONGEST_TIMEOUT = 86_400.0
 
 _T = TypeVar("_T")
 
@@ -127,23 +130,26 @@ class SqlClient:
         progress: "Progress | None" = None,
     ) -> "Result":
         """Return the rows of one SELECT; see the function of the same name."""
+        if not isinstance(sql, str):
+            raise SqlRefused(f"refused: a query is text, not {type(sql).__name__}")
         seq, ns = parse_as_of(as_of)
         question = Ask(
             sql=sql,
-            params=packed_params(params),
+            params=_params(params),
             as_of=seq,
             as_of_ns=ns,
-            wait=int(wait) if wait is not None and not isinstance(wait, bool) else None,
+            wait=_whole("wait", wait) if wait is not None and not isinstance(wait, bool) else None,
             fresh=wait is True,
-            timeout=timeout,
-            max_rows=max_rows,
+            timeout=_seconds(timeout),
+            max_rows=None if max_rows is None else _whole("max_rows", max_rows),
         )
         try:
-            encode(question)
+            payload = encode(question)
         except NotImplementedError as error:
             raise SqlError(str(error)) from None
-        given = params if params is None or isinstance(params, dict) else list(params)
-        return self._run(lambda conn: self._ask(conn, question, given, progress))
+        except (TypeError, ValueError, RuntimeError) as error:  # a lone surrogate, a tensor of another device
+            raise SqlError(f"the query cannot be sent: {error}") from None
+        return self._run(lambda conn: self._ask(conn, question, payload, progress))
 
     def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: "Progress | None" = None) -> Path:
         """Write a snapshot; see the function of the same name."""
@@ -191,11 +197,10 @@ class SqlClient:
         cls._all = {}
         cls._guard = threading.Lock()
 
-    async def _ask(self, conn: Connection, question: Ask, params: Any, progress: "Progress | None") -> "Result":
-        payload = encode(question)
+    async def _ask(self, conn: Connection, question: Ask, payload: bytes, progress: "Progress | None") -> "Result":
         question.at_once = AT_ONCE
         first = encode(question)
-        question.params = params  # here they need no packing
+        question = decode_ask(payload)  # with the parameters as a projector would see them
 
         async def remote() -> "Result":
             from .answer import Answer
@@ -243,6 +248,7 @@ class SqlClient:
         started = time.monotonic()
         end = started + timeout
         pause = 0.01
+        holder, held_since = "", started
         while True:
             try:
                 return await remote()
@@ -264,7 +270,9 @@ class SqlClient:
             try:
                 return await here()
             except StoreLocked as error:
-                if time.monotonic() >= min(end, started + LOCK_PATIENCE):
+                if str(error) != holder:  # others that ask own it in turn: one that does not let go is the trouble
+                    holder, held_since = str(error), time.monotonic()
+                if time.monotonic() >= min(end, held_since + LOCK_PATIENCE):
                     raise SqlError(
                         f"another process holds the store and does not answer queries: {error}; see `morphogen status`"
                     ) from error
@@ -278,6 +286,32 @@ class SqlClient:
             return self.control("status", timeout=timeout)
         with Bus.open(self.settings, name="sql status", start_broker=False) as bus:  # to look is not to start one
             return bus.run(_asked(bus.conn, "status", {}, timeout))
+
+
+def _params(params: "Params") -> Any:
+    if (params is not None and not isinstance(params, Mapping | Sequence)) or isinstance(params, str | bytes):
+        raise SqlError(f"params is a {type(params).__name__}: give a list for ?, or a dict for $name")
+    return packed_params(dict(params) if isinstance(params, Mapping) else params)
+
+
+def _seconds(timeout: float) -> float:
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise SqlError(f"timeout is {timeout!r}: give the seconds that the answer may take, above 0, at most a day")
+    return seconds
+
+
+def _whole(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise SqlError(f"{name} is {value!r}: give an integer from 0")
+    return number
 
 
 async def _asked(conn: Connection, op: str, args: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from morphogen.bus.requests import Responder, respond
 from morphogen.bus.streams import LOG, stream_info
 from morphogen.schemas.errors import MorphogenError
 
+from .asof import beyond
 from .cursors import Cursors
 from .errors import PositionNotReached, SnapshotFailed, SqlBusy, SqlCancelled, SqlError, SqlTooLarge
 from .protocol import (
@@ -223,8 +224,10 @@ class Service:
     async def _reach(self, ask: Ask, end: float) -> None:
         """Wait until the tables are as far as the query wants them."""
         goal = ask.wait or 0
-        if ask.as_of is not None:
-            goal = max(goal, ask.as_of)
+        if ask.as_of is not None and ask.as_of > max(goal, self._store.position()):
+            if ask.as_of > (end_of_log := await self._log_end()):
+                raise beyond(ask.as_of, end_of_log)
+            goal = ask.as_of
         if ask.fresh or (ask.as_of_ns is not None and self._beyond_tables(ask.as_of_ns)):
             goal = max(goal, await self._log_end())
         if goal > self._store.position():

@@ -1,6 +1,7 @@
 """The DuckDB file itself: connecting to it, and what its errors mean."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..errors import StoreDamaged, StoreError, StoreFull, StoreLocked
 
 MEND = "run `morphogen rebuild` to keep it aside and make it anew from the log"
 _FULL = ("no space left", "disk full", "file too large", "could not write", "failed to write", "quota exceeded")
+_PID = re.compile(r"\(PID (\d+)\)")
 _SPOILED = ("could not read enough bytes", "corrupt", "checksum", "not a valid duckdb")
 
 
@@ -18,6 +20,7 @@ def connect(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     try:
         con = duckdb.connect(str(path), config=config)
         con.execute("SET GLOBAL TimeZone = 'UTC'")  # all our times are UTC, and so now() compares with them
+        con.execute("SET enable_progress_bar = false")  # `python -c` counts as a prompt: it would go into its output
     except (duckdb.Error, UnicodeError) as error:
         raise translated(error, path, opening=True) from error
     return con
@@ -27,7 +30,11 @@ def translated(error: Exception, path: Path, *, opening: bool = False) -> StoreE
     """Return what a DuckDB error means for the store, in one line."""
     text = str(error).lower()
     if "conflicting lock" in text or "could not set lock" in text:
-        return StoreLocked(f"{path} is in use by another process: ask it through the SQL service, or stop it first")
+        holder = _PID.search(str(error))
+        pid = f" (pid {holder[1]})" if holder else ""
+        return StoreLocked(
+            f"{path} is in use by another process{pid}: ask it through the SQL service, or stop it first"
+        )
     if any(word in text for word in _FULL):
         return StoreFull(f"no room to write {path}: {first_line(error)}; free some disk space")
     if isinstance(error, duckdb.OutOfMemoryException):

@@ -225,17 +225,18 @@ class Store(Readable):
     def swap(self, generations: Sequence[Generation]) -> None:
         """Make finished generations the live ones: views replaced, older generations dropped, in one transaction."""
         with self._writing:
+            names = {one.projection.name for one in generations}
+            older = [one for one in self.generations if one.projection.name in names and one not in generations]
+            after = [one for one in self.generations if one not in older]
             with self._transaction():
+                for one in older:
+                    self._discard(one)
                 for new in generations:
-                    name = new.projection.name
-                    for old in [one for one in self.generations if one.projection.name == name and one is not new]:
-                        self._drop(old)
-                    new.live = True
-                    self._con.execute(
-                        "UPDATE morphogen.positions SET live = true WHERE id = ?",
-                        [new.id],
-                    )
-                self._replace_views()
+                    self._con.execute("UPDATE morphogen.positions SET live = true WHERE id = ?", [new.id])
+                self._replace_views(after, generations)
+            for new in generations:  # only now: who sees that one is live may ask its tables at once
+                new.live = True
+            self.generations = after
             with contextlib.suppress(duckdb.Error):
                 self._con.execute("CHECKPOINT")  # gives the dropped tables' room back; a reader may put it off
         self._derive()
@@ -391,15 +392,23 @@ class Store(Readable):
         return one
 
     def _drop(self, one: Generation) -> None:
-        self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
-        self._con.execute("DELETE FROM morphogen.positions WHERE id = ?", [one.id])
-        self._con.execute("DELETE FROM morphogen.parts WHERE id = ?", [one.id])
+        self._discard(one)
         if one in self.generations:
             self.generations.remove(one)
 
-    def _replace_views(self) -> None:
-        """Make the public views those of the live generations; an outdated one keeps the views it had."""
-        live = [one for one in self.generations if one.live and not one.hidden]
+    def _discard(self, one: Generation) -> None:
+        """Take a generation out of the file."""
+        self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
+        self._con.execute("DELETE FROM morphogen.positions WHERE id = ?", [one.id])
+        self._con.execute("DELETE FROM morphogen.parts WHERE id = ?", [one.id])
+
+    def _replace_views(self, every: list[Generation] | None = None, swapped: Sequence[Generation] = ()) -> None:
+        """Make the public views those of the live generations; an outdated one keeps the views it had.
+
+        `every` are the generations, where they are about to change, `swapped` those of them that are about to be live.
+        """
+        every = self.generations if every is None else every
+        live = [one for one in every if (one.live or one in swapped) and not one.hidden]
         outdated = {one.projection.name for one in live if one.outdated}
         wanted: Views = {name: view for name, view in stored_views(self._con).items() if view[0] in outdated}
         current = [one for one in live if not one.outdated]
@@ -409,7 +418,7 @@ class Store(Readable):
         for one in current:
             wanted.update({name: (one.projection.name, _tidy(sql)) for name, sql in one.projection.views.items()})
         built = {one.projection.name for one in live if not one.outdated}
-        replace_views(self._con, wanted, {one.projection.name for one in self.generations} - built)
+        replace_views(self._con, wanted, {one.projection.name for one in every} - built)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

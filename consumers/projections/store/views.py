@@ -37,21 +37,9 @@ def replace_views(con: duckdb.DuckDBPyConnection, wanted: Views, unfinished: Ite
         return
     pending = sorted(unfinished)
     order = None if pending else _order(wanted)
-    if order is not None:
-        _replace(con, have, wanted, order)
-        return
-    tables = con.execute("SELECT schema_name, sql FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall()
-    key = repr((sorted(wanted.items()), sorted(have.items()), pending, tables))
-    if key not in _rehearsed:
-        _rehearsed.clear()
-        _rehearsed[key] = _rehearse(tables, wanted, have, pending)
-    made = _rehearsed[key]
-    for name in have:
-        con.execute(f'DROP VIEW IF EXISTS "{name}"')
-    for name, (_, sql) in made.items():
-        con.execute(f'CREATE VIEW "{name}" AS {sql}')
-    con.execute("DELETE FROM morphogen.views")
-    con.executemany("INSERT INTO morphogen.views VALUES (?, ?, ?)", [[n, p, sql] for n, (p, sql) in made.items()])
+    if order is None:
+        wanted, order = _possible(con, have, wanted, pending)
+    _replace(con, have, wanted, order)
 
 
 def _replace(con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, order: list[str]) -> None:
@@ -61,6 +49,8 @@ def _replace(con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, order: 
     for name in order:  # what a view stands on comes before it
         if named[name] & stale:
             stale.add(name)
+    if not stale:  # nothing of what changed can be made yet
+        return
     for name in stale & have.keys():
         con.execute(f'DROP VIEW IF EXISTS "{name}"')
     for name in order:
@@ -107,6 +97,34 @@ def _order(wanted: Views) -> list[str] | None:
 
 
 _rehearsed: dict[str, Views] = {}  # the last one: a process that opens many stores opens alike ones
+
+
+def _possible(
+    con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, pending: list[str]
+) -> tuple[Views, list[str]]:
+    """Return the views that there can be now, and an order in which those can be made that may have to be.
+
+    Only what changed is rehearsed, with all that stands on it and all that either stands on.
+    """
+    known = have.keys() | wanted.keys()
+    before, after = _named(have, known), _named(wanted, known)
+    stands_on = {name: before.get(name, set()) | after.get(name, set()) for name in known}
+    tried = {name for name in known if have.get(name) != wanted.get(name)}
+    while more := {name for name in known - tried if stands_on[name] & tried}:
+        tried |= more
+    while more := {name for one in tried for name in stands_on[one]} - tried:
+        tried |= more
+    ours = {name: view for name, view in wanted.items() if name in tried}
+    older = {name: view for name, view in have.items() if name in tried}
+    words = {word for _, sql in (*ours.values(), *older.values()) for word in _WORDS.findall(sql.lower())}
+    every = con.execute("SELECT schema_name, sql FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall()
+    tables = [(schema, sql) for schema, sql in every if schema == "main" or schema.lower() in words]
+    key = repr((sorted(ours.items()), sorted(older.items()), pending, tables))
+    if key not in _rehearsed:
+        _rehearsed.clear()
+        _rehearsed[key] = _rehearse(tables, ours, older, pending)
+    made = _rehearsed[key]
+    return {name: view for name, view in wanted.items() if name not in tried} | made, list(made)
 
 
 def _rehearse(tables: list[tuple[str, str]], wanted: Views, have: Views, unfinished: list[str]) -> Views:
