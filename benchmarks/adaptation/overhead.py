@@ -37,7 +37,7 @@ from morphogen.kernels.blueprints.timing import NEAR, torch_yardstick
 
 EVERY = (None, 10, 50)  # optimizer steps from one look at the layers to the next; None lets growth choose
 TARGET = 5.0  # percent
-QUIET = 0.15  # seconds after which the publisher sleeps
+QUIET = 0.5  # seconds after which the publisher sleeps
 STRETCH = 10  # steps between two looks at the yardstick
 
 

@@ -108,42 +108,37 @@ static enum number number_of(PyObject *value, double *real, long long *whole) {
     return overflow ? OTHER : INT;
 }
 
-/* The bytes of a dict of names and plain numbers; -1 where it holds anything else, or nothing. */
-static Py_ssize_t size_of_numbers(PyObject *values) {
+enum outcome { NO_ROOM, WRITTEN, NOT_PLAIN };
+
+/* Write a dict of names and plain numbers below `limit`, and move `at` behind what was written, whatever comes of it. */
+static enum outcome put_numbers(uint8_t **at, const uint8_t *limit, PyObject *values) {
     PyObject *key, *value;
-    Py_ssize_t place = 0, size = map_head(PyDict_Size(values)), length;
+    Py_ssize_t place = 0, length, count = PyDict_Size(values);
     double real;
     long long whole;
+    if (!count) return NOT_PLAIN;
+    if (limit - *at < 5) return NO_ROOM;
+    uint8_t *p = *at = put_map(*at, count);
     while (PyDict_Next(values, &place, &key, &value)) {
         enum number kind = number_of(value, &real, &whole);
-        if (kind == OTHER || !Py_IS_TYPE(key, &PyUnicode_Type)) return -1;
-        if (!PyUnicode_AsUTF8AndSize(key, &length)) {
-            PyErr_Clear();
-            return -1;
-        }
-        size += text_head(length) + length + (kind == FLOAT ? 9 : int_size(whole));
-    }
-    return PyDict_Size(values) ? size : -1;
-}
-
-static uint8_t *put_numbers(uint8_t *p, PyObject *values) {
-    PyObject *key, *value;
-    Py_ssize_t place = 0, length;
-    double real;
-    long long whole;
-    p = put_map(p, PyDict_Size(values));
-    while (PyDict_Next(values, &place, &key, &value)) {
+        if (kind == OTHER || !Py_IS_TYPE(key, &PyUnicode_Type)) return NOT_PLAIN;
         const char *text = PyUnicode_AsUTF8AndSize(key, &length);
+        if (!text) {
+            PyErr_Clear();
+            return NOT_PLAIN;
+        }
+        if (limit - p < length + 14) return NO_ROOM; /* the longest heads: 5 bytes of a text, 9 of a number */
         p = put_text(p, text, length);
-        if (number_of(value, &real, &whole) == FLOAT) {
+        if (kind == FLOAT) {
             uint64_t bits;
             memcpy(&bits, &real, 8);
             *p++ = 0xCB;
             p = big(p, bits, 8);
         } else
             p = put_int(p, whole);
+        *at = p;
     }
-    return p;
+    return WRITTEN;
 }
 
 /* ------------------------------------------------------------------ records */
@@ -222,10 +217,15 @@ static PyObject *append_numbers(Records *self, PyObject *const *args, Py_ssize_t
     Py_ssize_t length;
     if (count != 5) return PyErr_Format(PyExc_TypeError, "append_numbers: middle, step, time_ns, before, values");
     if (read_head(args, &head) || PyBytes_AsStringAndSize(args[3], &before, &length)) return NULL;
-    Py_ssize_t size = Py_IS_TYPE(args[4], &PyDict_Type) ? size_of_numbers(args[4]) : -1;
-    if (size < 0) return no_record(-1);
-    uint8_t *p = begin(self, head_size(&head) + length + size);
-    return p ? commit(self, put_numbers(copy(put_head(p, &head), before, length), args[4])) : no_record(0);
+    if (!Py_IS_TYPE(args[4], &PyDict_Type)) return no_record(-1);
+    uint8_t *p = begin(self, head_size(&head) + length);
+    if (!p) return no_record(0);
+    uint8_t *start = (uint8_t *)self->room.buf + self->end;
+    p = copy(put_head(p, &head), before, length);
+    enum outcome outcome = put_numbers(&p, (uint8_t *)self->room.buf + self->size, args[4]);
+    if (outcome == WRITTEN) return commit(self, p);
+    memset(start, 0, (size_t)(p - start)); /* what lies behind the last record begins with a zero, wherever that ends */
+    return no_record(outcome == NO_ROOM ? 0 : -1);
 }
 
 static PyObject *put(Records *self, PyObject *rest) {

@@ -1,7 +1,7 @@
 """The inside of the background thread: who gets published when, and what else has to be done now and then.
 
 While events flow it looks every 2 to 8 ms and nobody has to wake it; where they only trickle, a few numbers at a time,
-as seldom as keeps its own work small beside the trainer's, up to 125 ms. After a quarter of a second without any it
+as seldom as keeps its own work small beside the trainer's, up to 250 ms. After 0.4 s without any it
 blocks, and the next append wakes it. Waiting for the disk and reserving segments is left to `Chores`.
 """
 
@@ -22,11 +22,11 @@ from .leftover import Leftover, leftovers
 
 LINGER = 0.002
 _LONGEST_LINGER = 0.008
-_LONGEST_TRICKLE = 0.125
+_LONGEST_TRICKLE = 0.25
 _FEW = 64  # records; so few at once are not worth the work of a frame
 _TRICKLE = 2000  # records a second
-_SHARE = 0.01  # of one core, which a trickle may take
-_QUIET = 0.25  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
+_SHARE = 0.005  # of one core, which a trickle may take
+_QUIET = 0.4  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
 _ADOPT_EVERY = 5.0

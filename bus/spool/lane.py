@@ -10,13 +10,12 @@ import sys
 from collections import deque
 from pathlib import Path
 
-import msgspec
-
 from morphogen.schemas.names import token
 
 from .cut import Cut
 from .kind import Kind
 from .mark import Mark
+from .numbers import encoded
 from .records import LARGEST, room_for
 from .room import Loss, Room
 from .segment import Segment
@@ -26,7 +25,6 @@ SEGMENT = 1 << 20
 _FIRST_SEGMENT = 1 << 20
 _GROWTH = 4
 _ODD = (TypeError, OverflowError, struct.error, MemoryError)  # a step or time that is no integer of 64 bits
-_encode = msgspec.msgpack.encode
 
 
 class Lane:
@@ -96,7 +94,8 @@ class Lane:
             if self._room.bell.attention:
                 self._room.bell.attend()
             return n
-        return n or self._rung(self._put(kind.rest(step, time_ns, None) + before + _encode(values)))
+        numbers = encoded(values) if n == 0 else None  # there was no room to look at all of them
+        return -1 if numbers is None else self._rung(self._put(kind.rest(step, time_ns, None) + before + numbers))
 
     def _rung(self, n: int) -> int:
         if n and self._room.bell.attention:

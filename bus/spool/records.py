@@ -69,7 +69,8 @@ class PlainRecords:
     def append_numbers(self, middle: bytes, step: int, time_ns: int, before: bytes, values: object) -> int:
         """Write an event whose body is `before` and a dict of names and plain numbers.
 
-        Returns -1 where it holds anything but text and floats and ints of 64 bits, or nothing. Raises as `append` does.
+        Returns -1 where it holds anything but text and floats and ints of 64 bits, or nothing; where there is no room,
+        it may not have looked. Raises as `append` does.
         """
         numbers = encoded(values)
         return -1 if numbers is None else self.append(middle, step, time_ns, before + numbers)

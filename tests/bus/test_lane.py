@@ -206,6 +206,27 @@ def test_a_signal_handler_that_logs_in_the_middle_of_an_append_is_harmless(tmp_p
     assert all(steps[n] == -1 for n in nested)
 
 
+def test_numbers_cross_from_segment_to_segment_and_what_is_none_is_never_written(tmp_path: Path) -> None:
+    lane = make(tmp_path, size=4096)
+    before = b"\x81\xa6values"
+    odd: list[object] = [{"a": "12345678"}, {"a": 1.0, "b": True}, {}, {1: 2.0}, None, {"x" * 5000: None}]
+    for step in range(2000):
+        assert lane.append_numbers(SCALARS, step, 5, before, {f"m{i}": i / 7 for i in range(step % 40 + 1)}) == step + 1
+        assert lane.append_numbers(SCALARS, step, 5, before, odd[step % len(odd)]) == -1
+    assert lane.append_numbers(SCALARS, 1, 5, before, {"x" * 9000: 1.0}) == 2001
+    assert lane.append_numbers(SCALARS, None, 5, before, {"a": 1.0}) == -1
+
+    records: list[Record] = []
+    while (cut := lane.cut(100_000)) is not None:
+        records += decode_records(cut.after(b""))
+        lane.ack(cut.last)
+    assert [(r.n, r.step) for r in records] == [*((step + 1, step) for step in range(2000)), (2001, 1)]
+    assert all(
+        msgspec.msgpack.decode(r.body) == {"values": {f"m{i}": i / 7 for i in range((r.n - 1) % 40 + 1)}}
+        for r in records[:-1]
+    )
+
+
 def test_an_unfinished_end_is_no_damage(tmp_path: Path) -> None:
     lane = make(tmp_path)
     for step in range(10):

@@ -139,6 +139,19 @@ def test_the_last_byte_of_the_room_is_used_and_not_one_behind_it(kind: type[Plai
 
 
 @both
+@pytest.mark.parametrize("size", range(60, 200, 7))
+def test_numbers_that_do_not_fit_leave_nothing(kind: type[PlainRecords], size: int) -> None:
+    behind = bytearray(size + 64)
+    written = kind(memoryview(behind)[:size])
+    written.first = 1
+
+    n = written.append_numbers(SCALARS.middle, 1, 5, VALUES, {"a": 1.0, "b" * 20: 2, "c": 3.0})
+
+    assert not any(behind[written.end :])
+    assert (n, written.count) in ((0, 0), (1, 1))
+
+
+@both
 def test_a_sealed_one_takes_nothing_more(kind: type[PlainRecords]) -> None:
     written = kind(room(4096))
     written.first = 1
