@@ -1,8 +1,8 @@
-"""Cost of one `log()` of 32 scalars: Morphogen, wandb offline, TensorBoard, in turn within one run.
+"""Cost of one `log()` of 32 scalars: Morphogen, compiled and not, wandb offline, TensorBoard, in turn within one run.
 
     python benchmarks/log_call.py [--calls 20000] [--json FILE]
 
-The three take turns in blocks, so that a machine that speeds up or slows down does so for all of them. Each call
+They take turns in blocks, so that a machine that speeds up or slows down does so for all of them. Each call
 is timed by itself; the clock's own cost is measured and taken off the median alike for all.
 """
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 NAMES = [f"train/metric_{index:02d}" for index in range(32)]
 Log = Callable[[dict[str, float], int], object]
@@ -24,15 +25,37 @@ Log = Callable[[dict[str, float], int], object]
 @contextlib.contextmanager
 def morphogen_logger(folder: Path) -> Iterator[Log]:
     """Record on the embedded broker, as a user would with nothing configured."""
-    os.environ["MORPHOGEN_HOME"] = str(folder)
     import morphogen
     from morphogen.bus import broker
     from morphogen.bus.settings import Settings
 
-    run = morphogen.record("bench")
+    run = morphogen.record("bench", home=folder)
     yield lambda values, step: run.log(values, step=step)
     run.finish()
-    broker.down(Settings.from_environ())
+    broker.down(Settings.from_environ(home=folder))
+
+
+@contextlib.contextmanager
+def plain_logger(folder: Path) -> Iterator[Log]:
+    """Record as where there was no C compiler."""
+    from morphogen.bus.spool.records import PlainRecords, Records
+    from morphogen.bus.spool.segment import Segment
+
+    if Records is PlainRecords:
+        raise ImportError("nothing is compiled here")
+    begin = Segment.__init__
+
+    def begin_plain(self: Segment, path: Path | None, fd: int, room: Any) -> None:
+        begin(self, path, fd, room)
+        if path is not None and folder in path.parents:
+            self.records = PlainRecords(room)
+
+    Segment.__init__ = begin_plain  # type: ignore[method-assign]
+    try:
+        with morphogen_logger(folder) as log:
+            yield log
+    finally:
+        Segment.__init__ = begin  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -73,13 +96,18 @@ def clock_cost() -> float:
 def main() -> None:
     """Run the blocks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20_000, help="calls of ours; the others get a tenth")
+    parser.add_argument("--calls", type=int, default=20_000, help="calls of ours; those of others are a tenth")
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--pause-us", type=float, default=200.0, help="work between calls, as a training loop has")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    makers = {"morphogen": morphogen_logger, "wandb offline": wandb_logger, "tensorboard": tensorboard_logger}
+    makers = {
+        "morphogen": morphogen_logger,
+        "not compiled": plain_logger,
+        "wandb offline": wandb_logger,
+        "tensorboard": tensorboard_logger,
+    }
     took: dict[str, list[int]] = {name: [] for name in makers}
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         loggers: dict[str, Log] = {}
@@ -93,7 +121,7 @@ def main() -> None:
         steps = dict.fromkeys(loggers, 0)
         for block in range(-1, options.blocks):  # the first block warms up
             for name, log in loggers.items():
-                share = options.calls if name == "morphogen" else options.calls // 10
+                share = options.calls if name in {"morphogen", "not compiled"} else options.calls // 10
                 for _ in range(max(20, share // options.blocks)):
                     steps[name] += 1
                     values = dict.fromkeys(NAMES, 0.5 + steps[name])

@@ -35,5 +35,5 @@ def get(
     from morphogen.bus.bus import Bus
 
     with Bus.open(settings_of(context)) as bus, bar("fetching") as tell:
-        count = bus.blobs.get_file(sha256, path, progress=tell)
+        count = bus.blobs.get_file(sha256.strip().lower(), path, progress=tell)
     typer.echo(f"{path}: {size(count)}")

@@ -42,6 +42,13 @@ class Fragile(Projection, name="fragile", version=1, types=("follower.beat",)):
         yield (event.body.value,)
 
 
+class Leaving(Projection, name="leaving", version=1, types=("follower.beat",)):
+    tables = {"leaving": "value BIGINT"}
+
+    def rows(self, event: Entry) -> Any:
+        raise SystemExit(3)
+
+
 class WrongRows(Projection, name="wrong_rows", version=1, types=("follower.beat",)):
     tables = {"wrong_rows": "value TINYINT[]"}
 
@@ -188,14 +195,14 @@ def test_a_failing_projection_stops_alone_says_why_and_goes_on_after_it_is_mende
 ) -> None:
     for value in range(6):
         beat(log, value)
-    store = open_store(extra=[Beats, Fragile, WrongRows])
+    store = open_store(extra=[Beats, Fragile, Leaving, WrongRows])
     with caplog.at_level(logging.ERROR):
         catch_up(store, log, batch_bytes=1)
 
     assert ask(store, "SELECT count(*) FROM beats") == [(6,)]
     assert ask(store, "SELECT value FROM fragile") == [(0,), (1,), (2,)]
     errors = {one.projection: one.error for one in store.status() if one.error}
-    assert set(errors) == {"fragile", "wrong_rows"}
+    assert set(errors) == {"fragile", "leaving", "wrong_rows"}
     assert "RuntimeError: three" in str(errors["fragile"])
     assert all("\n" not in record.getMessage() for record in caplog.records)
     assert store.position() == 6

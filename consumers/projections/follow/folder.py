@@ -49,7 +49,7 @@ class Folder:
             try:
                 state, rows = one.projection.advance(self._states[one], batch)
                 tables = _arrow(one, rows, made)
-            except Exception as error:  # noqa: BLE001  a user's fold is foreign code: it must not stop the others
+            except (Exception, SystemExit) as error:  # noqa: BLE001  a user's fold is foreign code: it must not stop the others
                 folded.failed[one] = str(FoldError(one.projection.name, batch.first, batch.last, error))
                 self.generations.remove(one)
                 continue
