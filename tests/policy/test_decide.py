@@ -229,6 +229,6 @@ def test_what_a_policy_says_can_be_written_into_the_log_whatever_it_says(play: A
     state = _ready(play)
     for answer in (lambda _: Proposal(0, reason="half a pair: \ud800"), fails):
         decided = decide(state, Told(answer))
-        assert "half a pair: ?" in decided.proposed.reason
+        assert "half a pair: \\ud" in decided.proposed.reason
         event = decided.proposed
         assert decode_event(event.type, event.version, event.encode()) == event
