@@ -1,11 +1,10 @@
-"""How far the log has acknowledged a lane: one small mapped file, a hint that saves work after a restart.
+"""How far the log has acknowledged a lane: one small file, a hint that saves work after a restart.
 
 The log itself is the truth (a lane's last message is read before anything is sent), so a lost or damaged mark
 costs nothing but a look; it counts alone only where the log was trimmed behind the archive.
 """
 
 import contextlib
-import mmap
 import os
 import struct
 import zlib
@@ -21,27 +20,37 @@ class Mark:
     """Keep the highest acknowledged counter of a lane in `path`."""
 
     def __init__(self, path: Path | None) -> None:
-        self._map: mmap.mmap | None = None
+        self._fd = -1
         if path is None:
             return
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 allocate(fd, _WHOLE.size)
-                self._map = mmap.mmap(fd, _WHOLE.size)
-            finally:
+            except OSError:
                 os.close(fd)
+                raise
+            self._fd = fd
 
     def set(self, n: int) -> None:
-        """Note that all records up to `n` are in the log, or were given up."""
-        if self._map is not None:
-            _WHOLE.pack_into(self._map, 0, n, zlib.crc32(_PLACE.pack(n)))
+        """Note that all records up to `n` are in the log, or were given up.
+
+        Not through a mapping: a page that the disk is just taking makes whoever writes it wait, with the interpreter's
+        lock in hand, for which the training thread waits in turn. A call of the system gives the lock up.
+        """
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, _WHOLE.pack(n, zlib.crc32(_PLACE.pack(n))), 0)
 
     def close(self) -> None:
-        """Let go of the mapping."""
-        if self._map is not None:
-            self._map.close()
-            self._map = None
+        """Let go of the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     @staticmethod
     def read(path: Path) -> int:
