@@ -1,6 +1,6 @@
 """nats-py's client and errors, imported without aiohttp, which nats-py wants for addresses with ws:// only.
 
-Where aiohttp is installed, to import it takes twice as long as all of nats-py, in each process that opens the log.
+Where aiohttp is installed, to import it takes longer than nats-py itself, in each process that opens the log.
 Here it waits until something of it is used.
 """
 

@@ -28,6 +28,7 @@ from morphogen.schemas import (
     RunStarted,
     encode,
     plain,
+    sound,
 )
 
 from .deferred import DeviceScalars
@@ -135,7 +136,7 @@ class Run:
     def line(self, message: object, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
         """Record a line of text, and anything else that belongs to it."""
         try:
-            self.event(LogLine(message=plain(str(message)), level=level, fields=plain(fields)), step=step)
+            self.event(LogLine(message=sound(message), level=level, fields=plain(fields)), step=step)
         except Exception as error:  # noqa: BLE001  whatever a foreign object does when it is shown
             self._reject("line", f"{type(error).__name__}: {error}")
 

@@ -1,7 +1,7 @@
 /* Append records to a segment: `records.py` says what a record is and has the same in Python.
  *
- * Each call runs from its first line to its last with the interpreter's lock held and calls no Python code, so no
- * thread and no signal handler ever sees half of it. A kill does: the first byte of a record is therefore written
+ * Once a call has read its arguments it holds the interpreter's lock to its end and runs no Python code, so no thread
+ * and no signal handler ever sees half of it. A kill does: the first byte of a record is therefore written
  * last. Compiled against Python's stable interface: one build serves every version.
  */
 #define PY_SSIZE_T_CLEAN
@@ -97,7 +97,7 @@ static uint8_t *put_map(uint8_t *p, Py_ssize_t count) {
     return head > 1 ? big(p, (uint64_t)count, head - 1) : p;
 }
 
-/* A float or an int of 64 bits and nothing else: where it stands in `kind`, 0 for anything else. */
+/* Read a value that is a float or an int of 64 bits, and no subclass of either. */
 enum number { OTHER, FLOAT, INT };
 
 static enum number number_of(PyObject *value, double *real, long long *whole) {

@@ -210,9 +210,9 @@ def described(choice: Choice | None) -> str:
 def _gone_over(recorded: Recorded, policy: Policy, learn: bool) -> Examined:
     try:
         return examine(again(recorded, policy, learn=learn))
-    except Exception:
-        raise
-    except BaseException as error:  # a thread that is left by one of these is waited for in vain
+    except BaseException as error:  # a policy that exits is a policy that failed, and must not end the backtest
+        if isinstance(error, Exception):
+            raise
         raise RuntimeError(f"the policy raised {type(error).__name__}") from error
 
 
