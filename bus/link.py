@@ -61,9 +61,7 @@ class Link:
                 # Its callbacks are not called where its own clean-up meets the broken socket.
                 for task in (self.nc._reading_task, self.nc._flusher_task):
                     task.add_done_callback(self._on_task_end)
-                await self.nc.subscribe(
-                    f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0
-                )
+                await self.nc.listen(f"{self._inbox}.*", self._on_reply)
         except BaseException:
             await self.close()
             raise

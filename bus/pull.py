@@ -100,9 +100,7 @@ class Pull:
             config["filter_subjects"] = self._filters
         self._nc = self._conn.nc
         self._inbox = self._nc.new_inbox()
-        self._subscription = await self._nc.subscribe(
-            self._inbox, cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._subscription = await self._nc.listen(self._inbox, self._receive)
         reply = await self._conn.js(
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": config, "action": "create"},

@@ -19,6 +19,7 @@ from .chores import Chores
 from .courier import Courier
 from .desk import Desk
 from .leftover import Leftover, leftovers
+from .spool import Spool
 
 LINGER = 0.002
 _LONGEST_LINGER = 0.008
@@ -29,6 +30,7 @@ _SHARE = 0.005  # of one core, which a trickle may take
 _QUIET = 0.4  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
+_MARK_EVERY = 0.1  # a call of the system, for which a training thread in Python would wait between two frames
 _ADOPT_EVERY = 5.0
 _CONNECT_PAUSES = (0.1, 5.0)
 _ADOPTED_BUDGET = 64 << 10  # bytes a frame of a leftover: small ones, so that walking them never holds up the trainer
@@ -48,7 +50,7 @@ class Dispatcher:
         self._pace = Alarm()  # somebody waits: no lingering
         self._chores = Chores()
         self._adopting: asyncio.Task[None] | None = None
-        self._next_sync = self._next_adoption = 0.0
+        self._next_sync = self._next_mark = self._next_adoption = 0.0
 
     async def run(self) -> None:
         """Publish until the desk says stop, then let go of everything within a few seconds."""
@@ -62,6 +64,8 @@ class Dispatcher:
             connecting.cancel()
             for courier in self._couriers.values():
                 courier.stop()
+            for spool in self._desk.spools:
+                _write_marks(spool)
             if self._adopting is not None:
                 self._adopting.cancel()
                 await asyncio.wait((self._adopting,), timeout=1.0)
@@ -145,6 +149,7 @@ class Dispatcher:
             courier = self._couriers.pop(id(spool), None)
             if courier is not None:
                 courier.stop()
+            _write_marks(spool)
         if self._conn is None:
             return False
         started = False
@@ -173,8 +178,13 @@ class Dispatcher:
         sync = now >= self._next_sync
         if sync:
             self._next_sync = now + _SYNC_EVERY
+        mark = now >= self._next_mark
+        if mark:
+            self._next_mark = now + _MARK_EVERY
         for spool in self._desk.spools:
             for lane in list(spool.lanes.values()):
+                if mark or not lane.pending:
+                    lane.mark.write()
                 if lane.wants_spare:
                     self._chores.do(lane.prepare)
                 if sync and lane.pending:
@@ -241,3 +251,8 @@ class Dispatcher:
                     if lane.quarantined:
                         counts = self._desk.quarantined
                         counts[family] = counts.get(family, 0) + lane.quarantined
+
+
+def _write_marks(spool: Spool) -> None:
+    for lane in list(spool.lanes.values()):
+        lane.mark.write()

@@ -156,6 +156,8 @@ class Lane:
                 self._advance(last)
             if self._cut is not None and self._cut[0].first <= self.done:
                 self._cut = None  # whole, or in part: the rest is cut anew
+            if self._sealed and self._sealed[0].last <= self.done:
+                self.mark.write()  # before what it stands for is gone
             while self._sealed and self._sealed[0].last <= self.done:
                 self._room.give_back(self._sealed.popleft())
 

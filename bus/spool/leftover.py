@@ -89,6 +89,7 @@ class LeftoverLane:
             if self._mark is None:
                 self._mark = Mark(self._folder / "acked")
             self._mark.set(last)
+            self._mark.write()
 
     def _sort_files(self) -> list[Path]:
         segments = []

@@ -21,6 +21,7 @@ class Mark:
 
     def __init__(self, path: Path | None) -> None:
         self._fd = -1
+        self._n = self._written = 0
         if path is None:
             return
         with contextlib.suppress(OSError):
@@ -33,14 +34,20 @@ class Mark:
             self._fd = fd
 
     def set(self, n: int) -> None:
-        """Note that all records up to `n` are in the log, or were given up.
+        """Note that all records up to `n` are in the log, or were given up; `write` makes it last."""
+        self._n = n
+
+    def write(self) -> None:
+        """Write down what was noted, if that is new.
 
         Not through a mapping: a page that the disk is just taking makes whoever writes it wait, with the interpreter's
         lock in hand, for which the training thread waits in turn. A call of the system gives the lock up.
         """
-        if self._fd >= 0:
+        n = self._n
+        if self._fd >= 0 and n != self._written:
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, _WHOLE.pack(n, zlib.crc32(_PLACE.pack(n))), 0)
+                self._written = n
 
     def close(self) -> None:
         """Let go of the file."""

@@ -416,3 +416,52 @@ def test_a_broker_is_reached_at_a_web_address(settings: Settings, tmp_path: Path
     finally:
         server.kill()
         server.wait()
+
+
+def test_who_listens_hears_everything_in_order_and_may_fail(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        heard: list[tuple[str, bytes, str | None]] = []
+
+        async def hear(msg: Any) -> None:
+            if msg.data == b"bad":
+                raise ValueError("what a handler raises")
+            heard.append((msg.subject, msg.data, (msg.headers or {}).get("h")))
+
+        subscription = await conn.nc.listen("news.*", hear)
+        await conn.nc.publish("news.a", b"one", headers={"h": "x"})
+        await conn.nc.publish("news.a", b"bad")
+        for number in range(200):
+            await conn.nc.publish("news.b", str(number).encode())
+        await conn.request("$JS.API.INFO")  # all that was sent before is here
+        assert heard == [("news.a", b"one", "x"), *(("news.b", str(number).encode(), None) for number in range(200))]
+        assert isinstance(conn._link.last_error, ValueError)
+
+        await subscription.unsubscribe()
+        await conn.nc.publish("news.a", b"late")
+        await conn.request("$JS.API.INFO")
+        assert len(heard) == 201
+        assert conn.connected
+
+    with_connection(settings, story)
+
+
+def test_what_no_socket_takes_at_once_arrives_in_order(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        sizes: list[int] = []
+        done = asyncio.Event()
+
+        async def hear(msg: Any) -> None:
+            assert msg.data == bytes([len(sizes) % 251]) * len(msg.data)
+            sizes.append(len(msg.data))
+            if len(sizes) == len(wanted):
+                done.set()
+
+        wanted = [(4 << 20) if number % 3 == 0 else number for number in range(30)]
+        await conn.nc.listen("large", hear)
+        for number, size in enumerate(wanted):
+            await conn.nc.publish("large", bytes([number % 251]) * size)
+        async with asyncio.timeout(30):
+            await done.wait()
+        assert sizes == wanted
+
+    with_connection(settings, story)

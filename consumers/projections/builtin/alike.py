@@ -6,12 +6,14 @@ are columns of a matrix. That is an order of magnitude cheaper than making objec
 alike is for the caller to read one by one.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+
+from ..fold.batch import Bodies
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,17 +38,17 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
     dtype: str
 
 
-def stretches(raws: Sequence[msgspec.Raw]) -> list["Matrix"] | None:
-    """Return the bodies as matrices of bytes, one a stretch of equally long ones; None where they change too often."""
-    lengths = list(map(len, raws))
-    runs = [(length, sum(1 for _ in same)) for length, same in groupby(lengths)] if lengths else []
-    if len(runs) > 1 and len(runs) * _SHORTEST > len(raws):
+def stretches(bodies: Bodies) -> list["Matrix"] | None:
+    """Return bodies as matrices of bytes, one a stretch of equally long ones; None where they change too often."""
+    lengths = bodies.ends - bodies.starts
+    changes = np.flatnonzero(np.diff(lengths)) + 1
+    if not len(lengths) or lengths.min() < 1 or (len(changes) and (len(changes) + 1) * _SHORTEST > len(lengths)):
         return None
-    matrices, at = [], 0
-    for length, count in runs:
-        joined = b"".join(raws[at : at + count])
-        matrices.append(np.frombuffer(joined, np.uint8).reshape(count, length))
-        at += count
+    matrices = []
+    for begin, end in pairwise([0, *changes.tolist(), len(lengths)]):
+        width = int(lengths[begin])
+        places = np.ndarray((len(bodies.data) - width + 1,), f"V{width}", bodies.data, strides=(1,))
+        matrices.append(places[bodies.starts[begin:end]].view(np.uint8).reshape(end - begin, width))
     return matrices
 
 

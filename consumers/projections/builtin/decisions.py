@@ -128,9 +128,10 @@ class Decisions(Projection, name="decisions", version=1, types=tuple(cls.type fo
     def holds(self, batch: Batch) -> "npt.NDArray[np.intp]":
         """Return the observations that lose nothing in the table: written anew, they are the same bytes."""
         found: Selection = batch.of("decision.observed")
+        written = batch.bodies(found.positions).raws()
         exact = [
-            bool(newest) and body.features.dtype == np.float32 and body.encode() == bytes(batch.records[at].body)
-            for at, body, newest in zip(found.positions.tolist(), found.bodies, found.newest.tolist(), strict=True)
+            bool(newest) and body.features.dtype == np.float32 and body.encode() == raw
+            for raw, body, newest in zip(written, found.bodies, found.newest.tolist(), strict=True)
         ]
         return found.positions[np.array(exact, np.bool_)]
 

@@ -7,7 +7,7 @@ and better with a `run` too: otherwise all rows of those tables are gathered.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,20 @@ from ..fold.body_json import raw_to_json, to_json
 from ..fold.rows import Columns
 from ..projection import Projection, Rows
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-class Events(Projection, name="events", version=1, types=("*",)):
+
+_ENVELOPE = "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR"
+
+
+class Events(Projection, name="events", version=2, types=("*",)):
     """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'."""
 
-    tables = {"_event_rows": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR, body VARIANT"}
+    tables = {
+        "_event_rows": f"{_ENVELOPE}, body VARIANT",
+        "_held_rows": _ENVELOPE,  # events whose bodies other tables hold: a VARIANT costs most where there is none
+    }
 
     def __init__(self, others: tuple[Projection, ...]) -> None:
         self.holders = tuple(other for other in others if other.bodies)
@@ -40,44 +49,22 @@ class Events(Projection, name="events", version=1, types=("*",)):
 
     def fold(self, batch: Batch) -> Rows:
         """Return a row for each event, and for each message that is no frame."""
-        rows = []
-        if len(batch):
-            rows.append(self._readable(batch))
-        if batch.unreadable:
-            rows.append(_unreadable(batch))
-        return (
-            {"_event_rows": rows[0] if len(rows) == 1 else _joined(rows, self.columns["_event_rows"])} if rows else {}
-        )
-
-    def _readable(self, batch: Batch) -> Columns:
         held = np.zeros(len(batch), np.bool_)
         for holder in self.holders:
             held[holder.holds(batch)] = True
-        records = batch.records
-        bodies: Any = pa.nulls(len(batch), pa.large_string())
-        if not held.all():
-            texts: list[str | None] = [None] * len(batch)
-            for at in np.flatnonzero(~held).tolist():
-                texts[at] = raw_to_json(records[at].body)
-            bodies = text(texts)
-        causes = [record.cause for record in records]
-        return Columns(
-            {
-                "seq": batch.seq,
-                "idx": batch.idx,
-                "run": batch.run,
-                "attempt": batch.attempt,
-                "rank": batch.rank,
-                "step": batch.step,
-                "time": batch.time,
-                "lane": batch.lane,
-                "n": batch.n,
-                "type": batch.kinds,
-                "version": batch.version,
-                "cause": pa.nulls(len(batch), pa.large_string()) if not any(causes) else text(causes),
-                "body": bodies,
-            }
-        )
+        own, others = np.flatnonzero(~held), np.flatnonzero(held)
+        rows = []
+        if len(own):
+            bodies = text([raw_to_json(raw) for raw in batch.bodies(own).raws()])
+            rows.append(Columns({**_envelopes(batch, own), "body": bodies}))
+        if batch.unreadable:
+            rows.append(_unreadable(batch))
+        found = {}
+        if rows:
+            found["_event_rows"] = rows[0] if len(rows) == 1 else _joined(rows, self.columns["_event_rows"])
+        if len(others):
+            found["_held_rows"] = Columns(_envelopes(batch, others))
+        return found
 
     def _view(self) -> str:
         """Return the view over rows and held bodies.
@@ -87,10 +74,11 @@ class Events(Projection, name="events", version=1, types=("*",)):
         query for one type gathers that type alone. Bodies are made after the join, of the rows that are left.
         """
         columns = "e.seq, e.idx, e.lane || '.' || e.n AS id, e.type, version, e.run, attempt, rank, step, time, cause"
+        own = f"SELECT {columns}, body FROM _event_rows e"
         found = [(kind, body) for holder in self.holders for kind, body in holder.bodies.items()]
         if not found:
-            return f"SELECT {columns}, body FROM _event_rows e"
-        branches, makers = [], ["body"]
+            return own
+        branches, makers = [], []
         for number, (kind, body) in enumerate(found):
             others = [f"{body.gather if i == number else 'NULL'} AS held_{i}" for i in range(len(found))]
             branches.append(
@@ -100,11 +88,31 @@ class Events(Projection, name="events", version=1, types=("*",)):
             makers.append(f"CASE WHEN held_{number} IS NULL THEN NULL ELSE {made}::VARIANT END")
         kept = ", ".join(f"any_value(held_{i}) AS held_{i}" for i in range(len(found)))
         return f"""
+            {own} UNION ALL
             SELECT {columns}, coalesce({", ".join(makers)}) AS body
-            FROM _event_rows e LEFT JOIN (
+            FROM _held_rows e LEFT JOIN (
                 SELECT seq, idx, run, type, {kept} FROM ({" UNION ALL ".join(branches)}) GROUP BY seq, idx, run, type
             ) h ON h.seq = e.seq AND h.idx = e.idx AND h.run = e.run AND h.type = e.type
         """
+
+
+def _envelopes(batch: Batch, at: "npt.NDArray[np.intp]") -> dict[str, Any]:
+    """Return all columns but the body, of the events at these positions."""
+    columns: dict[str, Any] = {
+        "seq": batch.seq,
+        "idx": batch.idx,
+        "run": batch.run,
+        "attempt": batch.attempt,
+        "rank": batch.rank,
+        "step": batch.step,
+        "time": batch.time,
+        "lane": batch.lane,
+        "n": batch.n,
+        "type": batch.kinds,
+        "version": batch.version,
+        "cause": batch.cause,
+    }
+    return columns if len(at) == len(batch) else {name: column[at] for name, column in columns.items()}
 
 
 def _known() -> str:

@@ -50,7 +50,7 @@ class Frames(Projection, name="frames", version=1, types=("*",)):
                     "family": strings([frame.family for frame in frames]),
                     "first": np.array([frame.first for frame in frames], np.int64),
                     "last": np.array([frame.last for frame in frames], np.int64),
-                    "count": np.array([len(frame.records) for frame in frames], np.int64),
+                    "count": np.array([part.length for part in parts], np.int64),
                     "bytes": np.array([frame.size for frame in frames], np.int64),
                     "min_time": low,
                     "replay": strings([frame.replay for frame in frames]),

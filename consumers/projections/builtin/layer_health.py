@@ -102,7 +102,7 @@ def _read(batch: Batch) -> _Found:
 
 def _read_alike(events: Selection) -> _Found | None:
     """Read stretches of events over the same layers, without an object for any vector."""
-    matrices = stretches(events.bodies)
+    matrices = stretches(events.raw)
     if not matrices:
         return None
     layers: list[tuple[str, ...]] = []

@@ -68,7 +68,7 @@ def _read(batch: Batch) -> _Found:
 
 def _read_alike(events: Selection) -> _Found | None:
     """Read stretches of events that have the same names, without an object for any."""
-    matrices = stretches(events.bodies)
+    matrices = stretches(events.raw)
     if not matrices:
         return None
     names: list[Words] = []

@@ -44,7 +44,8 @@ class Producers(Projection, name="producers", version=1, types=("producer.droppe
                 SELECT writer, family FROM logged UNION SELECT writer, family FROM gone
                 UNION SELECT writer, family FROM closed WHERE produced > 0
             ), folded AS (
-                SELECT lane, count(*) AS projected FROM _event_rows WHERE lane IS NOT NULL GROUP BY lane
+                SELECT lane, count(*) AS projected
+                FROM (SELECT lane FROM _event_rows UNION ALL SELECT lane FROM _held_rows) WHERE lane IS NOT NULL GROUP BY lane
             ), books AS (
                 SELECT coalesce(logged.run, gone.run, closed.run) AS run,
                        coalesce(logged.attempt, gone.attempt, closed.attempt) AS attempt,

@@ -52,6 +52,11 @@ class Words:
     def __getitem__(self, at: Any) -> "Words":
         return Words(self.codes[at], self.words)
 
+    def at(self, row: int) -> Any:
+        """Return one of the strings, None where there is none."""
+        code = self.codes[row]
+        return None if code < 0 else self.words[code]
+
     def repeat(self, lengths: "npt.NDArray[np.integer[Any]]") -> "Words":
         """Repeat each row as often as `lengths` says."""
         return Words(self.codes.repeat(lengths), self.words)
@@ -82,6 +87,10 @@ class Gaps:
 
     def __getitem__(self, at: Any) -> "Gaps":
         return Gaps(self.numbers[at], None if self.missing is None else self.missing[at])
+
+    def at(self, row: int) -> Any:
+        """Return one of the numbers, None where it is missing."""
+        return None if self.missing is not None and self.missing[row] else self.numbers[row].item()
 
     def repeat(self, lengths: "npt.NDArray[np.integer[Any]]") -> "Gaps":
         """Repeat each row as often as `lengths` says."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from morphogen.schemas import Record
+from morphogen.schemas import Frame, Record
 
 from .arrays import Gaps, Words, strings
 from .envelopes import Bodies, Envelopes, joined
@@ -92,9 +92,10 @@ class Batch:
         return int(self.counts.sum())
 
     @cached_property
-    def records(self) -> list[Record]:
-        """All records, in order."""
-        return list(chain.from_iterable([f.records[start:] if start else f.records for f, start in self.parts]))
+    def _records(self) -> list[Record]:
+        """All records as objects, in order; made only where their envelopes were not read."""
+        frames = ((frame, start) for frame, start in self.parts if isinstance(frame, Frame))
+        return list(chain.from_iterable([frame.records[start:] if start else frame.records for frame, start in frames]))
 
     @cached_property
     def counts(self) -> "npt.NDArray[np.int64]":
@@ -140,14 +141,14 @@ class Batch:
         """Counter of each event in its lane."""
         if self._envelopes is not None:
             return self._envelopes.n
-        return np.array([record.n for record in self.records], np.int64)
+        return np.array([record.n for record in self._records], np.int64)
 
     @cached_property
     def step(self) -> Gaps:
         """Step of each event; missing where the event has none, or one that no BIGINT holds."""
         if self._envelopes is not None:
             return self._envelopes.step
-        steps: list[int | None] = [record.step for record in self.records]
+        steps: list[int | None] = [record.step for record in self._records]
         try:
             return Gaps(np.array(steps, np.int64))
         except (TypeError, OverflowError):
@@ -160,7 +161,7 @@ class Batch:
         """Wall-clock time of each event in unix nanoseconds."""
         if self._envelopes is not None:
             return self._envelopes.time
-        times = [record.time for record in self.records]
+        times = [record.time for record in self._records]
         try:
             return np.array(times, np.int64)
         except OverflowError:
@@ -171,14 +172,21 @@ class Batch:
         """Type of each event."""
         if self._envelopes is not None:
             return self._envelopes.kinds
-        return strings([record.type for record in self.records])
+        return strings([record.type for record in self._records])
 
     @cached_property
     def version(self) -> "npt.NDArray[np.int64]":
         """Version of each event's body, as it was written."""
         if self._envelopes is not None:
             return self._envelopes.version
-        return np.array([record.version for record in self.records], np.int64)
+        return np.array([record.version for record in self._records], np.int64)
+
+    @cached_property
+    def cause(self) -> Words:
+        """Id of the event that each event says that it follows from."""
+        if self._envelopes is not None:
+            return self._envelopes.cause
+        return strings([record.cause for record in self._records])
 
     @cached_property
     def types(self) -> frozenset[str]:
@@ -202,7 +210,7 @@ class Batch:
         found = self._envelopes
         if found is not None:
             return Bodies(found.data, found.starts[at], found.ends[at])
-        return joined([self.records[place].body for place in at.tolist()])
+        return joined([self._records[place].body for place in at.tolist()])
 
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """Return what `make` returned for this key the first time: for work that a fold shares with `holds`."""
@@ -223,15 +231,14 @@ class Batch:
             found.sort(key=lambda item: item[0])
         if not found:
             return
-        seq, idx, lane, run = self.seq, self.idx, self.lane, self.run
-        lanes, runs = lane.words, run.words
-        lane_at, run_at = lane.codes, run.codes
+        seq, idx, n, version, attempt, rank, time = (
+            self.seq, self.idx, self.n, self.version, self.attempt, self.rank, self.time
+        )  # fmt: skip
+        lane, run, cause, step = self.lane, self.run, self.cause, self.step
         for at, selection, i in found:
-            record = self.records[at]
             yield Entry(
-                int(seq[at]), int(idx[at]), f"{lanes[lane_at[at]]}.{record.n}", record.type, record.version,
-                runs[run_at[at]], int(self.attempt[at]), int(self.rank[at]), record.step, record.time, record.cause,
-                selection.bodies[i],
+                int(seq[at]), int(idx[at]), f"{lane.at(at)}.{n[at]}", selection.type, int(version[at]), run.at(at),
+                int(attempt[at]), int(rank[at]), step.at(at), int(time[at]), cause.at(at), selection.bodies[i],
             )  # fmt: skip
 
     def _spread(self, values: list[int]) -> "npt.NDArray[np.int64]":

@@ -15,9 +15,7 @@ import numpy as np
 from .arrays import Gaps, Words, strings
 from .lockstep import PAD, Codes, Ints, Lockstep, Mask
 from .spelling import one_book
-
-RECORD_HEAD = 10
-"""Bytes before the map of each record: its length and its checksum."""
+from .starts import RECORD_HEAD
 
 _STRIDE = 1 << 14  # records at a time, so that what is read together lies in the processor's cache
 _LAYOUTS = 8  # of one stride, that are tried before the rest goes in step
@@ -36,11 +34,17 @@ class Bodies(NamedTuple):
         """Return one of them."""
         return self.data[self.starts[row] : self.ends[row]]
 
+    def raws(self) -> list[bytes]:
+        """Return all of them."""
+        data = self.data
+        return [data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
 
-def joined(raws: "Sequence[msgspec.Raw]") -> Bodies:
+
+def joined(raws: "Sequence[bytes | msgspec.Raw]") -> Bodies:
     """Return bodies that lie apart, end to end."""
-    ends = np.cumsum(np.fromiter(map(len, raws), np.int64, len(raws)))
-    return Bodies(b"".join([*raws, PAD]), np.concatenate([[0], ends[:-1]]).astype(np.int64), ends)
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+    ends = np.cumsum(lengths)
+    return Bodies(b"".join([*raws, PAD]), ends - lengths, ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,7 @@ class Envelopes:
     version: Ints
     step: Gaps
     time: Ints
+    cause: Words
     starts: Ints
     ends: Ints
 
@@ -60,8 +65,8 @@ class Envelopes:
         """Return some of them."""
         kinds = strings(self.kinds[at].values())  # with no type in its words of which no record is left
         return Envelopes(
-            self.data, self.n[at], kinds, self.version[at], self.step[at], self.time[at], self.starts[at],
-            self.ends[at],
+            self.data, self.n[at], kinds, self.version[at], self.step[at], self.time[at], self.cause[at],
+            self.starts[at], self.ends[at],
         )  # fmt: skip
 
 
@@ -74,6 +79,7 @@ class _Columns(NamedTuple):
     step: Ints
     unstepped: Mask
     time: Ints
+    cause: Codes
     body: Ints
 
     def put(self, at: Ints, some: "_Columns") -> None:
@@ -85,55 +91,64 @@ class _Columns(NamedTuple):
 
 def read(data: bytes, starts: Ints) -> Envelopes | None:
     """Return the envelopes of the records that begin at `starts`; None where any is laid out as none of ours is."""
-    pieces, books = [], []
+    pieces, kinds, causes = [], [], []
     for at in range(0, len(starts), _STRIDE):
         found = _read_some(data, starts[at : at + _STRIDE])
         if found is None:
             return None
-        pieces.append(found[0])
-        books.append((found[0].kinds, found[1]))
-    _, n, version, step, unstepped, time, body = (np.concatenate(some) for some in zip(*pieces, strict=True))
+        some, books = found
+        pieces.append(some)
+        kinds.append((some.kinds, list(books.kinds)))
+        causes.append((some.cause, list(books.causes)))
+    _, n, version, step, unstepped, time, _, body = (np.concatenate(some) for some in zip(*pieces, strict=True))
     ends = starts + RECORD_HEAD + np.ndarray((len(data) - 3,), ">u4", data, strides=(1,))[starts + 1]
     if not (body < ends).all():
         return None
     steps = Gaps(step, unstepped if unstepped.any() else None)
-    return Envelopes(data, n, Words(*one_book(books)), version, steps, time, body, ends)
+    return Envelopes(data, n, Words(*one_book(kinds)), version, steps, time, Words(*one_book(causes)), body, ends)
 
 
-def _read_some(data: bytes, starts: Ints) -> tuple[_Columns, list[str]] | None:
+class _Books(NamedTuple):
+    """Codes of the words that were met."""
+
+    kinds: dict[str, int]
+    causes: dict[str, int]
+
+
+def _read_some(data: bytes, starts: Ints) -> tuple[_Columns, _Books] | None:
     count = len(starts)
     every = _Columns(
         np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int64),
-        np.empty(count, np.bool_), np.empty(count, np.int64), np.empty(count, np.int64),
+        np.empty(count, np.bool_), np.empty(count, np.int64), np.empty(count, np.int32), np.empty(count, np.int64),
     )  # fmt: skip
-    book: dict[str, int] = {}
+    books = _Books({}, {})
     left = np.arange(count)
     for _ in range(_LAYOUTS):
         if len(left) < _FEW:
             break
-        found = _alike(data, starts[left], book)
+        found = _alike(data, starts[left], books)
         if found is None:
             break
         same, some = found
         if same is None:
             if len(left) == count:
-                return some, list(book)
+                return some, books
             every.put(left, some)
-            return every, list(book)
+            return every, books
         every.put(left[same], some)
         left = left[~same]
     if len(left):
-        in_step = _in_step(Lockstep(data, starts[left]), starts[left], book)
+        in_step = _in_step(Lockstep(data, starts[left]), starts[left], books)
         if in_step is None:
             return None
         every.put(left, in_step[0])
-    return every, list(book)
+    return every, books
 
 
 _Edges = dict[str, tuple[int, int]]
 
 
-def _in_step(rows: Lockstep, starts: Ints, book: dict[str, int]) -> tuple[_Columns, _Edges] | None:
+def _in_step(rows: Lockstep, starts: Ints, books: _Books) -> tuple[_Columns, _Edges] | None:
     """Read records in step; return where the values of the first stand, too."""
     edges: _Edges = {}
 
@@ -149,7 +164,7 @@ def _in_step(rows: Lockstep, starts: Ints, book: dict[str, int]) -> tuple[_Colum
     n, _ = rows.integers()
     ends("n", at)
     rows.literal(b"\xa4type")
-    codes, words = rows.texts()
+    kinds = rows.texts()
     rows.literal(b"\xa7version")
     version, _ = rows.integers()
     rows.literal(b"\xa4step")
@@ -161,18 +176,24 @@ def _in_step(rows: Lockstep, starts: Ints, book: dict[str, int]) -> tuple[_Colum
     time, _ = rows.integers()
     ends("time", at)
     rows.literal(b"\xa5cause")
-    rows.skip_text()
+    causes = rows.texts(optional=True)
     rows.literal(b"\xa4body")
     if not rows.good.all():
         return None
-    kinds = np.array([book.setdefault(word, len(book)) for word in words], np.int32)[codes]
     missing = np.zeros(len(starts), np.bool_) if unstepped is None else unstepped
-    return _Columns(kinds, n, version, step, missing, time, rows.at), edges
+    kind, cause = _entered(kinds, books.kinds), _entered(causes, books.causes)
+    return _Columns(kind, n, version, step, missing, time, cause, rows.at), edges
 
 
-def _alike(data: bytes, starts: Ints, book: dict[str, int]) -> tuple[Mask | None, _Columns] | None:
+def _entered(found: tuple[Codes, list[str]], book: dict[str, int]) -> Codes:
+    """Return codes of a book in place of those that these texts have among themselves; -1 stays."""
+    codes, words = found
+    return np.array([*(book.setdefault(word, len(book)) for word in words), -1], np.int32)[codes]
+
+
+def _alike(data: bytes, starts: Ints, books: _Books) -> tuple[Mask | None, _Columns] | None:
     """Read the records that have the layout of the first; return which they are (None for all), and what they say."""
-    found = _in_step(Lockstep(data, starts[:1]), starts[:1], book)
+    found = _in_step(Lockstep(data, starts[:1]), starts[:1], books)
     if found is None:
         return None
     first, edges = found
@@ -198,7 +219,7 @@ def _alike(data: bytes, starts: Ints, book: dict[str, int]) -> tuple[Mask | None
     return same, _Columns(
         np.full(count, first.kinds[0], np.int32), _numbers(cells, edges["n"], first.n), np.full(count, first.version[0]),
         _numbers(cells, edges["step"], first.step), np.full(count, first.unstepped[0]),
-        _numbers(cells, edges["time"], first.time), starts + width,
+        _numbers(cells, edges["time"], first.time), np.full(count, first.cause[0], np.int32), starts + width,
     )  # fmt: skip
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from struct import Struct
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from morphogen.schemas import Record, decode_frame
 from morphogen.schemas.frames import FORMAT
 
-from .envelopes import RECORD_HEAD, Envelopes, read
-from .lockstep import PAD, Ints
+from .envelopes import Envelopes, read
+from .lockstep import PAD
+from .starts import record_starts
 
 if TYPE_CHECKING:
     from .opening import Message
@@ -21,9 +19,7 @@ if TYPE_CHECKING:
 LEAST = 1 << 15
 """Bytes from which reading many records at once is worth its calls."""
 
-_SIDE_BY_SIDE = 16  # frames from which it is quicker to go through all of them at once
 _BEFORE, _ARRAY32, _ARRAY_HEAD = b"\xa7records", b"\xdd", 5
-_LENGTH = Struct(">I")
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -44,7 +40,7 @@ _decoder = msgspec.msgpack.Decoder(_Head)
 
 @dataclass(eq=False)
 class SealedFrame:
-    """A frame whose records are not made into objects until somebody asks for them."""
+    """A frame whose records stay bytes: how many there are, and what the frame says of all of them."""
 
     seq: int
     stored: int
@@ -58,18 +54,13 @@ class SealedFrame:
     replay: str | None
     size: int
     count: int
-    data: bytes
-
-    @cached_property
-    def records(self) -> list[Record]:
-        """The records as objects."""
-        return decode_frame(self.data, self.seq, self.stored).records
 
 
 def sealed(messages: "Sequence[Message]") -> tuple[list[SealedFrame], Envelopes] | None:
     """Return the frames of messages, and the envelopes of all their records; None where they cannot be read in step."""
     frames: list[SealedFrame] = []
     places: list[int] = []
+    ends: list[int] = []
     begin = 0
     for message in messages:
         data = message.data
@@ -86,40 +77,14 @@ def sealed(messages: "Sequence[Message]") -> tuple[list[SealedFrame], Envelopes]
         frames.append(
             SealedFrame(
                 message.seq, message.stored, head.run, head.attempt, head.rank, head.writer, head.family, head.first,
-                head.last, head.replay, len(data), values // 3, data,
+                head.last, head.replay, len(data), values // 3,
             )
         )  # fmt: skip
         places.append(begin + place + _ARRAY_HEAD)
         begin += len(data)
+        ends.append(begin)
     data = b"".join([*(message.data for message in messages), PAD])
-    starts = _starts(data, np.array(places, np.int64), np.array([frame.count for frame in frames], np.int64))
+    counts = np.array([frame.count for frame in frames], np.int64)
+    starts = record_starts(data, np.array(places, np.int64), np.array(ends, np.int64), counts)
     envelopes = None if starts is None else read(data, starts)
     return None if envelopes is None else (frames, envelopes)
-
-
-def _starts(data: bytes, places: Ints, counts: Ints) -> Ints | None:
-    """Return where each record begins, by the lengths that they say; None where one says what cannot be."""
-    end = len(data) - len(PAD)
-    if len(places) < _SIDE_BY_SIDE:
-        found = []
-        for place, count in zip(places.tolist(), counts.tolist(), strict=True):
-            at = place
-            for _ in range(count):
-                if at >= end:
-                    return None
-                found.append(at)
-                at += RECORD_HEAD + _LENGTH.unpack_from(data, at + 1)[0]
-        return np.array(found, np.int64)
-    starts = np.empty(int(counts.sum()), np.int64)
-    lengths = np.ndarray((len(data) - 3,), ">u4", data, strides=(1,))
-    order = np.argsort(-counts, kind="stable")
-    slot, now, counts = (np.cumsum(counts) - counts)[order], places[order], counts[order]
-    left = np.searchsorted(
-        -counts, -np.arange(counts[0]), side="left"
-    ).tolist()  # frames that have a record of that number
-    for number in range(int(counts[0])):
-        if left[number] < len(now):
-            slot, now = slot[: left[number]], now[: left[number]]
-        starts[slot + number] = now
-        now = np.minimum(now + lengths[now + 1] + RECORD_HEAD, end)  # one that ends there is no record, and is seen so
-    return starts

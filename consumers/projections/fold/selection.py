@@ -9,6 +9,7 @@ import numpy as np
 
 from morphogen.schemas import Unknown, decode, decode_event, decoder_of, event_class
 
+from .envelopes import Bodies, joined
 from .rows import Columns, Values
 
 if TYPE_CHECKING:
@@ -25,17 +26,28 @@ _ARRAY32 = struct.Struct(">BI")
 class Selection:
     """The readable events of one type in a batch; `positions` says where they stand in it."""
 
-    def __init__(self, batch: "Batch", kind: str, positions: "Positions", bodies: list[Any], newest: "Mask") -> None:
+    def __init__(
+        self, batch: "Batch", kind: str, positions: "Positions", bodies: list[Any] | None, newest: "Mask"
+    ) -> None:
         self.batch = batch
         self.type = kind
         self.positions = positions
-        self.bodies = bodies
-        """Decoded bodies, in order."""
+        self._bodies = bodies  # None where they are wanted as they were written
         self.newest = newest
         """Which of them were written in the newest version, not lifted to it."""
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @cached_property
+    def bodies(self) -> list[Any]:
+        """Decoded bodies, in order; as bytes where the selection was asked for raw ones."""
+        return self.raw.raws() if self._bodies is None else self._bodies
+
+    @cached_property
+    def raw(self) -> Bodies:
+        """Where the bodies lie, if the selection was asked for raw ones."""
+        return self.batch.bodies(self.positions) if self._bodies is None else joined(self._bodies)
 
     @property
     def whole(self) -> bool:
@@ -69,33 +81,31 @@ def select(batch: "Batch", kind: str, shape: type[Any] | None) -> Selection:
     kinds = batch.kinds
     code = kinds.words.index(kind) if kind in batch.types else -1
     if code < 0:
-        none = np.empty(0, np.intp)
-        return Selection(batch, kind, none, [], np.empty(0, np.bool_))
-    only = len(kinds.words) == 1
-    positions = np.arange(len(batch)) if only else np.flatnonzero(kinds.codes == code)
-    records = batch.records if only else [batch.records[at] for at in positions]
+        return Selection(batch, kind, np.empty(0, np.intp), [], np.empty(0, np.bool_))
+    positions = np.arange(len(batch)) if len(kinds.words) == 1 else np.flatnonzero(kinds.codes == code)
     cls = event_class(kind)
     if cls is None:
-        return Selection(
-            batch, kind, positions, [decode(record.body) for record in records], np.ones(len(records), np.bool_)
-        )
-    newest = batch.version[positions] == cls.version
-    raws = [record.body for record in records]
+        bodies = [decode(raw) for raw in batch.bodies(positions).raws()]
+        return Selection(batch, kind, positions, bodies, np.ones(len(bodies), np.bool_))
+    versions = batch.version[positions]
+    newest = versions == cls.version
     if newest.all():
         if shape is msgspec.Raw:
-            return Selection(batch, kind, positions, raws, newest)
-        bodies = _decode_all(raws, decoder_of(cls) if shape is None else _shape_decoder(shape), shape or cls)
-        if bodies is not None:
-            return Selection(batch, kind, positions, bodies, newest)
+            return Selection(batch, kind, positions, None, newest)
+        together = _decode_all(
+            batch.bodies(positions).raws(), decoder_of(cls) if shape is None else _shape_decoder(shape), shape or cls
+        )
+        if together is not None:
+            return Selection(batch, kind, positions, together, newest)
     kept: list[int] = []
     bodies = []
-    for i, record in enumerate(records):
-        event = decode_event(kind, record.version, record.body)
+    for i, (version, written) in enumerate(zip(versions.tolist(), batch.bodies(positions).raws(), strict=True)):
+        event = decode_event(kind, version, written)
         if isinstance(event, Unknown):
             continue
         body: Any = event
         if shape is not None:
-            raw = record.body if newest[i] else msgspec.Raw(event.encode())
+            raw = msgspec.Raw(written if newest[i] else event.encode())
             try:
                 body = raw if shape is msgspec.Raw else _shape_decoder(shape).decode(raw)
             except msgspec.MsgspecError:
@@ -116,7 +126,7 @@ def _shape_decoder(shape: type[Any]) -> "msgspec.msgpack.Decoder[Any]":
     return _shape_decoders[shape]
 
 
-def _decode_all(raws: list[msgspec.Raw], one: "msgspec.msgpack.Decoder[Any]", kind: type[Any]) -> list[Any] | None:
+def _decode_all(raws: list[bytes], one: "msgspec.msgpack.Decoder[Any]", kind: type[Any]) -> list[Any] | None:
     """Decode many bodies in one call, as the array that their bytes are when laid end to end; None if any is bad."""
     decoder = _list_decoders.get(kind)
     if decoder is None:
