@@ -34,6 +34,7 @@ _OF_DTYPE = {
 _TEXT = ("VARCHAR", "TEXT", "STRING")
 _FLAG = ("BOOLEAN", "BOOL")
 _FEW = 256  # words of one column that are worth being kept for the next batch
+_PLAIN = 1024  # rows up to which a dictionary costs DuckDB more than it saves
 _BLOB = ("BLOB", "BYTEA", "BINARY", "VARBINARY")
 
 
@@ -65,8 +66,10 @@ class Words:
         """Return the strings, row by row."""
         return [None if code < 0 else self.words[code] for code in self.codes.tolist()]
 
-    def arrow(self) -> pa.DictionaryArray:
-        """Return them as a dictionary array."""
+    def arrow(self) -> pa.Array:
+        """Return them as a dictionary array; a few as plain text, which DuckDB takes in less time."""
+        if len(self.codes) <= _PLAIN:
+            return text(self.values())
         missing = self.codes < 0
         codes = from_numpy(self.codes, pa.int32(), missing if missing.any() else None)
         words = _same_text(tuple(self.words)) if len(self.words) <= _FEW else text(self.words)

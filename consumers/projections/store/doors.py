@@ -4,6 +4,8 @@ Registering a table and planning an INSERT cost more than inserting a few rows d
 statement prepared once for each table and Arrow schema; DuckDB asks the door for its rows each time it runs.
 """
 
+from collections.abc import Sequence
+
 import duckdb
 import pyarrow as pa
 
@@ -16,6 +18,7 @@ class Doors:
 
     def __init__(self) -> None:
         self._doors: dict[tuple[str, str, str], _Door] = {}
+        self._moves: dict[tuple[int, ...], str] = {}
 
     def insert(self, con: duckdb.DuckDBPyConnection, generation: Generation, table: str, rows: pa.Table) -> None:
         """Insert rows into a table of a generation, within the connection's transaction."""
@@ -34,6 +37,19 @@ class Doors:
             con.execute(f"EXECUTE put_{door.name}")
         finally:
             door.rows = None
+
+    def move(self, con: duckdb.DuckDBPyConnection, generations: Sequence[int], seq: int) -> None:
+        """Set the position of these generations, within the connection's transaction."""
+        key = tuple(generations)
+        if not key:
+            return
+        name = self._moves.get(key)
+        if name is None:
+            name = f"move_{len(self._moves)}"
+            wanted = ", ".join(map(str, key))
+            con.execute(f"PREPARE {name} AS UPDATE morphogen.positions SET seq = $1::BIGINT WHERE id IN ({wanted})")
+            self._moves[key] = name
+        con.execute(f"EXECUTE {name}({int(seq)})")
 
 
 class _Door:

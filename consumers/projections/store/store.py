@@ -188,10 +188,7 @@ class Store(Readable):
     def _move(self, folded: Folded) -> None:
         moved = [one for one in folded.generations if one not in folded.failed]
         states = {one: state for one, state in folded.states.items() if not isinstance(state, Parts)}
-        if stateless := [str(one.id) for one in moved if one not in states]:
-            self._con.execute(
-                f"UPDATE morphogen.positions SET seq = {int(folded.last)} WHERE id IN ({', '.join(stateless)})"
-            )
+        self._doors.move(self._con, [one.id for one in moved if one not in states], folded.last)
         for one, state in folded.states.items():
             if isinstance(state, Parts):
                 if one in moved and one in self.generations:
