@@ -1,4 +1,6 @@
-"""Measure what watching costs: a 16-layer network whose step takes about 3 ms, bare and watched, in one run.
+"""Measure what watching costs: a 16-layer network whose step takes 3 ms, bare and watched, in one run.
+
+How large a batch makes such a step differs from machine to machine: it is found out first, and printed.
 
 The loops are interleaved step by step in random order: each round takes a block of steps of every kind, and the
 ratio of a kind is the median over the rounds of its block against the bare block of the same round. So a noisy
@@ -26,6 +28,8 @@ from torch import nn
 from morphogen.producers.watch import LayerSample, Watch
 from morphogen.producers.watch import watch as planning
 from morphogen.producers.watch.library import library
+
+STEP = 3e-3  # seconds that the bare step is to take
 
 
 class Attached(NamedTuple):
@@ -97,13 +101,43 @@ def wandb_watched() -> tuple[Attach, Callable[[], None]] | None:
     return attach, finish
 
 
+def training_step(model: nn.Sequential, optimizer: torch.optim.Optimizer, batch: int) -> Callable[[], None]:
+    """Return a step on one random batch."""
+    width = model[0].in_features
+    inputs, labels = torch.randn(batch, width), torch.randint(0, 10, (batch,))
+    loss_of = nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss_of(model(inputs), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def fitting_batch(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> int:
+    """Return the batch, in steps of 32 rows, whose bare step comes nearest to STEP."""
+    took: dict[int, float] = {}
+    batch = 32
+    while not took or (took[max(took)] < STEP and batch <= 4096):
+        step = training_step(model, optimizer, batch)
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        took[batch] = statistics.median(times)
+        batch += 32
+    return min(took, key=lambda rows: abs(took[rows] - STEP))
+
+
 def main() -> None:
     """Run the comparison, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200, help="blocks of each kind")
     parser.add_argument("--block", type=int, default=20, help="steps of a block")
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="rows of a batch; as many as make a step of 3 ms by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-wandb", dest="wandb", action="store_false", help="leave wandb out")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -113,14 +147,8 @@ def main() -> None:
 
     model = network(options.width)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    inputs = torch.randn(options.batch, options.width)
-    labels = torch.randint(0, 10, (options.batch,))
-    loss_of = nn.CrossEntropyLoss()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss_of(model(inputs), labels).backward()
-        optimizer.step()
+    batch = options.batch or fitting_batch(model, optimizer)
+    step = training_step(model, optimizer, batch)
 
     def block(attach: Attach) -> tuple[float, float]:
         attached = attach(model, optimizer)
@@ -161,7 +189,7 @@ def main() -> None:
         theirs[1]()
 
     table: dict[str, Any] = {}
-    print(f"16 linear layers of {options.width}, batch {options.batch}, SGD with momentum, {options.threads} threads")
+    print(f"16 linear layers of {options.width}, batch {batch}, SGD with momentum, {options.threads} threads")
     print(f"{'':26}{'step':>9}{'overhead':>12}{'of the thread':>16}")
     for kind, times in took.items():
         ratios = [

@@ -1,9 +1,10 @@
 """Where a replay begins and ends, how fast it goes, and how far something is: what a person types, as values."""
 
 import math
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+
+from morphogen.schemas.moments import parse_moment, unix_ns
 
 from .errors import BadRange
 
@@ -12,9 +13,6 @@ Progress = Callable[[int, int, str], None]
 
 Point = int | datetime
 """A place in the log: a stream sequence, or a moment of storing."""
-
-_AGO = re.compile(r"-(\d+(?:\.\d+)?)\s*([smhdw])|(\d+(?:\.\d+)?)\s*([smhdw])[a-z]*\s+ago")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def silent(done: int, total: int, unit: str) -> None:
@@ -31,17 +29,14 @@ def parse_point(text: str, now: datetime | None = None) -> Point:
     if text.isdecimal():
         return int(text)
     try:
-        if match := _AGO.fullmatch(text):
-            age = timedelta(seconds=float(match[1] or match[3]) * _SECONDS[match[2] or match[4]])
-            return (now or datetime.now(UTC)) - age
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.astimezone(UTC)
+        found = parse_moment(text, now or datetime.now(UTC))
     except OverflowError:
         raise BadRange(f"{text!r} lies outside of any calendar: write a time that the log can have") from None
-    except ValueError:
+    if found is None:
         raise BadRange(
             f"{text!r} is no place in the log: write a sequence (8123), a time (2026-11-20T14:05) or an age (-2h)"
-        ) from None
+        )
+    return found[0]
 
 
 def parse_speed(text: str) -> float | None:
@@ -60,8 +55,7 @@ def parse_speed(text: str) -> float | None:
 
 def nanoseconds(moment: datetime) -> int:
     """Return a moment as unix nanoseconds, exactly; without a zone it is UTC."""
-    whole = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    return unix_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def due(first: int, stored: int, speed: float | None) -> float:

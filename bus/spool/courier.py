@@ -27,7 +27,8 @@ from .cut import Cut
 from .records import COMMITTED
 from .writer import Writer
 
-FRAME_RECORDS = 500 * 1024  # bytes of records in a frame; with its head it stays below MAX_FRAME
+FRAME_RECORDS = 980 * 1024  # bytes of records in a frame; with its head it stays below MAX_FRAME
+_HEADS = 16 * 1024  # bytes of a message beside its records, at most
 LARGEST_RECORD = 480 * 1024  # a larger body travels as a blob
 CLAIMING_FAMILY = "run"
 ACK_TIMEOUT = 5.0
@@ -218,12 +219,16 @@ class Courier:
         while not self._fenced:
             if lane.family not in self._expected:
                 await self._resolve(lane)
-            cut = lane.cut(self._budget)
+            cut = lane.cut(self._room())
             if cut is None:
                 return
             await self._publish(lane, cut)
             if self._patient and lane.pending_bytes < self._budget // 2:
                 return
+
+    def _room(self) -> int:
+        """Return how many bytes of records a frame may have that this broker takes."""
+        return max(1, min(self._budget, int(self._conn.nc.max_payload) - _HEADS))
 
     async def _publish(self, lane: SourceLane, cut: Cut) -> None:
         identity = self.source.identity
@@ -309,7 +314,7 @@ class Courier:
                 lane.ack(last)
             self._expected[CLAIMING_FAMILY] = expected
             if not expected:
-                cut = lane.cut(self._budget) if lane is not None else None
+                cut = lane.cut(self._room()) if lane is not None else None
                 try:
                     if cut is not None and lane is not None:
                         await self._publish(lane, cut)

@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from morphogen.bus import broker as brokers
+from morphogen.bus.broker.process import find_binary, free_port
 from morphogen.bus.connection import connect
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
@@ -100,6 +103,31 @@ def test_events_arrive_once_in_order_and_a_clean_end_leaves_nothing(
     assert all(frame.size <= MAX_FRAME for _, frame in frames)
     assert {(f.run, f.attempt, f.rank, f.writer, f.replay) for _, f in frames} == {("r", 1, 0, spool.writer, None)}
     assert not list(settings.spool_dir.iterdir())
+
+
+def test_a_broker_that_takes_only_small_messages_gets_small_frames(home: Path) -> None:
+    limit, port = 64 * 1024, free_port()
+    (home / "small.conf").write_text(
+        f'listen: 127.0.0.1:{port}\nmax_payload: {limit}\njetstream {{ store_dir: "{home / "store"}" }}\n'
+    )
+    server = subprocess.Popen([find_binary(), "-c", home / "small.conf"], stderr=subprocess.DEVNULL)
+    try:
+        there = Settings(home=home, urls=(f"nats://127.0.0.1:{port}",))
+        spool, publisher = Spool.create(there, run="r"), Publisher(there)
+        publisher.add(spool)
+        start(spool)
+        lane = spool.lane("metrics", high_rate=True)
+        for step in range(20_000):
+            lane.append(SCALARS, step, 5, None, BODY)
+
+        assert publisher.flush(30.0)
+        assert publisher.close()
+        frames = log_of(there)
+        assert counters(frames) == list(range(1, 20_001))
+        assert max(frame.size for _, frame in frames) <= limit
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_an_attempt_is_claimed_even_when_the_run_lane_has_nothing_to_say(

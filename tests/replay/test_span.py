@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphogen.consumers.projections.sql.asof import parse_as_of
+from morphogen.consumers.projections.sql.errors import SqlError
 from morphogen.replay.errors import BadRange
 from morphogen.replay.span import due, nanoseconds, parse_point, parse_speed
 
@@ -73,6 +74,26 @@ def test_a_time_without_a_zone_is_local_as_it_is_in_sql(monkeypatch: pytest.Monk
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250 ms ago", 0.25), ("-3MIN", 180), ("5 Minutes AGO", 300), ("1 hour ago", 3600), ("-2 weeks", 14 * 86400)],
+)
+def test_ages_are_read_alike_by_replay_and_by_sql(text: str, seconds: float) -> None:
+    now = datetime.now(UTC)
+    assert parse_point(text, now) == now - timedelta(seconds=seconds)
+    ns = parse_as_of(text)[1]
+    assert ns is not None
+    assert 0 <= ns / 1e9 - (now.timestamp() - seconds) < 5
+
+
+@pytest.mark.parametrize("text", ["5 months ago", "-2y", "3 parsecs ago", "-5", "m ago"])
+def test_an_age_in_no_unit_of_time_is_refused_and_not_guessed(text: str) -> None:
+    with pytest.raises(BadRange, match="no place in the log"):
+        parse_point(text)
+    with pytest.raises(SqlError, match="no sequence and no time"):
+        parse_as_of(text)
 
 
 @pytest.mark.parametrize("text", ["-99999999999w", "-1e9d", "tomorrow"])

@@ -19,7 +19,7 @@ from ..store.store import Store
 from .folder import Folder
 
 _log = logging.getLogger("morphogen.projections")
-BATCH_BYTES = 16 << 20  # of messages in one commit
+BATCH_BYTES = 32 << 20  # of messages in one commit: half of that was measured to cost a third more where rows are many
 PACE = 0.01  # longest pause between the beginnings of two batches, in seconds; none where much is waiting
 _REST = 2  # times what the last batch cost is the pause where that is shorter: queries need the processor too
 WAITING_BYTES = 64 << 20  # that may lie in line before the reader is held back

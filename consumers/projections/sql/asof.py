@@ -1,9 +1,10 @@
 """The moment at which a query looks: a sequence of the log, or a time that is looked up in `frames`."""
 
 import datetime as dt
-import re
 import time
 from typing import TYPE_CHECKING
+
+from morphogen.schemas.moments import in_utc, parse_moment, unix_ns
 
 from .errors import SqlError
 
@@ -12,11 +13,7 @@ if TYPE_CHECKING:
 
 AsOf = int | str | dt.datetime | None
 
-_AGE = r"(\d+(?:\.\d+)?)\s*(ms|s|sec|m|min|h|d|w)"
-_AGO = re.compile(rf"{_AGE}[a-z]*\s+ago|-{_AGE}", re.IGNORECASE)
-_UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LAST_NS = 2**63 - 1000
-_NANOS = re.compile(r"(\.\d{6})(\d{1,3})(?!\d)")
 
 
 def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
@@ -36,19 +33,17 @@ def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
     text = str(value).strip()
     if text.isdecimal():
         return _sequence(int(text)), None
-    if match := _AGO.fullmatch(text):
-        count, unit = match[1] or match[3], match[2] or match[4]
-        age = float(count) * _UNITS[unit.lower()] * 1e9
-        return None, time.time_ns() - int(age) if age < time.time_ns() else 0
-    nanos = _NANOS.search(text)
     try:
-        moment = dt.datetime.fromisoformat(_NANOS.sub(r"\1", text))
-    except ValueError:
+        found = parse_moment(text, dt.datetime.now(dt.UTC))
+    except OverflowError:  # longer ago than any log
+        return None, 0
+    if found is None:
         raise SqlError(
             f"as_of {text!r} is no sequence and no time: write 1234, '2026-11-20 23:40:00', "
             "'2026-11-20T23:40:00Z' or '5m ago'"
-        ) from None
-    return None, _ns(moment) + (int(nanos[2].ljust(3, "0")) if nanos else 0)
+        )
+    moment, nanos = found
+    return None, _ns(moment) + nanos
 
 
 def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: int) -> int | None:
@@ -80,10 +75,4 @@ def _sequence(value: int) -> int:
 
 
 def _ns(moment: dt.datetime) -> int:
-    try:
-        aware = moment.astimezone(dt.UTC)  # one without a zone is taken as local
-    except (ValueError, OverflowError):  # the first and the last day of the calendar, seen from another zone
-        aware = moment.replace(tzinfo=dt.UTC)
-    delta = aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    ns = (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
-    return min(max(ns, 0), _LAST_NS)  # no log is older than 1970
+    return min(max(unix_ns(in_utc(moment)), 0), _LAST_NS)  # no log is older than 1970
