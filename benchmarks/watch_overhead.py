@@ -147,8 +147,8 @@ def main() -> None:
 
     model = network(options.width)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    batch = options.batch or fitting_batch(model, optimizer)
-    step = training_step(model, optimizer, batch)
+    options.batch = options.batch or fitting_batch(model, optimizer)
+    step = training_step(model, optimizer, options.batch)
 
     def block(attach: Attach) -> tuple[float, float]:
         attached = attach(model, optimizer)
@@ -189,7 +189,7 @@ def main() -> None:
         theirs[1]()
 
     table: dict[str, Any] = {}
-    print(f"16 linear layers of {options.width}, batch {batch}, SGD with momentum, {options.threads} threads")
+    print(f"16 linear layers of {options.width}, batch {options.batch}, SGD with momentum, {options.threads} threads")
     print(f"{'':26}{'step':>9}{'overhead':>12}{'of the thread':>16}")
     for kind, times in took.items():
         ratios = [

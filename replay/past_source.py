@@ -8,11 +8,12 @@ from morphogen.bus.blobs import get_bytes
 from morphogen.bus.past import extent, past
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.follow.conveyor import BATCH_BYTES
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
 
-FOLD_BYTES = 32 << 20  # of messages in one commit of a rebuild: half of that was measured to cost a third more
+FOLD_BYTES = BATCH_BYTES  # of messages in one commit
 _BLOB_PATIENCE = 60.0  # seconds
 
 
