@@ -89,6 +89,20 @@ def test_events_keep_bodies_that_a_column_could_not_hold_exactly(
     assert ask(store, "SELECT count(*) FROM _event_rows WHERE body IS NOT NULL") == [(4,)]
 
 
+@pytest.mark.parametrize("asked", ["count(*)", "max(step)", "type, count(*)", "id, time"])
+def test_who_asks_for_no_bodies_does_not_pay_for_them(
+    log: Any, shown: Callable[[], Store], ask: Ask, asked: str
+) -> None:
+    log.write(Metrics(values={"loss": 0.5}), LogLine(message="hello"))
+    store = shown()
+    grouped = " GROUP BY type" if asked.startswith("type") else ""
+    for where in ("", " WHERE run = 'r' AND type = 'metrics.scalars'"):
+        plan = str(ask(store, f"EXPLAIN SELECT {asked} FROM events{where}{grouped}"))
+        assert "_held_rows" in plan
+        assert "join" not in plan.lower(), plan
+    assert "join" in str(ask(store, "EXPLAIN SELECT body FROM events")).lower()
+
+
 def test_a_layer_signal_is_null_where_it_was_not_measured_and_nan_where_it_was_nan(
     log: Any, shown: Callable[[], Store], ask: Ask
 ) -> None:

@@ -16,7 +16,7 @@ from ..fold.arrays import Gaps, Words, from_numpy, strings, text
 from ..fold.batch import UNREADABLE, Batch
 from ..fold.body_json import raw_to_json, to_json
 from ..fold.rows import Columns
-from ..projection import Projection, Rows
+from ..projection import FRONT, Projection, Rows
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,12 +73,15 @@ class Events(Projection, name="events", version=2, types=("*",)):
         one aggregation by the columns joined on; and a filter on `type` or `run` reaches through it, so that a
         query for one type gathers that type alone. Bodies are made after the join, of the rows that are left.
         """
+        front = ", ".join([*FRONT, "lane", "n", "type", "version", "cause"])
+        every = f"""(
+            SELECT {front}, body FROM _event_rows UNION ALL SELECT {front}, NULL::VARIANT AS body FROM _held_rows
+        )"""
         columns = "e.seq, e.idx, e.lane || '.' || e.n AS id, e.type, version, e.run, attempt, rank, step, time, cause"
-        own = f"SELECT {columns}, body FROM _event_rows e"
         found = [(kind, body) for holder in self.holders for kind, body in holder.bodies.items()]
         if not found:
-            return own
-        branches, makers = [], []
+            return f"SELECT {columns}, body FROM {every} e"
+        branches, makers = [], ["body"]
         for number, (kind, body) in enumerate(found):
             others = [f"{body.gather if i == number else 'NULL'} AS held_{i}" for i in range(len(found))]
             branches.append(
@@ -88,9 +91,8 @@ class Events(Projection, name="events", version=2, types=("*",)):
             makers.append(f"CASE WHEN held_{number} IS NULL THEN NULL ELSE {made}::VARIANT END")
         kept = ", ".join(f"any_value(held_{i}) AS held_{i}" for i in range(len(found)))
         return f"""
-            {own} UNION ALL
             SELECT {columns}, coalesce({", ".join(makers)}) AS body
-            FROM _held_rows e LEFT JOIN (
+            FROM {every} e LEFT JOIN (
                 SELECT seq, idx, run, type, {kept} FROM ({" UNION ALL ".join(branches)}) GROUP BY seq, idx, run, type
             ) h ON h.seq = e.seq AND h.idx = e.idx AND h.run = e.run AND h.type = e.type
         """
