@@ -89,15 +89,15 @@ def test_events_keep_bodies_that_a_column_could_not_hold_exactly(
     assert ask(store, "SELECT count(*) FROM _event_rows WHERE body IS NOT NULL") == [(4,)]
 
 
-@pytest.mark.parametrize("asked", ["count(*)", "max(step)", "min(time), max(time)"])
-@pytest.mark.parametrize("where", ["", " WHERE run = 'run1' AND type = 'metrics.scalars'"])
+@pytest.mark.parametrize("asked", ["count(*)", "max(step)", "run, type, count(*)"])
 def test_who_counts_events_does_not_pay_for_their_bodies(
-    log: Any, shown: Callable[[], Store], ask: Ask, asked: str, where: str
+    log: Any, shown: Callable[[], Store], ask: Ask, asked: str
 ) -> None:
     log.write(Metrics(values={"loss": 0.5}), LogLine(message="hello"))
     store = shown()
 
-    plan = ask(store, f"EXPLAIN SELECT {asked} FROM events{where}")[0][1]
+    grouped = " GROUP BY run, type" if asked.startswith("run") else ""
+    plan = ask(store, f"EXPLAIN SELECT {asked} FROM events{grouped}")[0][1]
 
     assert "Scan" in plan or "Empty" in plan
     assert "Join" not in plan
