@@ -126,14 +126,18 @@ def test_it_syncs_every_write_and_listens_on_the_loopback_only(settings: Setting
 
 
 def test_a_killed_broker_comes_back_on_its_port_with_its_token(settings: Settings) -> None:
-    first = broker.ensure(settings)
-    kill(settings, first)
-    assert not broker.status(settings).running
-    assert "ended by itself" in str(broker.status(settings).reason)
+    for _ in range(5):  # somebody else may take the port in between
+        first = broker.ensure(settings)
+        kill(settings, first)
+        assert not broker.status(settings).running
+        assert "ended by itself" in str(broker.status(settings).reason)
 
-    second = broker.ensure(settings)
-    assert (second.urls, second.token) == (first.urls, first.token)
-    assert second.pid != first.pid
+        second = broker.ensure(settings)
+        assert second.token == first.token
+        assert second.pid != first.pid
+        if second.urls == first.urls:
+            return
+    pytest.fail("it came back on another port five times")
 
 
 def test_it_moves_to_another_port_when_its_own_was_taken(settings: Settings) -> None:
