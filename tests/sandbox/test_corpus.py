@@ -85,7 +85,10 @@ def test_no_attack_escapes_with_the_static_layer_off(name: str, sandbox: Sandbox
     assert not (outcome.error and outcome.error.type in ("AssertionError", "ModuleNotFoundError")), outcome.error
     assert took < LIMITS.wall_seconds + PATIENCE
     assert set(outcome.layers_held) == ALL
-    assert len(descendants(os.getpid()) - before) <= 1, "the next idle worker, nothing else"
+    end = time.monotonic() + PATIENCE  # the next idle worker may be on its way, with whoever forks it
+    while len(left := descendants(os.getpid()) - before) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(left) <= 1, "the next idle worker, nothing else"
     assert not {pid for pid in strangers() if Path(f"/proc/{pid}/fd/3").exists()}
 
 
