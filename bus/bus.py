@@ -26,6 +26,7 @@ from .commands import issue as commands
 from .connection import Connection, PubAck, connect
 from .emit import emit
 from .errors import BusError, Disconnected, ForkedBus, RequestTimeout
+from .loop import new_loop
 from .reader import NAMES, Message, read
 from .settings import Settings
 from .streams import StreamInfo, ensure_streams, stream_info
@@ -66,7 +67,7 @@ class Bus:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="morphogen bus", daemon=True)
         self._conn: Connection | None = None
         self._closed = False

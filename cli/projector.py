@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @app.command()
 def projector(context: typer.Context) -> None:
     """Follow the log into tables, answer SQL for everyone on the bus and announce facts, until interrupted."""
+    from morphogen.bus.loop import new_loop
     from morphogen.consumers.projections.facts.announce import announce_until_cancelled
     from morphogen.consumers.projections.follow.projector import run_projector
     from morphogen.consumers.projections.sql.service import serve
@@ -33,4 +34,5 @@ def projector(context: typer.Context) -> None:
     async def work() -> None:
         await run_projector(settings, stop=asyncio.Event(), serve=answer, resolve=blobs_of)
 
-    asyncio.run(work())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(work())

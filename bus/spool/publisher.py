@@ -138,8 +138,9 @@ def _publish(desk: Desk) -> None:
                 import encodings.ascii
                 import encodings.idna  # noqa: F401  what the first connection imports
 
+                from ..loop import new_loop
                 from .dispatcher import Dispatcher
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 loop = runner.get_loop()
                 _running.append(loop)
                 try:
