@@ -213,8 +213,8 @@ def test_each_worker_is_sealed_as_the_kernel_itself_reports() -> None:
     with Sandbox(pool=1) as sandbox:
         sandbox.probe()
         idle(sandbox)
-        assert sandbox._kept.nursery is not None
-        (worker,) = descendants(sandbox._kept.nursery._process.pid)
+        sandbox._kept.idle[0].layers()  # its process is there sooner than its seal
+        worker = sandbox._kept.idle[0]._pid
         told = status(worker)
         spaces = {
             name: os.readlink(f"/proc/{worker}/ns/{name}") for name in ("user", "net", "pid", "mnt", "ipc", "uts")
@@ -285,9 +285,9 @@ def test_fresh_calls_and_closed_pools_leave_no_process_and_no_descriptor() -> No
 
 
 PARENT = """
-import sys, threading, time
+import os, sys, threading, time
 from morphogen.kernels.sandbox import Capabilities, Limits, Sandbox
-tools = Capabilities(tools={"say": lambda: print("running", flush=True)})
+tools = Capabilities(tools={"say": lambda: os.write(1, b"running\\n")})
 sandbox = Sandbox(Limits(wall_seconds=60, cpu_seconds=60), pool=int(sys.argv[1]), own_interpreter=sys.argv[1] == "0", capabilities=tools)
 loop = "def run():\\n    say()\\n    while True:\\n        pass\\n"
 def spin():
@@ -335,9 +335,17 @@ def gone(pids: set[int], patience: float = 10.0) -> set[int]:
     deadline = time.monotonic() + patience
     left = pids
     while left and time.monotonic() < deadline:
-        left = {pid for pid in left if Path(f"/proc/{pid}").exists() and status(pid).get("State", "Z")[0] != "Z"}
+        left = {pid for pid in left if lives(pid)}
         time.sleep(0.02)
     return left
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return status(pid).get("State", "Z")[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it may go while it is looked at
+        return False
 
 
 def test_calls_from_many_threads_at_once_do_not_meet() -> None:
