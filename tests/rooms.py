@@ -3,7 +3,7 @@
 No test is spoiled by what another room left in the interpreter, and none can hold up the rest: a room that takes
 longer than `LIMIT` is told to show where it hangs, and killed with all that it started. Without names, the types are
 checked beside the rooms, so that no core waits for that. Real brokers and kills beside other rooms take their time: the
-few rooms that failed are run once more, alone, and both results are told.
+tests that failed, where few rooms had any, are run once more, alone, and both results are told.
 """
 
 import contextlib
@@ -20,9 +20,10 @@ TESTS = Path(__file__).parent
 LIMIT = 1500.0  # seconds for one room
 # One more than cores: a third of the time a room waits for brokers, clocks and other processes.
 AT_ONCE = min(6, len(os.sched_getaffinity(0)) + 1)
-AGAIN = 3  # rooms that may fail and be run again alone; more of them are no matter of load
+AGAIN = 3  # rooms whose failures may be run again alone; more of them are no matter of load
 TYPES = "types"
 READY = "ready stores"  # a folder beside those of the rooms
+FAILED = "failed"  # another, where pytest keeps for each room which tests failed
 # By what they took last, so that no core waits long for the last room.
 LONGEST = (
     "bus",
@@ -93,10 +94,14 @@ def rooms() -> list[str]:
 
 def start(name: str, folder: Path) -> Room:
     """Start pytest on one room, or mypy, in a process group of its own."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    (folder / "status").unlink(missing_ok=True)
     ready = folder.parent / READY
     ready.mkdir(exist_ok=True)
-    pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-p", "no:anyio", str(TESTS / name)]
+    known = folder.parent / FAILED / name
+    only = ["--last-failed"] if known.exists() else []  # all of them where the room was killed before pytest could tell
+    pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-q", "-p", "no:anyio", *only]
+    pytest += ["-o", f"cache_dir={known}", str(TESTS / name)]
     mypy = [sys.executable, "-m", "mypy", "-p", "morphogen"]
     alone = {
         "OMP_NUM_THREADS": "1",  # else the threads of two rooms spin against each other, for several times as long
@@ -114,44 +119,44 @@ def main(names: list[str]) -> int:
     """Run the rooms; return 1 where one failed, also alone."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background of a shell ignore
-    failed = run(names or rooms(), AT_ONCE)
-    tried = [name for name in failed if name != TYPES]
-    if 0 < len(tried) <= AGAIN:
-        alone = run(tried, 1)
-        for name in tried:
-            if name not in alone:
-                print(f"== tests/{name} passed alone; beside others it failed:\n{reasons(failed.pop(name))}")
+    with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
+        failed = run(names or rooms(), AT_ONCE, Path(top))
+        tried = [name for name in failed if name != TYPES]
+        if 0 < len(tried) <= AGAIN:
+            alone = run(tried, 1, Path(top))
+            for name in tried:
+                if name not in alone:
+                    print(f"== tests/{name} passed alone; beside others it failed:\n{reasons(failed.pop(name))}")
     for name, told in failed.items():  # once more where all is over: who sees only the end of the output sees why
         print(f"== {title(name)} failed:\n{reasons(told)}")
     print("failed: " + ", ".join(map(title, failed)) if failed else "every room passed")
     return 1 if failed else 0
 
 
-def run(names: list[str], at_once: int) -> dict[str, str]:
-    """Run rooms, so many at once; return what those that failed have printed."""
+def run(names: list[str], at_once: int, top: Path) -> dict[str, str]:
+    """Run rooms, so many at once, with what they leave under `top`; return what those that failed have printed."""
     waiting, running = list(names), list[Room]()
     failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    running.append(start(waiting[0], Path(top) / waiting[0]))
-                    del waiting[0]
-                time.sleep(0.2)
-                for room in list(running):
-                    status, seconds = room.status(), time.monotonic() - room.began
-                    if status is None and seconds > LIMIT:
-                        room.kill()
-                        status = -1
-                    if status is not None:
-                        running.remove(room)
-                        told = (room.folder / "output").read_text(errors="replace")
-                        print(f"== {title(room.name)} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
-                        if status != 0:
-                            failed[room.name] = told if status > 0 else f"{told}\n!!! killed, or died"
-        finally:
-            for room in running:
-                room.kill()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(start(waiting[0], top / waiting[0]))
+                del waiting[0]
+            time.sleep(0.2)
+            for room in list(running):
+                status, seconds = room.status(), time.monotonic() - room.began
+                if status is None and seconds > LIMIT:
+                    room.kill()
+                    status = -1
+                if status is not None:
+                    running.remove(room)
+                    told = (room.folder / "output").read_text(errors="replace")
+                    print(f"== {title(room.name)} ({seconds:.0f} s)\n{told.rstrip()}", flush=True)
+                    if status != 0:
+                        failed[room.name] = told if status > 0 else f"{told}\n!!! killed, or died"
+    finally:
+        for room in running:
+            room.kill()
     return failed
 
 
