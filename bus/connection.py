@@ -22,6 +22,7 @@ from .errors import (
 )
 from .link import Link, open_link, shown
 from .message import Message
+from .nats_py import Pieces
 from .settings import Settings
 from .watch import Watch
 
@@ -93,7 +94,12 @@ class Connection:
             raise NoBroker(f"no broker for {deadline:g} s: {self._reason}")
 
     async def request(
-        self, subject: str, data: bytes = b"", *, headers: Mapping[str, str] | None = None, timeout: float = 5.0
+        self,
+        subject: str,
+        data: bytes | Pieces = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
     ) -> Any:
         """Return the first reply, a nats-py Msg.
 
@@ -113,7 +119,7 @@ class Connection:
         return answer
 
     async def publish_ack(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, timeout: float = 5.0
+        self, subject: str, data: bytes | Pieces, headers: Mapping[str, str] | None = None, timeout: float = 5.0
     ) -> PubAck:
         """Publish into the stream that takes `subject`, and return its acknowledgement.
 

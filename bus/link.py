@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from .broker import Endpoint
 from .errors import BusError, Disconnected, MessageTooLarge, NoBroker, NoResponders, RequestTimeout
-from .nats_py import Client
+from .nats_py import Client, Pieces
 from .nats_py import errors as nats_errors
 
 _CLOSE_PATIENCE = 1.0
@@ -67,7 +67,7 @@ class Link:
             raise
 
     async def request(
-        self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None, timeout: float
+        self, subject: str, data: bytes | Pieces, *, headers: Mapping[str, str] | None = None, timeout: float
     ) -> Any:
         """Return the first reply, a nats-py Msg. Raises Disconnected, RequestTimeout, NoResponders, MessageTooLarge."""
         msg = await self._exchange(subject, data, dict(headers) if headers else None, timeout)
@@ -81,7 +81,9 @@ class Link:
         await self._exchange(None, b"", None, timeout)
         return time.perf_counter() - start
 
-    async def _exchange(self, subject: str | None, data: bytes, headers: dict[str, str] | None, timeout: float) -> Any:
+    async def _exchange(
+        self, subject: str | None, data: bytes | Pieces, headers: dict[str, str] | None, timeout: float
+    ) -> Any:
         if self.ended.is_set():
             raise Disconnected(f"no connection to the broker at {shown(self.url)}; it is being restored")
         loop = asyncio.get_running_loop()

@@ -17,7 +17,6 @@ import msgspec
 from .errors import FrameError
 
 FORMAT = 1
-MAX_FRAME = 1000 * 1024  # bytes; a broker takes 1 MiB with its headers if nobody says otherwise
 HEAD = struct.Struct(">BIBI")  # 0xCE length 0xCE crc32: the ten bytes before each event map
 _UINT32 = 0xCE
 _ARRAY32 = struct.Struct(">BI")

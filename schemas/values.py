@@ -53,6 +53,12 @@ def _codes() -> dict[Any, int]:
     return {_numpy().dtype(name): code for code, name in _DTYPES.items()}
 
 
+@cache
+def _formats() -> dict[str, int]:
+    """Return the codes by the format of a buffer: to ask an array for that is quicker than for its dtype."""
+    return {memoryview(dtype.type(0).reshape(1)).format: code for dtype, code in _codes().items()}
+
+
 class Names:
     """An immutable list of names (the layers of a model) that is decoded once and then shared.
 
@@ -127,10 +133,15 @@ def _tensor_to_numpy(tensor: Any) -> Any:
 
 def encode_hook(value: Any) -> Any:
     """Turn what msgspec does not know into what it does: numpy and torch values, Names, paths."""
+    if type(value) is Names and (packed := _names_bytes.get(value)) is not None:
+        return msgspec.msgpack.Ext(*packed)
     if isinstance(value, _numpy().ndarray):
-        code = _codes().get(value.dtype)
-        if code is not None and value.ndim == 1 and value.flags.c_contiguous:
-            return msgspec.msgpack.Ext(code, value.data)
+        try:
+            room = memoryview(value)
+            if room.ndim == 1 and room.c_contiguous:
+                return msgspec.msgpack.Ext(_formats()[room.format], room)
+        except (ValueError, KeyError):  # elements that no buffer can describe, or that have no code
+            pass
         if value.ndim == 0:
             return value.item()
         array = vector(value)

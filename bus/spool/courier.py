@@ -22,12 +22,13 @@ from morphogen.schemas.names import token
 
 from ..connection import Connection
 from ..errors import BusError, Disconnected, JetStreamApiError, NoResponders
+from ..nats_py import Pieces
 from ..streams import LOG, ensure_streams
 from .cut import Cut
 from .records import COMMITTED
 from .writer import Writer
 
-FRAME_RECORDS = 980 * 1024  # bytes of records in a frame; with its head it stays below MAX_FRAME
+FRAME_RECORDS = 1900 * 1024  # bytes of records in a frame, where the broker takes that much
 _HEADS = 16 * 1024  # bytes of a message beside its records, at most
 LARGEST_RECORD = 480 * 1024  # a larger body travels as a blob
 CLAIMING_FAMILY = "run"
@@ -240,14 +241,14 @@ class Courier:
             run=identity.run, attempt=identity.attempt, rank=identity.rank, writer=identity.writer,
             family=lane.family, first=cut.first, last=cut.last, count=cut.count,
         )  # fmt: skip
-        data = cut.after(head) if records is None else head + records
+        data = Pieces(head, cut.records if records is None else records)
         await self._send(lane.family, data, f"{identity.writer}.{lane.family}.{cut.first}-{cut.last}")
         self._blobs.pop((lane.family, cut.first), None)
         lane.ack(cut.last)
         if self._on_progress is not None:
             self._on_progress()
 
-    async def _send(self, family: str, data: bytes, message_id: str) -> None:
+    async def _send(self, family: str, data: bytes | Pieces, message_id: str) -> None:
         """Publish one frame; when this returns, the log has it. On any error the lane is in doubt."""
         expected = self._expected.pop(family)
         headers = {"Nats-Msg-Id": message_id, "Nats-Expected-Last-Subject-Sequence": str(expected)}

@@ -22,10 +22,10 @@ class Cut:
         """Return the bytes of the records."""
         return self.end - self.start
 
-    def after(self, head: bytes) -> bytes:
-        """Return `head` and the records in one piece, copied once."""
-        with memoryview(self.room) as whole, whole[self.start : self.end] as records:
-            return b"".join((head, records))
+    @property
+    def records(self) -> memoryview:
+        """Return the records where they lie."""
+        return memoryview(self.room)[self.start : self.end]
 
     def payload(self) -> bytes:
         """Return the event map of the only record of a cut of one."""

@@ -209,9 +209,11 @@ class Lane:
 
     def prepare(self) -> None:
         """Have the next segment ready before it is needed; the background thread calls this when `wants_spare`."""
-        spare = self._room.spare(self)
+        spare = self._room.spare(self) if self.wants_spare else None
         if spare is None:
             return
+        if not self._segment.synced:  # filled in less than the time between two syncs: else it is written twice to disk
+            spare.touch()
         with self._room.lock:
             ordinal = int(spare.path.stem) if spare.path is not None else 0
             if self._spare is None and not self._closed and ordinal == self._ordinal:

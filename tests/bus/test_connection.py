@@ -30,6 +30,7 @@ from morphogen.bus.errors import (
     PublishTimeout,
     RequestTimeout,
 )
+from morphogen.bus.nats_py import Pieces
 from morphogen.bus.settings import Settings
 
 STREAM = {"name": "T", "subjects": ["t.>"], "storage": "file", "allow_direct": True}
@@ -115,6 +116,28 @@ def test_requests_and_replies_carry_headers_and_end_at_their_deadline(settings: 
             await conn.request("deaf", timeout=0.05)
         with pytest.raises(PublishTimeout):
             await conn.publish_ack("deaf", b"", timeout=0.05)
+
+    with_connection(settings, story)
+
+
+def test_a_payload_in_pieces_arrives_as_one_with_headers_and_without(settings: Settings) -> None:
+    records = os.urandom(3 << 20)
+    pieces = Pieces(b"head ", memoryview(records)[1:-1], b"")
+
+    async def story(conn: Connection) -> None:
+        async def answer(msg: object) -> None:
+            whole = msg.data == b"head " + records[1:-1]  # type: ignore[attr-defined]
+            await msg.respond(repr((whole, msg.headers)).encode())  # type: ignore[attr-defined]
+
+        await conn.nc.subscribe("judge", cb=answer)
+        assert len(pieces) == 5 + len(records) - 2
+        for headers in (None, {}, {"Nats-Msg-Id": "a: b", "other": "1"}):
+            assert (await conn.request("judge", pieces, headers=headers)).data == repr((True, headers or None)).encode()
+        with pytest.raises(Disconnected, match=r"[Hh]eader"):
+            await conn.request("judge", pieces, headers={"a": "b\r\nc: d"})
+        with pytest.raises(MessageTooLarge, match="larger than the broker takes"):
+            await conn.request("judge", Pieces(*[records] * 3))
+        assert (await conn.request("judge", pieces)).data == b"(True, None)"
 
     with_connection(settings, story)
 

@@ -58,7 +58,7 @@ def walked(data: bytes, done: int = 0) -> tuple[list[Record], list[Damage]]:
         if isinstance(found, Damage):
             damages.append(found)
         else:
-            records += decode_records(found.after(b""))
+            records += decode_records(found.records)
     return records, damages
 
 
@@ -116,7 +116,7 @@ def test_cuts_hold_whole_records_up_to_the_budget_and_stay_until_acknowledged(tm
     while (cut := lane.cut(10_000)) is not None:
         assert cut.size <= 10_000
         assert lane.cut(10_000) is cut
-        records = list(decode_records(cut.after(b"")))
+        records = list(decode_records(cut.records))
         assert [r.n for r in records] == list(range(cut.first, cut.last + 1))
         seen += [r.n for r in records]
         lane.ack(cut.last)
@@ -173,7 +173,7 @@ def test_threads_that_log_at_once_lose_and_double_nothing(tmp_path: Path) -> Non
 
     steps: dict[int, int | None] = {}
     while (cut := lane.cut(100_000)) is not None:
-        steps |= {r.n: r.step for r in decode_records(cut.after(b""))}
+        steps |= {r.n: r.step for r in decode_records(cut.records)}
         lane.ack(cut.last)
     assert sorted(steps) == list(range(1, 12_001))
     for who, mine in enumerate(got):
@@ -200,7 +200,7 @@ def test_a_signal_handler_that_logs_in_the_middle_of_an_append_is_harmless(tmp_p
 
     steps: dict[int, int | None] = {}
     while (cut := lane.cut(100_000)) is not None:
-        steps |= {r.n: r.step for r in decode_records(cut.after(b""))}
+        steps |= {r.n: r.step for r in decode_records(cut.records)}
         lane.ack(cut.last)
     assert sorted([*outer, *nested]) == sorted(steps) == list(range(1, lane.n + 1))
     assert all(steps[n] == -1 for n in nested)
@@ -218,7 +218,7 @@ def test_numbers_cross_from_segment_to_segment_and_what_is_none_is_never_written
 
     records: list[Record] = []
     while (cut := lane.cut(100_000)) is not None:
-        records += decode_records(cut.after(b""))
+        records += decode_records(cut.records)
         lane.ack(cut.last)
     assert [(r.n, r.step) for r in records] == [*((step + 1, step) for step in range(2000)), (2001, 1)]
     assert all(
@@ -359,7 +359,7 @@ def test_what_is_on_its_way_to_the_log_is_not_dropped(tmp_path: Path) -> None:
 
     assert lane.dropped > 0
     assert lane.cut(100) is flying
-    assert next(iter(decode_records(flying.after(b"")))).n == 1
+    assert next(iter(decode_records(flying.records))).n == 1
     lane.ack(1)
     following = lane.cut(100)
     assert following is not None
@@ -514,3 +514,58 @@ def test_the_counter_stands_where_recovery_looks_for_it() -> None:
     event = envelope(258, None, 5, "c")
 
     assert struct.unpack_from(">Q", event, 4) == (258,)
+
+
+def test_a_spare_segment_is_touched_only_where_the_last_one_was_filled_between_two_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched = []
+    touch = Segment.touch
+    monkeypatch.setattr(Segment, "touch", lambda self: (touched.append(self.path), touch(self)))
+    lane = make(tmp_path)
+    appended = 0
+
+    def fill(share: float) -> None:
+        nonlocal appended
+        while lane._segment.end < share * lane._segment.size:
+            appended += lane.append(SCALARS, appended, 5, None, BODY) > 0
+
+    lane.append(SCALARS, 0, 5, None, BODY)
+    fill(0.6)
+    lane.prepare()
+    assert len(touched) == 1
+    lane.prepare()
+    assert len(touched) == 1, "there is a spare already"
+    spare = lane._spare
+    assert spare is not None
+    assert bytes(spare.map) == bytes(spare.size)
+    fill(1.0 - 200 / lane._segment.size)
+    while lane._segment is not spare:
+        appended += lane.append(SCALARS, appended, 5, None, BODY) > 0
+    fill(0.6)
+    for segment in lane.unsynced():
+        segment.sync()
+    lane.prepare()
+    assert lane._spare is not None
+    assert len(touched) == 1, "one that the disk has seen already would be written twice"
+
+    got: list[int] = []
+    while (cut := lane.cut(1 << 20)) is not None:
+        got += [record.n for record in decode_records(cut.records)]
+        lane.ack(cut.last)
+    assert got == list(range(1, lane.n + 1))
+
+
+def test_a_segment_is_released_while_it_is_synced(tmp_path: Path) -> None:
+    lane = make(tmp_path)
+    lane.append(SCALARS, 0, 5, None, BODY)
+    (segment,) = lane.unsynced()
+
+    class Release:
+        def __get__(self, owner: Any, _: object) -> int:
+            segment.release()
+            return 100
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segment, "end", Release())
+        segment.sync()

@@ -17,12 +17,13 @@ from morphogen.bus.connection import connect
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Kind
+from morphogen.bus.spool.courier import FRAME_RECORDS
 from morphogen.bus.spool.drain import drain
 from morphogen.bus.spool.leftover import leftovers
 from morphogen.bus.spool.publisher import Publisher
 from morphogen.bus.spool.spool import Counts, Spool
 from morphogen.bus.streams import LOG, ensure_streams
-from morphogen.schemas.frames import MAX_FRAME, Frame, decode_frame
+from morphogen.schemas.frames import Frame, decode_frame
 
 STARTED = Kind("run.started", 1)
 SCALARS = Kind("metrics.scalars", 1)
@@ -100,7 +101,7 @@ def test_events_arrive_once_in_order_and_a_clean_end_leaves_nothing(
     assert counters(frames) == list(range(1, 20_001))
     assert {subject for subject, _ in frames} == {"morphogen.log.r.run.1-0", "morphogen.log.r.metrics.1-0"}
     assert frames[0][1].family == "run"
-    assert all(frame.size <= MAX_FRAME for _, frame in frames)
+    assert all(frame.size <= FRAME_RECORDS + 1024 for _, frame in frames)
     assert {(f.run, f.attempt, f.rank, f.writer, f.replay) for _, f in frames} == {("r", 1, 0, spool.writer, None)}
     assert not list(settings.spool_dir.iterdir())
 

@@ -50,7 +50,7 @@ def adopt(settings: Settings, folder: Path) -> Leftover:
 def drained(lane: LeftoverLane) -> list[int]:
     seen = []
     while (cut := lane.cut(2000)) is not None:
-        seen += [record.n for record in decode_records(cut.after(b""))]
+        seen += [record.n for record in decode_records(cut.records)]
         lane.ack(cut.last)
     return seen
 

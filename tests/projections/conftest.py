@@ -135,14 +135,17 @@ def open_store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
     opened: list[Store] = []
 
     def open_one(
-        name: str = "store", extra: Sequence[type[Projection]] = (), only: Sequence[Projection] | None = None
+        name: str = "store",
+        extra: Sequence[type[Projection]] = (),
+        only: Sequence[Projection] | None = None,
+        **options: Any,
     ) -> Store:
         path = tmp_path / f"{name}.duckdb"
         if only is None and not extra and not path.exists():
-            opened.append(new_store(path))
+            opened.append(new_store(path, **options))
         else:
             projections = discover(extra, installed=False) if only is None else only
-            opened.append(Store.open(path, projections, epoch="epoch"))
+            opened.append(Store.open(path, projections, epoch="epoch", **options))
         return opened[-1]
 
     yield open_one

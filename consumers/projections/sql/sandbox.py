@@ -72,7 +72,7 @@ def harden(cursor: Any, *, temporary: Path | None = None, memory: int = MEMORY) 
         settings["temp_directory"] = "'" + str(temporary).replace("'", "''") + "'"
     settings |= {
         "enable_external_access": "false",
-        "allowed_configs": "['max_execution_time', 'operator_memory_limit']",
+        "allowed_configs": "['max_execution_time', 'operator_memory_limit', 'threads']",  # the last is the owner's
         "lock_configuration": "true",
     }
     for name, value in settings.items():

@@ -20,8 +20,10 @@ class Doors:
         self._doors: dict[tuple[str, str, str], _Door] = {}
         self._moves: dict[tuple[int, ...], str] = {}
 
-    def insert(self, con: duckdb.DuckDBPyConnection, generation: Generation, table: str, rows: pa.Table) -> None:
-        """Insert rows into a table of a generation, within the connection's transaction."""
+    def insert(
+        self, con: duckdb.DuckDBPyConnection, generation: Generation, table: str, rows: pa.Table, threads: int = 1
+    ) -> None:
+        """Insert rows into a table of a generation, within the connection's transaction, where DuckDB has `threads`."""
         key = (generation.schema, table, str(rows.schema))
         door = self._doors.get(key)
         if door is None:
@@ -29,12 +31,12 @@ class Doors:
             con.register(door.name, door)
         door.rows = rows
         try:
-            if not door.ready:
+            if threads not in door.planned:
                 columns = generation.projection.columns[table]
                 insert = layout.insert_from(generation.schema, table, columns, door.name)
-                con.execute(f"PREPARE put_{door.name} AS {insert}")
-                door.ready = True
-            con.execute(f"EXECUTE put_{door.name}")
+                con.execute(f"PREPARE put_{door.name}_{threads} AS {insert}")
+                door.planned.add(threads)
+            con.execute(f"EXECUTE put_{door.name}_{threads}")
         finally:
             door.rows = None
 
@@ -58,7 +60,7 @@ class _Door:
     def __init__(self, name: str, rows: pa.Table) -> None:
         self.name = name
         self.rows: pa.Table | None = rows
-        self.ready = False  # the statement that takes them is prepared
+        self.planned = set[int]()  # numbers of threads for which the statement that takes them is prepared
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         assert self.rows is not None

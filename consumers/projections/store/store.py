@@ -26,6 +26,7 @@ from .generation import Folded, Generation, Status
 from .identity import claim
 from .reading import Readable
 from .views import Views, replace_views, stored_views
+from .width import Width
 
 __all__ = ["Folded", "Generation", "Status", "Store"]
 
@@ -56,6 +57,7 @@ class Store(Readable):
         self._config = config
         self._writing = threading.Lock()
         self._doors = Doors()
+        self._width = Width(config["threads"])
 
     @classmethod
     def open(
@@ -113,6 +115,7 @@ class Store(Readable):
                 self._con.close()
             self._con = connect(self.path, self._config)
             self._doors = Doors()
+            self._width = Width(self._config["threads"])
             _log.warning("opened %s again", self.path)
 
     def holds(self, folded: "Folded") -> bool:
@@ -168,13 +171,14 @@ class Store(Readable):
 
     def _write(self, folded: Folded) -> None:
         con = self._con
+        self._width.fit(con, sum(rows.num_rows for _, _, rows in folded.rows))
         con.begin()
         try:
             for generation, table, rows in folded.rows:
                 if generation in folded.failed or generation not in self.generations:
                     continue  # one that was dropped while it was built has no table any more
                 try:
-                    self._doors.insert(con, generation, table, rows)
+                    self._doors.insert(con, generation, table, rows, self._width.now)
                 except _WRONG_ROWS as error:
                     reason = f"projection {generation.projection.name!r}, table {table!r}: {first_line(error)}"
                     raise _BadRowsError(generation, reason) from error
