@@ -76,6 +76,8 @@ class Projection:
     """SELECT statements over public tables and views, by name."""
     keys: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """Tables of which the public view shows the newest row of each key; `<table>_versions` shows all."""
+    repeating: Collection[str] = ()
+    """Tables with many rows of each event, whose place and envelope are therefore stored as runs of equal values."""
     derives: ClassVar[bool] = False
     """Whether rows of this projection call for further projections, which `derive` then returns."""
     bodies: Mapping[str, Body] = MappingProxyType({})

@@ -67,6 +67,7 @@ class LayerHealthRows(Projection, name="layer_health", version=1, types=("health
         "layer_health": "layer VARCHAR, depth INTEGER, "
         + ", ".join(f"{signal} FLOAT USING COMPRESSION uncompressed" for signal in SIGNALS)
     }
+    repeating = ("layer_health",)
     bodies = {"health.layer": Body("layer_health", _gather(), _body())}
 
     def fold(self, batch: Batch) -> Rows:

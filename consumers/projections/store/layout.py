@@ -11,7 +11,7 @@ main.<table>, main.<view>        what people read: the live generation, as of a 
 from collections.abc import Iterable, Mapping
 
 from ..fold.rows import DOCUMENTS
-from ..projection import Projection
+from ..projection import FRONT, Projection
 
 FORMAT = 1
 AS_OF = "CASE WHEN getvariable('as_of') IS NULL THEN true ELSE seq <= getvariable('as_of')::BIGINT END"
@@ -29,6 +29,10 @@ META = """
 """
 
 
+_NUMBERS = tuple(name for name, kind in FRONT.items() if kind != "VARCHAR")
+_RUNS = " USING COMPRESSION rle"  # what DuckDB would choose by itself, after it has tried all others, in a third more time
+
+
 PARTS = "CREATE TABLE IF NOT EXISTS morphogen.parts(id INTEGER, key VARCHAR, state BLOB)"
 """States that are kept in parts, by generation."""
 
@@ -43,7 +47,8 @@ def create_generation(projection: Projection, generation: int) -> str:
     schema = schema_of(projection.name, generation)
     statements = [f"CREATE SCHEMA {schema}"]
     for table, columns in projection.columns.items():
-        declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        runs = _NUMBERS if table in projection.repeating else ()
+        declared = ", ".join(f'"{name}" {kind}{_RUNS if name in runs else ""}' for name, kind in columns.items())
         statements.append(f"CREATE TABLE {schema}.{table}({declared})")
     return "; ".join(statements)
 
