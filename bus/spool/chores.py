@@ -11,14 +11,15 @@ _log = logging.getLogger("morphogen.bus")
 class Chores:
     """Run jobs one after another in a daemon thread, which, unlike an executor's, never holds up the process's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def do(self, job: Callable[[], None]) -> None:
         """Run `job` soon."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="morphogen chores", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         self._jobs.put(job)
 

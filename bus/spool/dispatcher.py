@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from ..connection import Connection, connect
@@ -48,7 +49,8 @@ class Dispatcher:
         self._couriers: dict[int, Courier] = {}
         self._news = Alarm()  # something to look at
         self._pace = Alarm()  # somebody waits: no lingering
-        self._chores = Chores()
+        self._chores = Chores("morphogen chores")
+        self._disk = Chores("morphogen disk")  # apart: a segment that is needed soon does not wait for the disk
         self._adopting: asyncio.Task[None] | None = None
         self._next_sync = self._next_mark = self._next_adoption = 0.0
 
@@ -70,6 +72,7 @@ class Dispatcher:
                 self._adopting.cancel()
                 await asyncio.wait((self._adopting,), timeout=1.0)
             self._chores.close()
+            self._disk.close()
             if self._conn is not None:
                 await self._conn.close()
 
@@ -187,9 +190,11 @@ class Dispatcher:
                     lane.mark.write()
                 if lane.wants_spare:
                     self._chores.do(lane.prepare)
+                if (ahead := lane.ahead()) is not None:
+                    self._chores.do(partial(ahead[0].warm, ahead[1]))
                 if sync and lane.pending:
                     for segment in lane.unsynced():
-                        self._chores.do(segment.sync)
+                        self._disk.do(segment.sync)
         busy = self._adopting is not None and not self._adopting.done()
         if self._conn is not None and not busy and now >= self._next_adoption:
             everything = self._desk.adopt and not self._next_adoption

@@ -24,6 +24,7 @@ HIGH_RATE_SEGMENT = 16 << 20
 SEGMENT = 1 << 20
 _FIRST_SEGMENT = 1 << 20
 _GROWTH = 4
+_WARM = 16 << 10  # bytes that are asked for at least; what is not written then is written to disk once as zeros
 _ODD = (TypeError, OverflowError, struct.error, MemoryError)  # a step or time that is no integer of 64 bits
 
 
@@ -34,7 +35,7 @@ class Lane:
     """
 
     __slots__ = (
-        "_closed", "_cut", "_grown", "_ordinal", "_room", "_sealed", "_segment", "_skips", "_spare",
+        "_closed", "_cut", "_grown", "_ordinal", "_room", "_sealed", "_seen", "_segment", "_skips", "_spare",
         "acked", "done", "dropped", "family", "folder", "high_rate", "mark", "refused", "segment_size",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Lane:
         self._segment = Segment.full(1)
         self._sealed = deque()
         self._spare: Segment | None = None
+        self._seen = (self._segment, 0)
         self._cut: tuple[Cut, Segment] | None = None
         self._skips: list[Loss] = []
         self._ordinal = 0
@@ -213,13 +215,27 @@ class Lane:
         if spare is None:
             return
         if not self._segment.synced:  # filled in less than the time between two syncs: else it is written twice to disk
-            spare.touch()
+            spare.warm(spare.size)
         with self._room.lock:
             ordinal = int(spare.path.stem) if spare.path is not None else 0
             if self._spare is None and not self._closed and ordinal == self._ordinal:
                 self._spare = spare
                 return
         self._room.give_back(spare)
+
+    def ahead(self) -> tuple[Segment, int] | None:
+        """Return the segment in use, and up to where its pages should be at hand; None where they are for now.
+
+        What was written since the last call is expected again: asked for is four times as much, so as not to ask often.
+        """
+        segment = self._segment
+        last, at = self._seen
+        end = segment.end
+        self._seen = segment, end
+        written = end - at if segment is last else end
+        if not written or segment.warmed >= min(end + written, segment.size):
+            return None
+        return segment, end + max(4 * written, _WARM)
 
     @property
     def wants_spare(self) -> bool:

@@ -10,7 +10,6 @@ from .records import Records
 
 PAGE = mmap.PAGESIZE
 _ZEROS = bytes(1 << 20)
-_TOUCHED = 1 << 20  # bytes at a time
 
 
 def allocate(fd: int, size: int) -> None:
@@ -29,10 +28,10 @@ class Segment:
     """Hold the `records` of a lane from some counter on.
 
     `path` is None for a segment that lives in memory only. `size` is its room, `serial` its age among the segments
-    of a spool, `synced` the bytes that are known to have reached the disk.
+    of a spool, `synced` the bytes that are known to have reached the disk, `warmed` those up to which pages are at hand.
     """
 
-    __slots__ = ("fd", "map", "path", "records", "serial", "size", "synced")
+    __slots__ = ("fd", "map", "path", "records", "serial", "size", "synced", "warmed")
 
     def __init__(self, path: Path | None, fd: int, room: mmap.mmap | bytearray) -> None:
         self.path = path
@@ -42,6 +41,7 @@ class Segment:
         self.records = Records(room)
         self.serial = 0
         self.synced = 0
+        self.warmed = 0
 
     @classmethod
     def on_disk(cls, path: Path, size: int) -> "Segment":
@@ -69,15 +69,19 @@ class Segment:
         segment.records.first = first
         return segment
 
-    def touch(self) -> None:
-        """Have the pages at hand for writing, before there is a record: 2 us that the step saves for each of them.
+    def warm(self, upto: int) -> None:
+        """Have the pages up to byte `upto` at hand for writing, where the system can do that.
 
-        The system writes the zeros: the interpreter's lock is free meanwhile. Where that cannot be, pages come later.
+        Else the step that writes first to a page, or again after a sync, waits for it: 2 to 30 us.
         """
-        with contextlib.suppress(OSError), open("/dev/zero", "rb", buffering=0) as zeros, memoryview(self.map) as room:
-            for start in range(0, self.size, _TOUCHED):
-                with room[start : start + _TOUCHED] as part:
-                    os.readv(zeros.fileno(), [part])
+        start = max(self.end, self.warmed) // PAGE * PAGE
+        stop = min(round_up(upto), self.size)
+        if self.fd >= 0 and start < stop and isinstance(self.map, mmap.mmap):
+            self.warmed = stop
+            with contextlib.suppress(ImportError):  # ctypes is not in every build of Python
+                from .pages import populate
+
+                populate(self.map, start, stop - start)
 
     @property
     def first(self) -> int:
@@ -101,6 +105,7 @@ class Segment:
             with contextlib.suppress(OSError):  # nothing better can be done; the memory still holds it
                 os.fdatasync(fd)
                 self.synced = end
+                self.warmed = 0  # a page that was written out is to be asked for again
 
     def discard(self) -> None:
         """Delete the file; the mapping goes with the last one that holds it."""

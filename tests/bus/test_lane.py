@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import resource
 import signal
 import struct
 import sys
@@ -20,6 +21,7 @@ from morphogen.bus.spool import Kind, Lane
 from morphogen.bus.spool import room as rooms
 from morphogen.bus.spool import segment as segments
 from morphogen.bus.spool.cut import Cut
+from morphogen.bus.spool.pages import populate
 from morphogen.bus.spool.records import PlainRecords, Records
 from morphogen.bus.spool.room import Loss, Room
 from morphogen.bus.spool.segment import Segment
@@ -516,12 +518,7 @@ def test_the_counter_stands_where_recovery_looks_for_it() -> None:
     assert struct.unpack_from(">Q", event, 4) == (258,)
 
 
-def test_a_spare_segment_is_touched_only_where_the_last_one_was_filled_between_two_syncs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touched = []
-    touch = Segment.touch
-    monkeypatch.setattr(Segment, "touch", lambda self: (touched.append(self.path), touch(self)))
+def test_a_spare_segment_has_its_pages_only_where_the_last_one_was_filled_between_two_syncs(tmp_path: Path) -> None:
     lane = make(tmp_path)
     appended = 0
 
@@ -533,12 +530,12 @@ def test_a_spare_segment_is_touched_only_where_the_last_one_was_filled_between_t
     lane.append(SCALARS, 0, 5, None, BODY)
     fill(0.6)
     lane.prepare()
-    assert len(touched) == 1
-    lane.prepare()
-    assert len(touched) == 1, "there is a spare already"
     spare = lane._spare
     assert spare is not None
+    assert spare.warmed == spare.size
     assert bytes(spare.map) == bytes(spare.size)
+    lane.prepare()
+    assert lane._spare is spare, "there is one already"
     fill(1.0 - 200 / lane._segment.size)
     while lane._segment is not spare:
         appended += lane.append(SCALARS, appended, 5, None, BODY) > 0
@@ -547,13 +544,78 @@ def test_a_spare_segment_is_touched_only_where_the_last_one_was_filled_between_t
         segment.sync()
     lane.prepare()
     assert lane._spare is not None
-    assert len(touched) == 1, "one that the disk has seen already would be written twice"
+    assert lane._spare.warmed == 0, "all of it would be written to disk as zeros first"
 
     got: list[int] = []
     while (cut := lane.cut(1 << 20)) is not None:
         got += [record.n for record in decode_records(cut.records)]
         lane.ack(cut.last)
     assert got == list(range(1, lane.n + 1))
+
+
+def test_pages_are_asked_for_ahead_of_what_is_written_and_again_after_a_sync(tmp_path: Path) -> None:
+    lane = make(tmp_path, size=1 << 20)
+    assert lane.ahead() is None, "nothing is written yet"
+    for step in range(100):
+        lane.append(SCALARS, step, 5, None, BODY)
+    segment, end = lane._segment, lane._segment.end
+
+    assert lane.ahead() == (segment, end + max(4 * end, 16 << 10))
+    assert lane.ahead() is None, "nothing was written since"
+    segment.warm(5 * end)
+    assert segment.warmed >= 5 * end
+    for step in range(100):
+        lane.append(SCALARS, step, 5, None, BODY)
+    assert lane.ahead() is None, "they are at hand"
+    segment.sync()
+    lane.append(SCALARS, 0, 5, None, BODY)
+    assert lane.ahead() == (segment, segment.end + (16 << 10))
+    segment.warm(1 << 40)
+    assert segment.warmed == segment.size
+    while lane._segment is segment:
+        assert lane.append(SCALARS, 0, 5, None, BODY)
+    found = lane.ahead()
+    assert found is not None
+    assert found[0] is lane._segment
+    segment.release()
+    segment.warmed = 0
+    segment.warm(1 << 20)
+    assert segment.warmed == 0, "it is let go of"
+    Segment.in_memory(1 << 16).warm(1 << 16)
+
+
+def test_pages_made_ready_under_a_writer_keep_what_it_writes(tmp_path: Path) -> None:
+    segment = Segment.on_disk(tmp_path / "a", 4 << 20)
+    done = threading.Event()
+
+    def warm() -> None:
+        while not done.is_set():
+            segment.warmed = 0
+            segment.warm(segment.size)
+
+    thread = threading.Thread(target=warm)
+    thread.start()
+    wanted = random.Random(3).randbytes(segment.size)
+    for start in range(0, segment.size, 999):
+        segment.map[start : start + 999] = wanted[start : start + 999]
+    done.set()
+    thread.join()
+
+    assert bytes(segment.map) == wanted
+    segment.sync()
+    assert (tmp_path / "a").read_bytes() == wanted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems make a page when it is written to")
+def test_pages_that_were_made_ready_cost_the_writer_no_fault(tmp_path: Path) -> None:
+    segment = Segment.on_disk(tmp_path / "a", 4 << 20)
+    if not populate(segment.map, 0, segment.size):
+        pytest.skip("this Linux has no MADV_POPULATE_WRITE")
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for start in range(0, segment.size, segments.PAGE):
+        segment.map[start] = 1
+
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < segment.size / segments.PAGE / 10
 
 
 def test_a_segment_is_released_while_it_is_synced(tmp_path: Path) -> None:
