@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1 /* of the structures and functions; `library.py` refuses any other */
+#define VERSION 2 /* of the structures and functions; `library.py` refuses any other */
 
 #ifndef SOURCE
 #define SOURCE "" /* sha256 of this file, given by who compiles it */
@@ -404,6 +404,58 @@ static PyObject *name_dtype, *name_grad, *name_is_cpu;
 
 struct view { const void *data; int64_t size, kind; };
 
+/* What DLPack 1 has of a tensor, and the table by which frameworks give it (`__dlpack_c_exchange_api__` of a type):
+ * https://dmlc.github.io/dlpack/latest/c_api.html. One call without an object tells what five methods do. */
+struct dl_tensor {
+    void *data;
+    int32_t device, device_id;
+    int32_t dimensions;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int64_t *shape, *strides;
+    uint64_t offset;
+};
+
+struct dl_exchange {
+    struct { uint32_t major, minor; } version;
+    struct dl_exchange *before; /* the table of an older version */
+    void *allocate, *managed_from, *managed_to;
+    int (*tensor_from)(void *object, struct dl_tensor *out); /* NULL where there is none; not 0 with an exception set */
+    void *stream;
+};
+
+enum { DL_CPU = 1, DL_FLOAT = 2, DL_BFLOAT = 4 };
+
+static const struct dl_exchange *exchange; /* torch's, NULL for a torch without one */
+
+static const struct dl_exchange *find_exchange(void) {
+    PyObject *capsule = PyObject_GetAttrString(tensor_type, "__dlpack_c_exchange_api__");
+    const struct dl_exchange *found = capsule ? PyCapsule_GetPointer(capsule, "dlpack_exchange_api") : NULL;
+    Py_XDECREF(capsule);
+    PyErr_Clear();
+    while (found && found->version.major > 1) found = found->before;
+    return found && found->version.major == 1 && found->tensor_from ? found : NULL;
+}
+
+/* Fill in a view. False for a tensor that is not on the CPU, of another kind, or does not lie in one piece. */
+static int view_of(const struct dl_tensor *from, struct view *view) {
+    if (from->device != DL_CPU || from->lanes != 1) return 0;
+    if (from->code == DL_FLOAT && from->bits == 32) view->kind = FLOAT32;
+    else if (from->code == DL_FLOAT && from->bits == 64) view->kind = FLOAT64;
+    else if (from->code == DL_FLOAT && from->bits == 16) view->kind = FLOAT16;
+    else if (from->code == DL_BFLOAT && from->bits == 16) view->kind = BFLOAT16;
+    else return 0;
+    int64_t size = 1;
+    int packed = 1;
+    for (int32_t i = from->dimensions - 1; i >= 0; i--) {
+        packed &= from->shape[i] == 1 || !from->strides || from->strides[i] == size;
+        size *= from->shape[i];
+    }
+    view->size = size;
+    view->data = from->data ? (const char *)from->data + from->offset : NULL;
+    return !size || (packed && view->data);
+}
+
 /* Call a method that says yes or no. */
 static int says(PyObject *method, PyObject *tensor) {
     PyObject *answer = PyObject_CallFunctionObjArgs(method, tensor, NULL);
@@ -423,6 +475,12 @@ static int64_t number(PyObject *method, PyObject *tensor) {
 static int look_at(PyObject *tensor, struct view *view) {
     PyTypeObject *type = Py_TYPE(tensor);
     if ((PyObject *)type != tensor_type && (PyObject *)type != parameter_type) return 0;
+    if (exchange) {
+        struct dl_tensor found;
+        if (!exchange->tensor_from(tensor, &found)) return view_of(&found, view);
+        PyErr_Clear(); /* sparse, or without memory of its own */
+        return 0;
+    }
     PyObject *dtype = PyObject_GetAttr(tensor, name_dtype), *cpu = PyObject_GetAttr(tensor, name_is_cpu);
     view->kind = 0;
     while (view->kind < 4 && dtypes[view->kind] != dtype) view->kind++;
@@ -452,9 +510,11 @@ static int find_weights(struct plan *plan, PyObject *parameters) {
     for (int64_t i = 0; i < plan->parameters; i++) {
         PyObject *parameter = PyList_GetItem(parameters, i);
         struct view view;
-        if ((uint64_t)number(data_ptr, parameter) == plan->weights[i] && number(numel, parameter) == plan->sizes[i])
-            continue;
-        PyErr_Clear();
+        if (!exchange) {
+            if ((uint64_t)number(data_ptr, parameter) == plan->weights[i] && number(numel, parameter) == plan->sizes[i])
+                continue;
+            PyErr_Clear();
+        }
         if (!look_at(parameter, &view) || view.size != plan->sizes[i] || view.kind != plan->kinds[i]) return MOVED;
         plan->weights[i] = (uint64_t)(uintptr_t)view.data;
     }
@@ -559,11 +619,32 @@ static PyObject *py_forget(PyObject *self, PyObject *address) {
     Py_RETURN_NONE;
 }
 
+/* same(dicts, ids): whether these dictionaries still hold the objects with these ids, in this order. */
+static PyObject *py_same(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    (void)self;
+    if (count != 2 || !PyList_Check(args[0]) || !PyList_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "same: dicts, ids");
+    Py_ssize_t wanted = PyList_Size(args[1]), seen = 0;
+    for (Py_ssize_t i = 0; i < PyList_Size(args[0]); i++) {
+        PyObject *dict = PyList_GetItem(args[0], i), *value;
+        Py_ssize_t at = 0;
+        if (!PyDict_Check(dict)) return PyErr_Format(PyExc_TypeError, "same: dicts, ids");
+        while (PyDict_Next(dict, &at, NULL, &value)) {
+            if (seen == wanted || PyLong_AsVoidPtr(PyList_GetItem(args[1], seen++)) != value) {
+                if (PyErr_Occurred()) return NULL;
+                Py_RETURN_FALSE;
+            }
+        }
+    }
+    return PyBool_FromLong(seen == wanted);
+}
+
 static PyMethodDef methods[] = {
     {"output", (PyCFunction)(void (*)(void))py_output, METH_FASTCALL, NULL},
     {"before", (PyCFunction)(void (*)(void))py_before, METH_FASTCALL, NULL},
     {"after", (PyCFunction)(void (*)(void))py_after, METH_FASTCALL, NULL},
     {"forget", py_forget, METH_O, NULL},
+    {"same", (PyCFunction)(void (*)(void))py_same, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -582,7 +663,9 @@ static int begin_module(PyObject *module) {
     name_is_cpu = PyUnicode_InternFromString("is_cpu");
     Py_DECREF(torch);
     Py_DECREF(parameters);
+    exchange = find_exchange();
     if (PyErr_Occurred() || PyModule_AddIntConstant(module, "VERSION", VERSION)) return -1;
+    if (PyModule_AddIntConstant(module, "EXCHANGE", exchange != NULL)) return -1;
     return PyModule_AddStringConstant(module, "SOURCE", SOURCE);
 }
 

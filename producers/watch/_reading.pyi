@@ -4,6 +4,7 @@ from torch import Tensor
 
 VERSION: int
 SOURCE: str
+EXCHANGE: int  # 1 where torch tells of its tensors by DLPack's C functions, 0 where by its methods
 
 def output(place: int, tensor: object, /) -> bool:
     """Read an output of a layer; False where it cannot be read where it stands."""
@@ -18,3 +19,6 @@ def after(
 
 def forget(plan: int, /) -> None:
     """Begin the next step without having asked for this one."""
+
+def same(dicts: list[dict[str, object]], ids: list[int], /) -> bool:
+    """Say whether these dictionaries still hold the objects with these ids, in this order."""

@@ -7,7 +7,7 @@ import ctypes
 from functools import lru_cache
 from types import ModuleType
 
-VERSION = 1  # of the structures below, as in `_reading.c`; what was built from another is left alone
+VERSION = 2  # of the structures below, as in `_reading.c`; what was built from another is left alone
 ODD, MOVED = -1, -2  # a gradient that torch has to prepare; a parameter that is not what the plan says
 
 #: Kinds of elements, as in `_reading.c`.

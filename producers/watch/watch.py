@@ -252,6 +252,11 @@ class Watch:
     def _identities(self) -> list[int]:
         return list(map(id, chain.from_iterable(map(dict.values, self._owned))))
 
+    def _same(self) -> bool:
+        """Say whether the layers still own the parameters that were found."""
+        native = library()
+        return self._identities() == self._seen if native is None else native.same(self._owned, self._seen)
+
     def _aim(self) -> None:
         """Arm for the next step if it is to be measured."""
         self._due = (self.steps - self._paced) % self.every == 0
@@ -263,7 +268,7 @@ class Watch:
     def _look(self, optimizer: torch.optim.Optimizer) -> None:
         """Find the layers again when the model or the optimizer's parameters have changed."""
         self._look_in -= 1
-        changed = self._unready or _size(optimizer) != self._size or self._identities() != self._seen
+        changed = self._unready or _size(optimizer) != self._size or not self._same()
         if not changed and self._look_in <= 0:
             self._look_in = _LOOK_AGAIN
             model = self._model()

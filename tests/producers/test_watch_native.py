@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import math
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -316,3 +317,62 @@ def test_a_layer_that_calls_itself_counts_each_of_its_outputs() -> None:
     optimizer.step()
     watch.close()
     assert samples[0].missing == {}
+
+
+def test_only_tensors_that_lie_in_one_piece_on_the_cpu_are_read_in_place() -> None:
+    def mean(tensor: Tensor) -> float | None:
+        place = (library.LayerStruct * 1)()
+        assert routine is not None
+        read = routine.output(ctypes.addressof(place[0]), tensor)
+        assert not sys.exc_info()[0]
+        return place[0].mean if read else None
+
+    three = torch.tensor([1.0, 2.0, 3.0])
+    seen: list[float | None] = []
+    torch.func.vmap(lambda row: (seen.append(mean(row)), row)[1])(torch.ones(2, 3))
+
+    assert mean(three) == mean(three.clone().requires_grad_()) == mean(three.reshape(1, 3, 1)[:, :, ::2]) == 2.0
+    assert mean(torch.tensor(4.0)) == 4.0
+    assert mean(torch.zeros(0)) == 0.0
+    others = [
+        three.to_sparse(), three.to("meta"), three.to(torch.int64), three.to(torch.complex64), three[::2],
+        torch.zeros(3, 2).t(), three.expand(2, 3), three.to_mkldnn(), three.as_subclass(Other),
+    ]  # fmt: skip
+    assert seen + [mean(other) for other in others] == [None] * 10
+
+
+class Other(Tensor):
+    """Somebody's own tensor, whose memory may mean anything."""
+
+
+def test_what_layers_own_is_compared_by_identity() -> None:
+    assert routine is not None
+    one, two = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    owned: list[dict[str, object]] = [{"weight": one, "bias": None}, {}, {"weight": two}]
+    ids = [id(one), id(None), id(two)]
+
+    assert routine.same(owned, ids)
+    assert routine.same([], [])
+    assert not routine.same(owned, ids[:-1])
+    assert not routine.same(owned, [*ids, id(one)])
+    assert not routine.same([{"weight": nn.Parameter(torch.zeros(2))}, *owned[1:]], ids)
+    for wrong in ((owned, tuple(ids)), ([1], ids), (owned, ["a"])):
+        with pytest.raises(TypeError):
+            routine.same(*wrong)  # type: ignore[arg-type]
+
+
+def test_all_of_this_holds_for_a_torch_that_does_not_tell_of_its_tensors_by_functions() -> None:
+    told = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    assert routine is not None
+    assert bool(routine.EXCHANGE) == (told is not None)
+    if told is None:
+        pytest.skip("this torch is one")
+    code = (
+        "import sys, torch\n"
+        "del torch.Tensor.__dlpack_c_exchange_api__\n"
+        "import pytest\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'no:anyio', sys.argv[1]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, __file__], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed, 1 skipped" in done.stdout
