@@ -105,7 +105,8 @@ class Segment:
             with contextlib.suppress(OSError):  # nothing better can be done; the memory still holds it
                 os.fdatasync(fd)
                 self.synced = end
-                self.warmed = 0  # a page that was written out is to be asked for again
+                warmed, self.warmed = self.warmed, 0  # a page that was written out is to be asked for again
+                self.warm(warmed)
 
     def discard(self) -> None:
         """Delete the file; the mapping goes with the last one that holds it."""
