@@ -133,8 +133,8 @@ def _tensor_to_numpy(tensor: Any) -> Any:
 
 def encode_hook(value: Any) -> Any:
     """Turn what msgspec does not know into what it does: numpy and torch values, Names, paths."""
-    if type(value) is Names and (packed := _names_bytes.get(value)) is not None:
-        return msgspec.msgpack.Ext(*packed)
+    if isinstance(value, Names):
+        return msgspec.msgpack.Ext(*_packed(value))
     if isinstance(value, _numpy().ndarray):
         try:
             room = memoryview(value)
@@ -148,8 +148,6 @@ def encode_hook(value: Any) -> Any:
         return msgspec.msgpack.Ext(_codes()[array.dtype], array.data)
     if isinstance(value, _numpy().generic):
         return value.item()
-    if isinstance(value, Names):
-        return msgspec.msgpack.Ext(*_packed(value))
     if hasattr(value, "detach") and hasattr(value, "numel"):
         return value.item() if value.dim() == 0 else encode_hook(vector(value))
     if hasattr(value, "__fspath__"):

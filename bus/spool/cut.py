@@ -22,6 +22,10 @@ class Cut:
         """Return the bytes of the records."""
         return self.end - self.start
 
+    def fits(self, budget: int) -> bool:
+        """Tell whether it may stay as it is where a frame may have `budget` bytes: a single record cannot be less."""
+        return self.size <= budget or self.count == 1
+
     @property
     def records(self) -> memoryview:
         """Return the records where they lie."""

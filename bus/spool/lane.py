@@ -135,10 +135,13 @@ class Lane:
             return sum(each.end for each in self._sealed) + segment.end - skipped
 
     def cut(self, budget: int) -> Cut | None:
-        """Return the next records of at most `budget` bytes (or one larger), the same until they are acknowledged."""
+        """Return the next records of at most `budget` bytes (or one larger), the same until they are acknowledged.
+
+        A smaller budget cuts them anew: another broker takes less.
+        """
         with self._room.lock:
             if self._cut is not None:
-                if self._cut[0].last > self.done:
+                if self._cut[0].last > self.done and self._cut[0].fits(budget):
                     return self._cut[0]
                 self._cut = None
             wanted = self.done + 1
@@ -224,7 +227,7 @@ class Lane:
         self._room.give_back(spare)
 
     def ahead(self) -> tuple[Segment, int] | None:
-        """Return the segment in use, and up to where its pages should be at hand; None where they are for now.
+        """Return the segment in use, and up to where its pages should be at hand; None where they are already.
 
         What was written since the last call is expected again: asked for is four times as much, so as not to ask often.
         """

@@ -56,12 +56,12 @@ class LeftoverLane:
         return self._budget * (1 + len(self._files)) if self._cut is not None else 0
 
     def cut(self, budget: int) -> Cut | None:
-        """Return the next records, the same until they are acknowledged."""
+        """Return the next records, the same until they are acknowledged; anew where they are too large for `budget`."""
         cut = self._cut
         if cut is not None:
-            if cut.first > self.done:
+            if cut.first > self.done and cut.fits(budget):
                 return cut
-            if cut.last > self.done and self._walk is not None:  # the log has a part of it
+            if cut.last > self.done and self._walk is not None:  # the log has a part of it, or takes no more at a time
                 self._walk.position, self._walk.n = cut.start, cut.first - 1
             self._cut = None
         while True:

@@ -72,7 +72,7 @@ class Segment:
     def warm(self, upto: int) -> None:
         """Have the pages up to byte `upto` at hand for writing, where the system can do that.
 
-        Else the step that writes first to a page, or again after a sync, waits for it: 2 to 30 us.
+        Else the step that writes first to a page, or again after a sync, waits for it.
         """
         start = max(self.end, self.warmed) // PAGE * PAGE
         stop = min(round_up(upto), self.size)

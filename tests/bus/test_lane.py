@@ -625,11 +625,16 @@ def test_a_segment_is_released_while_it_is_synced(tmp_path: Path) -> None:
     lane.append(SCALARS, 0, 5, None, BODY)
     (segment,) = lane.unsynced()
 
-    class Release:
+    class Synced:
+        """Lets the segment go when it is asked how far it was synced: after its descriptor was looked at."""
+
         def __get__(self, owner: Any, _: object) -> int:
             segment.release()
-            return 100
+            return 0
+
+        def __set__(self, owner: Any, value: int) -> None:
+            pytest.fail("a closed file was synced")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segment, "end", Release())
+        patch.setattr(Segment, "synced", Synced())
         segment.sync()

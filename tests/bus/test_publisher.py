@@ -1,6 +1,7 @@
 """The publisher brings every event to the log once, and claims an attempt before anything else."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import threading
@@ -106,29 +107,79 @@ def test_events_arrive_once_in_order_and_a_clean_end_leaves_nothing(
     assert not list(settings.spool_dir.iterdir())
 
 
-def test_a_broker_that_takes_only_small_messages_gets_small_frames(home: Path) -> None:
-    limit, port = 64 * 1024, free_port()
+@contextlib.contextmanager
+def small_broker(home: Path, port: int, limit: int) -> Iterator[Settings]:
+    """A broker that takes messages of at most `limit` bytes, on a port."""
     (home / "small.conf").write_text(
         f'listen: 127.0.0.1:{port}\nmax_payload: {limit}\njetstream {{ store_dir: "{home / "store"}" }}\n'
     )
     server = subprocess.Popen([find_binary(), "-c", home / "small.conf"], stderr=subprocess.DEVNULL)
     try:
-        there = Settings(home=home, urls=(f"nats://127.0.0.1:{port}",))
+        yield Settings(home=home, urls=(f"nats://127.0.0.1:{port}",))
+    finally:
+        server.kill()
+        server.wait()
+
+
+def fill(spool: Spool, count: int) -> None:
+    start(spool)
+    lane = spool.lane("metrics", high_rate=True)
+    for step in range(count):
+        lane.append(SCALARS, step, 5, None, BODY)
+
+
+def test_a_broker_that_takes_only_small_messages_gets_small_frames(home: Path) -> None:
+    limit = 64 * 1024
+    with small_broker(home, free_port(), limit) as there:
         spool, publisher = Spool.create(there, run="r"), Publisher(there)
         publisher.add(spool)
-        start(spool)
-        lane = spool.lane("metrics", high_rate=True)
-        for step in range(20_000):
-            lane.append(SCALARS, step, 5, None, BODY)
+        fill(spool, 20_000)
 
         assert publisher.flush(30.0)
         assert publisher.close()
         frames = log_of(there)
         assert counters(frames) == list(range(1, 20_001))
         assert max(frame.size for _, frame in frames) <= limit
-    finally:
-        server.kill()
-        server.wait()
+
+
+def test_what_a_dead_writer_left_reaches_a_broker_that_takes_only_small_messages(home: Path) -> None:
+    limit = 64 * 1024
+    with small_broker(home, free_port(), limit) as there:
+        spool = Spool.create(there, run="r")
+        fill(spool, 20_000)
+        assert not spool.finish(), "what is unsent stays"
+
+        async def bring() -> None:
+            async with asyncio.timeout(30):
+                await drain(there)
+
+        asyncio.run(bring())
+        frames = log_of(there)
+        assert counters(frames) == list(range(1, 20_001))
+        assert max(frame.size for _, frame in frames) <= limit
+
+
+def test_a_frame_that_is_too_large_for_the_next_broker_is_cut_anew(settings: Settings) -> None:
+    lane = Spool.create(settings, run="r").lane("metrics", high_rate=True)
+    for step in range(1000):
+        lane.append(SCALARS, step, 5, None, BODY)
+    large = lane.cut(40_000)
+    assert large is not None
+
+    small = lane.cut(1000)
+    assert small is not None
+    assert small.first == large.first
+    assert 1 < small.count < large.count
+    assert small.size <= 1000
+    assert lane.cut(40_000) is small, "it may be on its way"
+    one = lane.cut(1)
+    assert one is not None
+    assert one.count == 1
+    assert lane.cut(1) is one, "there is no smaller one"
+    lane.ack(large.last)  # it had arrived after all
+    rest = lane.cut(40_000)
+    assert rest is not None
+    assert rest.first == large.last + 1
 
 
 def test_an_attempt_is_claimed_even_when_the_run_lane_has_nothing_to_say(

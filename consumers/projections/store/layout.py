@@ -30,9 +30,8 @@ META = """
 
 
 _NUMBERS = tuple(name for name, kind in FRONT.items() if kind != "VARCHAR")
-_RUNS = (
-    " USING COMPRESSION rle"  # what DuckDB would choose by itself, after it has tried all others, in a third more time
-)
+# What DuckDB would choose by itself, after it has tried all others at length.
+_RUNS = " USING COMPRESSION rle"
 
 
 PARTS = "CREATE TABLE IF NOT EXISTS morphogen.parts(id INTEGER, key VARCHAR, state BLOB)"
