@@ -1,8 +1,8 @@
 """The inside of the background thread: who gets published when, and what else has to be done now and then.
 
-While events flow it looks every 2 to 8 ms and nobody has to wake it; where they only trickle, a few numbers at a time,
-as seldom as keeps its own work small beside the trainer's, up to 250 ms. After 0.4 s without any it
-blocks, and the next append wakes it. Waiting for the disk and reserving segments is left to `Chores`.
+While events flow it looks as often as `Pace` says, every 2 to 8 ms or, where they only trickle, up to every 250 ms, and
+nobody has to wake it. After 0.4 s without any it blocks, and the next append wakes it. Waiting for the disk and
+reserving segments is left to `Chores`.
 """
 
 import asyncio
@@ -20,15 +20,9 @@ from .chores import Chores
 from .courier import Courier
 from .desk import Desk
 from .leftover import Leftover, leftovers
+from .pace import LINGER, QUIET, Pace
 from .spool import Spool
 
-LINGER = 0.002
-_LONGEST_LINGER = 0.008
-_LONGEST_TRICKLE = 0.25
-_FEW = 64  # records; so few at once are not worth the work of a frame
-_TRICKLE = 2000  # records a second
-_SHARE = 0.005  # of one core, which a trickle may take
-_QUIET = 0.4  # seconds without traffic before the thread blocks and has itself woken, which costs a system call
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
 _MARK_EVERY = 0.1  # a call of the system, for which a training thread in Python would wait between two frames
@@ -48,7 +42,7 @@ class Dispatcher:
         self._conn: Connection | None = None
         self._couriers: dict[int, Courier] = {}
         self._news = Alarm()  # something to look at
-        self._pace = Alarm()  # somebody waits: no lingering
+        self._hurry = Alarm()  # somebody waits: no lingering
         self._chores = Chores("morphogen chores")
         self._disk = Chores("morphogen disk")  # apart: a segment that is needed soon does not wait for the disk
         self._adopting: asyncio.Task[None] | None = None
@@ -80,20 +74,19 @@ class Dispatcher:
 
     async def _serve(self) -> None:
         linger, last_start, futile = LINGER, 0.0, LINGER
-        worked, records = time.thread_time(), 0
+        pace, worked = Pace(), time.thread_time()
         while not await self._stopping():
             now = time.monotonic()
-            trickles, count = self._trickles(records, now - last_start)
+            patient = self._only_numbers()
             started = self._kick()
             self._keep_house(now)
             self._settle()
             if started:
                 cost, worked = time.thread_time() - worked, time.thread_time()
-                longest = min(max(_LONGEST_LINGER, cost / _SHARE), _LONGEST_TRICKLE) if trickles else _LONGEST_LINGER
-                linger = LINGER if now - last_start > _QUIET else min(linger * 2, longest)
-                last_start, futile, records = now, LINGER, count
-            if now - last_start < _QUIET:
-                await self._pace.wait(linger)
+                linger = pace.next(now, self._records(), cost, patient=patient)
+                last_start, futile = now, LINGER
+            if now - last_start < QUIET:
+                await self._hurry.wait(linger)
                 continue
             self._listen(True)
             if self._startable():  # an append may have come before it could see that we listen
@@ -102,27 +95,29 @@ class Dispatcher:
             await self._news.wait(_SYNC_EVERY if self._unacknowledged() else None)
             self._listen(False)
             if not self._startable() and not self._desk.hurry:
-                await self._pace.wait(futile)  # every lane waits for its answer: more events change nothing
+                await self._hurry.wait(futile)  # every lane waits for its answer: more events change nothing
                 futile = min(futile * 2, _LONGEST_FUTILE)
 
-    def _trickles(self, before: int, elapsed: float) -> tuple[bool, int]:
-        """Tell whether what waits is a few numbers, and how many records there were ever; of events none waits long."""
+    def _only_numbers(self) -> bool:
+        """Tell whether all that waits is of lanes of high rate; of other events none waits long."""
         lanes = [lane for spool in self._desk.spools for lane in list(spool.lanes.values())]
-        count = sum(lane.n for lane in lanes)
-        few = count - before < max(_FEW, _TRICKLE * min(elapsed, _LONGEST_TRICKLE))
-        return few and all(lane.high_rate for lane in lanes if lane.pending), count
+        return all(lane.high_rate for lane in lanes if lane.pending)
+
+    def _records(self) -> int:
+        """Return how many records there were ever."""
+        return sum(lane.n for spool in self._desk.spools for lane in list(spool.lanes.values()))
 
     def _heard(self) -> None:
         self._desk.ear.quiet()
         self._news.set()
         if self._desk.hurry:
-            self._pace.set()
+            self._hurry.set()
 
     def _on_progress(self) -> None:
         self._settle()
         self._news.set()
         if self._desk.hurry:
-            self._pace.set()
+            self._hurry.set()
 
     def _settle(self) -> None:
         for flush in list(self._desk.flushes):
@@ -224,7 +219,7 @@ class Dispatcher:
             _log.info("the log is there; what waited in the spool is being published")
         self._conn = conn
         self._news.set()
-        self._pace.set()
+        self._hurry.set()
 
     # ------------------------------------------------------------------ what others left
 
