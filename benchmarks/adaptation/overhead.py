@@ -1,18 +1,20 @@
 """What the whole system costs a training step: dormant slots, a record, a number logged each step, layers watched.
 
 Three loops train equal networks on equal batches: bare, ours, and bare again, which shows the noise. They take turns in
-random order, a block of steps each. A virtual core runs at half its speed while its twin is busy, so a yardstick (a fixed
+random order, a block of some epochs each; after it the publisher falls asleep, not to disturb the others. A virtual core runs at half its speed while its twin is busy, so a yardstick (a fixed
 piece of work) is timed every few steps, outside of what is counted: the overhead is the mean step of ours over the bare
 one, of those steps alone that ran at the machine's own speed. Beside the wall clock stands processor time: of the training
 thread, and of the whole process until the log has acknowledged all that the block recorded (the median over the rounds of a
 block against the bare one of its round). What recording puts off is done before a clock stops. Nothing has germinated:
-this is what a run pays for being able to grow. The end of an epoch, with its decision, is timed by itself.
+this is what a run pays for being able to grow. The end of an epoch, with its decision, is timed by itself: how many steps
+share it is the user's choice.
 
-    python benchmarks/adaptation/overhead.py [--rounds 30] [--json FILE]
+    python benchmarks/adaptation/overhead.py [--rounds 12] [--json FILE]
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -39,6 +41,7 @@ EVERY = (None, 10, 50)  # optimizer steps from one look at the layers to the nex
 TARGET = 5.0  # percent
 QUIET = 0.5  # seconds after which the publisher sleeps
 STRETCH = 10  # steps between two looks at the yardstick
+BLOCK = 0.4  # seconds of a block, at least: a run trains on while it is published, it does not begin anew each time
 
 
 def deep(width: int) -> nn.Sequential:
@@ -78,18 +81,20 @@ class Loop:
             if self.run is not None:
                 self.run.log({"loss": value}, step=self.step)
 
-    def timed(self, steps: int) -> Took:
-        """Train and return what the steps took."""
+    def timed(self, epochs: int, steps: int, epoch_ends: Callable[[], None]) -> Took:
+        """Train for a block of epochs of so many steps each, and return what the steps took."""
         process, spent = time.process_time(), 0.0
         stretches = []
         before = self.yardstick()
-        for done in range(STRETCH, steps + 1, STRETCH):
+        for done in range(STRETCH, epochs * steps + 1, STRETCH):
             wall, thread = time.perf_counter(), time.thread_time()
             self.train(STRETCH)
-            if self.run is not None and done == steps:
+            if self.run is not None and done % steps == 0:
                 self.run.settle()
             wall, thread = time.perf_counter() - wall, time.thread_time() - thread
             spent -= time.process_time()
+            if done % steps == 0:
+                epoch_ends()
             after = self.yardstick()
             spent += time.process_time()
             stretches.append((1e3 * wall, 1e3 * thread, max(before, after)))
@@ -97,7 +102,7 @@ class Loop:
         if self.run is not None:
             self.run.flush()
         process = time.process_time() - process - spent
-        return Took(stretches, 1e3 * process / steps)
+        return Took(stretches, 1e3 * process / (epochs * steps))
 
 
 def case(host: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -109,7 +114,7 @@ def case(host: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return deep(width), torch.randn(64, width), torch.randint(0, 10, (64,))
 
 
-def measure(host: str, every: int | None, rounds: int, block: int, settings: Settings) -> dict[str, Any]:
+def measure(host: str, every: int | None, rounds: int, steps: int, settings: Settings) -> dict[str, Any]:
     """Return median times of a step of each loop, and what is added to the bare one, in percent."""
     with morphogen.record(f"overhead-{host}-{every}", settings=settings) as run:
         yardstick = torch_yardstick(time.perf_counter_ns)
@@ -119,15 +124,20 @@ def measure(host: str, every: int | None, rounds: int, block: int, settings: Set
         grower = morphogen.grow(run, ours.model, ours.optimizer, policy="heuristic", example=ours.inputs[:2],
                                 budget={"earliest": 10**6})  # fmt: skip  # it decides, and may never germinate
         took: dict[str, list[Took]] = {kind: [] for kind in loops}
-        epochs = []
+        ends: list[float] = []
+
+        def epoch_ends() -> None:
+            began = time.perf_counter()
+            grower.epoch(train_loss=1.0)
+            ends.append(1e3 * (time.perf_counter() - began))
+
+        began = time.perf_counter()
+        loops["bare"].train(steps)
+        length = math.ceil(BLOCK / (time.perf_counter() - began))
         for number in range(rounds + 2):
             for kind in random.sample(list(loops), len(loops)):
-                found = loops[kind].timed(block)
+                found = loops[kind].timed(length, steps, epoch_ends if kind == "ours" else lambda: None)
                 if kind == "ours":
-                    began = time.perf_counter()
-                    grower.epoch(train_loss=1.0)
-                    epochs.append(1e3 * (time.perf_counter() - began))
-                    run.flush()
                     time.sleep(QUIET)
                 if number >= 2:  # caches are warm, the length of an epoch is known
                     took[kind].append(found)
@@ -136,11 +146,12 @@ def measure(host: str, every: int | None, rounds: int, block: int, settings: Set
     quiet = {kind: own_speed(times, least) for kind, times in took.items()}
     return {
         "every": every,
+        "epochs_in_a_block": length,
         "step_ms": {kind: found[0] for kind, found in quiet.items()},
         "quiet_share": {kind: found[1] for kind, found in quiet.items()},
         "overhead_percent": added(quiet["ours"][0], quiet["bare"][0], took["ours"], took["bare"]),
         "noise_percent": added(quiet["bare again"][0], quiet["bare"][0], took["bare again"], took["bare"]),
-        "epoch_end_ms": statistics.median(epochs),
+        "epoch_end_ms": statistics.median(ends),
     }
 
 
@@ -162,8 +173,8 @@ def added(ours: dict[str, float], bare: dict[str, float], times: list[Took], oth
 def main() -> None:
     """Measure networks of three sizes and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--block", type=int, default=200, help="steps of a block, which is an epoch")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=200, help="steps of an epoch")
     parser.add_argument(
         "--hosts", nargs="*", default=["digits", "64", "256"], help="`digits`, or the width of 16 layers"
     )
@@ -181,14 +192,14 @@ def main() -> None:
                 name = "digits host" if host == "digits" else f"16 layers of {host}"
                 found[name] = []
                 for every in EVERY:
-                    got = measure(host, every, options.rounds, options.block, settings)
+                    got = measure(host, every, options.rounds, options.steps, settings)
                     found[name].append(got)
                     shares = "".join(
                         f"{got['overhead_percent'][clock]:>+9.1f}% ({got['noise_percent'][clock]:+.1f}%)".rjust(18)
                         for clock in ("wall", "thread", "process")
                     )
                     if options.json:  # after each line: what was measured is not lost with the rest
-                        told = {"rounds": options.rounds, "block": options.block}
+                        told = {"rounds": options.rounds, "steps": options.steps}
                         options.json.write_text(json.dumps({"options": told, "cases": found}, indent=1) + "\n")
                     step = got["step_ms"]["bare"]["wall"]
                     chosen = "auto" if every is None else str(every)

@@ -78,6 +78,9 @@ class Dispatcher:
         while not await self._stopping():
             now = time.monotonic()
             patient = self._only_numbers()
+            if patient and now < pace.due and not self._desk.hurry:
+                await self._hurry.wait(pace.due - now)
+                continue
             started = self._kick()
             self._keep_house(now)
             self._settle()

@@ -17,6 +17,8 @@ class Pace:
     """Tells the pause after each start of publishing, from what was counted at the starts before. Pure."""
 
     def __init__(self) -> None:
+        self.due = 0.0
+        """When numbers alone are worth the next start; where events wait too, it is after the pause."""
         self._last = -QUIET  # when publishing started last
         self._linger = LINGER
         self._before = self._after = (0.0, 0)  # (time, records ever) of two starts at least a window apart
@@ -27,13 +29,15 @@ class Pace:
         `cost` is the processor time, in seconds, of all that was done since the last start. `patient` tells that
         nothing waits but numbers, of which the next are as good as the last.
         """
+        rest = max(_LONGEST, min(cost / _SHARE, _LONGEST_TRICKLE))
+        few = records - self._before[1] < _TRICKLE * (now - self._before[0])
+        self.due = now
         if now - self._last > QUIET:
             self._linger = LINGER
             self._before = self._after = (now, records)
-        elif patient and records - self._before[1] < _TRICKLE * (now - self._before[0]):
-            self._linger = max(_LONGEST, min(cost / _SHARE, _LONGEST_TRICKLE))
         else:
-            self._linger = min(self._linger * 2, _LONGEST)
+            self._linger = rest if few and patient else min(self._linger * 2, _LONGEST)
+            self.due = now + rest if few else now
         self._last = now
         if now - self._after[0] > _WINDOW:
             self._before, self._after = self._after, (now, records)

@@ -20,9 +20,11 @@ def starts(rate: float, seconds: float, pace: Pace, began: float = 100.0, cost: 
 
 
 def test_many_events_are_published_at_least_every_8_ms() -> None:
-    pauses = starts(10_000, 2.0, Pace())
+    pace = Pace()
+    pauses = starts(10_000, 2.0, pace)
     assert pauses[0] == LINGER
     assert max(pauses) <= MANY
+    assert pace.due <= 102.0
     assert len(pauses) < 2.0 / LINGER / 3  # and not more often than that needs
 
 
@@ -47,6 +49,13 @@ def test_events_that_somebody_may_wait_for_do_not_wait_for_numbers() -> None:
     for number in range(100):
         assert pace.next(now, number, COST, patient=False) <= MANY
         now += 0.03
+
+
+def test_numbers_beside_events_wait_as_long_as_alone() -> None:
+    pace = Pace()
+    pace.next(100.0, 0, COST, patient=True)
+    assert pace.next(100.02, 40, COST, patient=False) <= MANY  # more events may come
+    assert abs(pace.due - 100.02 - COST / 0.005) < 1e-9  # but what numbers come is not worth a start before
 
 
 def test_after_a_quiet_time_the_first_pause_is_short() -> None:
