@@ -7,7 +7,8 @@ recently used one's: that session's state goes to memory, from there to the disk
 import itertools
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,18 @@ class House:
             if name in self._parked:
                 self._bring_back(session, self._parked.pop(name))
         return session
+
+    @contextmanager
+    def speaking(self, name: str, *, create: bool = True) -> Iterator[Session]:
+        """Seat a session for something to be said in it; where that is refused, one that began with it is not left."""
+        fresh = not self.known(name)
+        session = self.seated(name, create=create)
+        try:
+            yield session
+        except SessionError:
+            if fresh:
+                self.forget(name, "dropped")
+            raise
 
     def infos(self) -> list[SessionInfo]:
         """Return what is here, by name."""

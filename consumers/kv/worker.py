@@ -181,10 +181,10 @@ class KvWorker:
         await self._own(say.session)
 
         def work() -> Said:
-            session = self.house.seated(say.session)
-            session.say(say.text, say.role)
-            if say.compute:
-                session.read()
+            with self.house.speaking(say.session) as session:
+                session.say(say.text, say.role)
+                if say.compute:
+                    session.read()
             return Said(session=say.session, tokens=len(session.conversation.tokens), turns=session.conversation.turns)
 
         async with self._lock(say.session):
@@ -224,17 +224,17 @@ class KvWorker:
             house = self.house
             if ask.resume or ask.say is None:
                 house.session(ask.session, create=False)
-            session = house.seated(ask.session)
-            if ask.resume:
-                if not session.pending:
-                    raise SessionError(f"session {ask.session!r} has no reply to carry on")
-                partial = session.partial
-                session.carry_on()
-                return session, partial
-            if ask.say is not None:
-                session.say(ask.say, ask.role)
-            session.begin(ask.max_tokens, ask.sampling, ask.stop)
-            return session, ""
+            with house.speaking(ask.session) as session:
+                if ask.resume:
+                    if not session.pending:
+                        raise SessionError(f"session {ask.session!r} has no reply to carry on")
+                    partial = session.partial
+                    session.carry_on()
+                    return session, partial
+                if ask.say is not None:
+                    session.say(ask.say, ask.role)
+                session.begin(ask.max_tokens, ask.sampling, ask.stop)
+                return session, ""
 
         session, partial = await self._lane(work)
         return self._turn(ask.session, Turn(session, self._lane, text=partial))
