@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from .beginning import session
     from .blob_transport import BlobTransport
     from .client import generate, info
-    from .continuity import Loaded, Session
+    from .continuity import Session
     from .conversation import Conversation, Message
     from .cost import Costs, Decision
     from .errors import ContinuityError, HandoffFailed, NoRoomLeft, SessionBusy, SessionError
     from .options import Options
     from .sampling import Sampling, pick
+    from .standing import Loaded
     from .tiers import Item, Move, Shelf
     from .worker import KvWorker
 
 _HOMES = {
     # Sessions
-    "session": "beginning", "Session": "continuity", "Loaded": "continuity", "Conversation": "conversation",
+    "session": "beginning", "Session": "continuity", "Loaded": "standing", "Conversation": "conversation",
     "Message": "conversation", "Sampling": "sampling", "pick": "sampling",
     # Workers
     "KvWorker": "worker", "Options": "options", "generate": "client", "info": "client",

@@ -10,44 +10,30 @@ next process opens the session of the same name and goes on: `load_continuity` r
 after it in the same shape as before, and `resume` yields what the broken-off reply would have said.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from morphogen.kernels.kv import KvError as StateError
 from morphogen.kernels.kv.transport import Meta, Transport
 from morphogen.schemas import Event
 from morphogen.schemas.kv import KvRef, SessionLoaded, SessionSaved, SessionTurn
 
 from . import prompts
-from .conversation import Began, Conversation, Ended, Got, Kept, Message, Opened, Said, ids, state_id
+from .conversation import Began, Conversation, Ended, Got, Kept, Message, Opened, Said, ids
 from .errors import SessionBusy, SessionError
 from .journal import NAME, Journal
 from .sampling import Sampling, pick
 from .speaker import Speaker
+from .standing import Loaded, Standing
 from .wording import Wording, before
 
 Tell = Callable[[Event], object]
 
 _LONGEST_TEXT = 16 * 1024  # characters of a turn that an event carries
-_KEEP = 2  # files of KV states beside a journal
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What `load_continuity` came to: tokens in all, out of a KV state, and computed again; why, where it was not used."""
-
-    tokens: int
-    restored: int
-    recomputed: int
-    pending: bool
-    refused: str | None = None
 
 
 class Session:
@@ -81,8 +67,7 @@ class Session:
             raise
         self._render = render or prompts.render_of(speaker.template() if template else None)
         self._words = Wording()  # of the reply so far
-        self._reused: int | None = None  # tokens of the last prompt that were there already
-        self._bad: set[str] = set()  # files that were refused
+        self._standing = Standing(self._journal, speaker)
         self._clock = 0
         self.finish: str | None = None
         """How the last reply of this process ended: stop, length, eos or cancelled."""
@@ -158,7 +143,7 @@ class Session:
                 cut=growth.cut,
             )
         )
-        self._clock, self._reused = time.monotonic_ns(), None
+        self._clock, self._standing.reused = time.monotonic_ns(), None
         self._recall()
 
     def step(self) -> str | None:
@@ -171,7 +156,7 @@ class Session:
             return None
         finish = self._finished()
         if finish is None:
-            if not self._advance():
+            if not self._standing.advance():
                 return ""  # a long prompt takes several steps, so that others get between them
             logits, tokens = self._speaker.logits(), self.conversation.tokens
             assert logits is not None
@@ -181,7 +166,7 @@ class Session:
             finish = self._finished()
         if finish is not None:
             return self._end(finish)
-        if self._every is not None and self._unsaved() >= self._every:
+        if self._every is not None and self._standing.unsaved() >= self._every:
             self.keep()
         return self._words.give(self._words.sure(reply.stop))
 
@@ -227,7 +212,7 @@ class Session:
 
     def read(self) -> None:
         """Have the model read all that was said, so that a reply can begin at once."""
-        while not self._advance():
+        while not self._standing.advance():
             pass
 
     def cancel(self) -> None:
@@ -239,18 +224,7 @@ class Session:
 
     def keep(self) -> Kept | None:
         """Save the KV state beside the journal, if it holds any token that no saved one does."""
-        conversation = self.conversation
-        count = self._speaker.matching(conversation.tokens)
-        best = self._on_disk()
-        if count == 0 or (best is not None and best.tokens >= count):
-            return best
-        self._speaker.truncate(count)
-        state = state_id(conversation.root, conversation.tokens[:count])
-        ref = self._speaker.save(self.folder / f"{state}.kv")
-        kept = Kept(state=state, file=f"{state}.kv", tokens=count, size=ref.size)
-        self._journal.append(kept)
-        self._tidy()
-        return kept
+        return self._standing.keep()
 
     def save_continuity(self, to: Transport | None = None) -> SessionSaved:
         """Put all that is needed to go on elsewhere on the disk, and return where it is; the event is told too.
@@ -278,7 +252,7 @@ class Session:
         What cannot be restored is computed; `refused` says why. Called by itself, it is only a matter of when.
         """
         began = time.monotonic_ns()
-        loaded = self._restore()
+        loaded = self._standing.restore()
         self._say(
             SessionLoaded(
                 session=self.name,
@@ -361,57 +335,6 @@ class Session:
             if not self.pending:
                 return
 
-    def _restore(self) -> Loaded:
-        """Bring the model to where the journal ends."""
-        restored, refused = self._settle()
-        while not self._advance():
-            pass
-        total = len(self.conversation.tokens)
-        return Loaded(total, restored, total - restored, self.pending, refused)
-
-    def _settle(self) -> tuple[int, str | None]:
-        """Have the model hold the first so many of the tokens; return how many, and why a saved state was refused."""
-        conversation, speaker = self.conversation, self._speaker
-        total = len(conversation.tokens)
-        here = self._shortened(conversation.boundary(speaker.matching(conversation.tokens)))
-        best, refused = self._on_disk(), None
-        if best is not None and best.tokens > here:
-            try:
-                speaker.load(self.folder / best.file, conversation.tokens[: best.tokens])
-                here = best.tokens
-            except (StateError, OSError) as error:
-                refused = f"{best.file}: {error}"
-                self._bad.add(best.file)
-        if here == total and total and speaker.logits() is None:
-            here = self._shortened(conversation.boundary(total - 1))
-        return here, refused
-
-    def _shortened(self, count: int) -> int:
-        """Have the model keep `count` tokens; return how many it keeps: none where its memory cannot forget a part."""
-        try:
-            self._speaker.truncate(count)
-        except (StateError, SessionError):
-            self._speaker.truncate(0)
-            return 0
-        return count
-
-    def _advance(self) -> bool:
-        """Compute at most one batch of what is missing; tell whether the logits of the next token are there."""
-        tokens, speaker = self.conversation.tokens, self._speaker
-        here = speaker.matching(tokens)
-        if here != speaker.count or here < len(tokens) - 1:
-            best = self._on_disk()
-            if here != self.conversation.boundary(here) or here != speaker.count or (best and best.tokens > here):
-                here, _ = self._settle()
-        if self._reused is None:
-            self._reused = here
-        if here == len(tokens):
-            if speaker.logits() is not None or not tokens:
-                return True
-            here = self._shortened(self.conversation.boundary(here - 1))
-        speaker.compute(tokens[here:] if here == len(tokens) - 1 else self.conversation.batches(here)[0])
-        return speaker.count == len(tokens)
-
     def _recall(self) -> None:
         """Read the text of a pending reply out of its tokens."""
         reply = self.conversation.reply
@@ -452,28 +375,6 @@ class Session:
         self._note("assistant", len(tokens) - reply.start, text, finish=finish, seed=reply.sampling.seed)
         return piece
 
-    def _on_disk(self) -> Kept | None:
-        """Return the longest saved KV state whose file is there."""
-        kept = [
-            one
-            for one in self.conversation.kept.values()
-            if one.file not in self._bad and (self.folder / one.file).is_file()
-        ]
-        return max(kept, key=lambda one: one.tokens, default=None)
-
-    def _unsaved(self) -> int:
-        best = max(self.conversation.kept.values(), key=lambda one: one.tokens, default=None)
-        return len(self.conversation.tokens) - (0 if best is None else best.tokens)
-
-    def _tidy(self) -> None:
-        """Remove files of KV states that a longer one has made needless."""
-        newest = sorted(self.conversation.kept.values(), key=lambda kept: kept.tokens)[-_KEEP:]
-        wanted = {kept.file for kept in newest}
-        for path in self.folder.glob("*.kv"):
-            if path.name not in wanted:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
     def _saved(self, kept: Kept | None) -> SessionSaved:
         conversation = self.conversation
         ref = None
@@ -501,7 +402,7 @@ class Session:
                 tokens=tokens,
                 text=text if len(text) <= _LONGEST_TEXT else None,
                 finish=finish,
-                reused=self._reused if finish else None,
+                reused=self._standing.reused if finish else None,
                 seed=seed,
                 worker=self._worker,
                 duration_ns=time.monotonic_ns() - self._clock if finish and self._clock else None,

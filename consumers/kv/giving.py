@@ -110,7 +110,7 @@ async def _ask(conn: "Connection", worker: str) -> Info:
 def _refused(house: House, args: HandoffArgs, handoff: str, reason: str, cause: str | None) -> None:
     session = house.session(args.session, create=False)
     state = state_id(house.root, session.conversation.tokens)
-    house.reject(state, reason, source=args.to, handoff=handoff, session=args.session, cause=cause)
+    house.states.reject(state, reason, source=args.to, handoff=handoff, session=args.session, cause=cause)
 
 
 class _Sent:
@@ -230,7 +230,7 @@ async def _deliver(conn: "Connection", house: House, lane: Lane, args: HandoffAr
             reason = f"worker {args.to} failed: {error}"
         elif not isinstance(error, NoResponders):
             reason = f"expired: worker {args.to} gave no answer to the offer ({error})"
-        await lane(lambda: house.reject(
+        await lane(lambda: house.states.reject(
             sent.state, reason, source=args.to, handoff=sent.handoff, session=args.session, cause=sent.offer.cause
         ))  # fmt: skip
         raise HandoffFailed(f"session {args.session!r} stays at {house.name}: {reason}") from error

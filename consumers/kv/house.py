@@ -6,34 +6,29 @@ recently used one's: that session's state goes to memory, from there to the disk
 
 import itertools
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from morphogen.kernels.kv import IsolatedImporter, KvMismatch, KvState, RawContext
+from morphogen.kernels.kv import IsolatedImporter, KvState, RawContext
 from morphogen.schemas import token
 from morphogen.schemas.kv import (
     Fingerprint,
-    KvDecided,
     KvEvicted,
     KvExported,
-    KvImported,
-    KvRejected,
     KvReleased,
     SessionLoaded,
-    block_hashes,
-    pack_hashes,
 )
 
 from .continuity import Session
 from .conversation import state_id
-from .cost import Choice, Costs, Decision
+from .cost import Choice
 from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError
 from .journal import NAME, Journal
 from .prompts import render_of
 from .speaker import ContextSpeaker
+from .states import States
 from .store import LOST, Store, Tell
 from .wire import SessionInfo
 
@@ -62,12 +57,12 @@ class House:
         self.context, self.fingerprint, self.name, self.model = context, fingerprint, name, model
         self.root = fingerprint.digest
         self.store = store
-        self.costs = Costs()
+        self.states = States(name, model, fingerprint, store, tell, force)
         self.sessions: dict[str, Session] = {}
         self.busy: set[str] = set()
         """Sessions that may not lose their sequence: a turn runs, or a handoff."""
         self._folder, self.tell, self._cache, self._every = folder, tell, cache, every
-        self._force, self._importer = force, importer
+        self._importer = importer
         spare = ContextSpeaker(context, fingerprint=fingerprint)
         self._render = render_of(spare.template() if template else None)  # once: a template takes milliseconds to read
         self._parked: dict[str, str] = {}  # session -> state
@@ -212,33 +207,9 @@ class House:
     def export(self, name: str, into: Any, *, tier: str, pinned: bool = False) -> KvExported | None:
         """Write the KV state of a session into a transport or a file; None where nothing of it was computed.
 
-        The caller tells the event, or keeps the state by `shelve`.
+        The caller tells the event, or keeps the state by `keep`.
         """
-        session = self.seated(name, create=False)
-        speaker, conversation = self._speaker(session), session.conversation
-        count = speaker.matching(conversation.tokens)
-        if count == 0:
-            return None
-        speaker.truncate(count)
-        began = time.monotonic_ns()
-        ref = speaker.save(into)
-        tokens = conversation.tokens[:count]
-        return KvExported(
-            state=state_id(self.root, tokens),
-            worker=self.name,
-            tokens=count,
-            size=ref.size,
-            tier=tier,
-            transport=ref.transport,
-            ref=ref,
-            root=self.root,
-            session=name,
-            fingerprint=self.fingerprint,
-            model=self.model,
-            blocks=pack_hashes(block_hashes(tokens, self.root)),
-            pinned=pinned,
-            duration_ns=time.monotonic_ns() - began,
-        )
+        return self.states.export(self.seated(name, create=False), into, tier=tier, pinned=pinned)
 
     def keep(self, name: str, tier: str, *, pin: bool = False) -> KvExported:
         """Write the KV state of a session into a tier, where it stays as budgets allow; the event is told.
@@ -310,7 +281,8 @@ class House:
 
     def _open(self, name: str, folder: Path | None = None) -> Session:
         def timed(tokens: int, seconds: float) -> None:
-            self.costs = self.costs.prefilled(tokens, seconds) if tokens > 1 else self.costs
+            if tokens > 1:
+                self.states.costs = self.states.costs.prefilled(tokens, seconds)
 
         speaker = ContextSpeaker(
             self.context,
@@ -393,13 +365,13 @@ class House:
         if stored is None:
             return
         item, ref = stored
-        decision = self.decide(item.tokens, item.size, item.tier, state=state, session=session.name)
+        decision = self.states.decide(item.tokens, item.size, item.tier, state=state, session=session.name)
         if decision.choice == "restore":
             try:
                 with self.store.opened(ref, item.tier) as opened:
-                    self.load(session, opened, item.tier, ref.transport, state)
+                    self.states.load(session, opened, item.tier, ref.transport, state)
             except LOST as error:
-                self.reject(state, error, session=session.name)
+                self.states.reject(state, error, session=session.name)
         if not item.pinned and state not in self._parked.values():
             self.store.drop(state, "replaced")
         else:
@@ -417,85 +389,3 @@ class House:
                 pending=session.pending,
             )
         )
-
-    def load(
-        self,
-        session: Session,
-        state: KvState,
-        tier: str,
-        transport: str,
-        name: str,
-    ) -> None:
-        """Put a state into a session's sequence, and tell of it."""
-        began = time.perf_counter()
-        self._speaker(session).load(state, session.conversation.tokens[: state.count])
-        seconds = time.perf_counter() - began
-        self.costs = self.costs.restored(tier, state.size, seconds)
-        self.tell(
-            KvImported(
-                state=name,
-                worker=self.name,
-                tokens=state.count,
-                size=state.size,
-                tier=tier,
-                transport=transport,
-                root=self.root,
-                session=session.name,
-                model=self.model,
-                blocks=pack_hashes(block_hashes(state.tokens, self.root)),
-                duration_ns=int(seconds * 1e9),
-            )
-        )
-
-    def decide(
-        self, tokens: int, size: int, tier: str, *, state: str, session: str | None = None, cause: str | None = None
-    ) -> Decision:
-        """Decide whether a state is restored or computed again, and tell why."""
-        decision = self.costs.decide(
-            tokens=tokens, size=size, tier=tier, available=tier in self.store.transports, force=self._force
-        )
-        self.tell(
-            KvDecided(
-                worker=self.name,
-                choice=decision.choice,
-                tokens=tokens,
-                size=size,
-                tier=tier,
-                restore_ns=int(decision.restore * 1e9),
-                recompute_ns=int(decision.recompute * 1e9),
-                bandwidth=decision.bandwidth,
-                overhead_ns=int(decision.overhead * 1e9),
-                prefill_rate=decision.prefill_rate,
-                reason=decision.reason,
-                state=state,
-                session=session,
-            ),
-            cause=cause,
-        )
-        return decision
-
-    def reject(
-        self,
-        state: str,
-        error: Exception | str,
-        *,
-        source: str | None = None,
-        handoff: str | None = None,
-        session: str | None = None,
-        cause: str | None = None,
-    ) -> KvRejected:
-        """Tell that a state was not taken, and why."""
-        mismatch = error if isinstance(error, KvMismatch) else None
-        event = KvRejected(
-            state=state,
-            worker=self.name,
-            reason=" ".join(str(error).split())[:1000],
-            source=source,
-            handoff=handoff,
-            session=session,
-            field=mismatch.field if mismatch else None,
-            expected=mismatch.expected if mismatch else None,
-            actual=mismatch.actual if mismatch else None,
-        )
-        self.tell(event, cause=cause)
-        return event

@@ -75,7 +75,7 @@ class Taking:
         return None
 
     def _reject(self, offer: Offer, error: Exception | str, *, final: bool) -> Answer:
-        event = self._house.reject(
+        event = self._house.states.reject(
             offer.state,
             error,
             source=offer.source,
@@ -106,7 +106,7 @@ class Taking:
                 with house.store.opened(offer.ref, tier) as state:
                     _check(state, conversation.tokens, offer)
                     session = house.adopt(offer.session, journal, state)
-                house.costs = house.costs.restored(tier, offer.ref.size, time.perf_counter() - clock)
+                house.states.costs = house.states.costs.restored(tier, offer.ref.size, time.perf_counter() - clock)
                 restored = offer.tokens
             else:
                 session = house.adopt(offer.session, journal, None)
@@ -148,7 +148,7 @@ class Taking:
     def _worth_it(self, offer: Offer) -> bool:
         assert offer.ref is not None
         tier = TIER_OF[offer.ref.transport]
-        decision = self._house.decide(
+        decision = self._house.states.decide(
             offer.tokens, offer.ref.size, tier, state=offer.state, session=offer.session, cause=offer.cause
         )
         return decision.choice == "restore"

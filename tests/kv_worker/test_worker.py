@@ -223,6 +223,11 @@ def test_a_cache_that_is_full_of_other_sessions_has_room_for_the_one_that_speaks
     assert {one.tier for one in shm.info("a").sessions} == {"device", "memory"}
     with pytest.raises(ServiceError, match="the context has room for 1024"):
         shm.reply("a", "s6", STORY * 9)
+    with pytest.raises(ServiceError, match="the context has room for 1024"):
+        shm.say("a", "s7", STORY * 9)
+    with pytest.raises(ServiceError, match="the context has room for 1024"):
+        shm.say("a", "s1", STORY * 9)
+    assert [one.session for one in shm.info("a").sessions] == names  # what began with what was refused is not left
 
 
 def test_a_session_whose_state_is_gone_is_read_again_to_be_exported(shm: Fleet, tmp_path: Path) -> None:

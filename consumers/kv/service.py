@@ -1,0 +1,177 @@
+"""What a worker answers: messages, replies as streams, and what it holds.
+
+Requests about one session are taken in turn; the replies of several sessions go on side by side, a token at a time.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from morphogen.kernels.kv.transport import Place
+
+from .client import has
+from .errors import SessionBusy, SessionError
+from .house import House
+from .turns import Lane, Turn
+from .wire import Ask, Had, Has, Info, Said, Say, pack, unpack
+
+if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
+
+
+class Service:
+    """The requests of one worker, and the replies that are under way. `lane` runs a call in the thread that computes."""
+
+    def __init__(self, conn: "Connection", house: House, lane: Lane, place: Place, budgets: Mapping[str, int]) -> None:
+        self.conn, self.house, self.lane, self.place = conn, house, lane, place
+        self.turns: dict[str, Turn] = {}
+        """The present or last reply of each session."""
+        self._budgets = dict(budgets)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop all replies where they are; they can be carried on."""
+        for task in list(self._tasks):
+            task.cancel()
+        for turn in list(self.turns.values()):
+            await turn.stop()
+
+    def lock(self, session: str) -> asyncio.Lock:
+        """Return what keeps requests and commands about one session apart."""
+        return self._locks.setdefault(session, asyncio.Lock())
+
+    async def own(self, session: str) -> None:
+        """See whether a session that was being handed over when this worker died is now elsewhere; then it is not here."""
+        if session in self.house.sessions or not self.house.known(session):
+            return
+        found = await self.lane(lambda: self.house.session(session))
+        moved = found.conversation.moved
+        if moved is None or moved.to == self.house.name:
+            return
+        if await has(self.conn, moved.to, moved.name, moved.handoff):
+            await self.lane(lambda: self.house.forget(session, "handed_off"))
+            raise SessionError(f"session {session!r} went to worker {moved.to}: ask there")
+
+    async def info(self, payload: bytes) -> bytes:
+        """Answer what this worker is and holds."""
+        del payload
+        house = self.house
+        return pack(
+            Info(
+                worker=self.house.name,
+                pid=os.getpid(),
+                model=house.model,
+                fingerprint=house.fingerprint,
+                place=self.place,
+                sequences=house.context.sequences,
+                context=house.context.room,
+                sessions=house.infos(),
+                used={tier: house.store.shelf.used(tier) for tier in house.store.transports},
+                budgets=self._budgets,
+                costs=_costs_of(self.house),
+            )
+        )
+
+    async def say(self, payload: bytes) -> bytes:
+        """Append a message to a session, and have the model read it where that is asked."""
+        say = unpack(payload, Say)
+        await self.own(say.session)
+
+        def work() -> Said:
+            with self.house.speaking(say.session) as session:
+                session.say(say.text, say.role)
+                if say.compute:
+                    session.read()
+            return Said(session=say.session, tokens=len(session.conversation.tokens), turns=session.conversation.turns)
+
+        async with self.lock(say.session):
+            return pack(await self.lane(work))
+
+    async def generate(self, payload: bytes) -> AsyncIterator[bytes]:
+        """Begin a reply, or carry one on; yield what it says from where the asker is."""
+        ask = unpack(payload, Ask)
+        async with self.lock(ask.session):
+            await self.own(ask.session)
+            turn = self.turns.get(ask.session)
+            said = turn is not None and turn.finish is not None and ask.resume
+            if turn is None or (turn.over and not said):
+                turn = await self._begin(ask)
+            elif not ask.resume:
+                raise SessionBusy(f"session {ask.session!r} is in the middle of a reply: follow it (resume)")
+        async for bit in turn.follow(ask.since):
+            yield pack(bit)
+
+    async def has(self, payload: bytes) -> bytes:
+        """Answer whoever gave a session away and died: one in a journal that nobody has opened since counts, too."""
+        asked = unpack(payload, Has)
+
+        def work() -> bool:
+            known = self.house.known(asked.session)
+            return known and asked.handoff in self.house.session(asked.session, create=False).conversation.handoffs
+
+        return pack(Had(here=await self.lane(work)))
+
+    async def _begin(self, ask: Ask) -> Turn:
+        """Begin a reply, or carry on one that was broken off."""
+        if ask.max_tokens < 1:  # before anything is said
+            raise SessionError(
+                f"session {ask.session!r}: a reply of at most {ask.max_tokens} tokens is none: ask for at least 1"
+            )
+
+        def work() -> tuple[Any, str]:
+            house = self.house
+            if ask.resume or ask.say is None:
+                house.session(ask.session, create=False)
+            with house.speaking(ask.session) as session:
+                if ask.resume:
+                    if not session.pending:
+                        raise SessionError(f"session {ask.session!r} has no reply to carry on")
+                    partial = session.partial
+                    session.carry_on()
+                    return session, partial
+                if ask.say is not None:
+                    session.say(ask.say, ask.role)
+                session.begin(ask.max_tokens, ask.sampling, ask.stop)
+                return session, ""
+
+        session, partial = await self.lane(work)
+        return self.follow(ask.session, Turn(session, self.lane, text=partial))
+
+    def follow(self, name: str, turn: Turn) -> Turn:
+        """Let a turn run on; the last one of a session is kept, for whoever comes late to read it."""
+        self.turns[name] = turn
+        self.house.busy.add(name)
+
+        async def run() -> None:
+            await turn.run()
+            if self.turns.get(name) is turn and turn.over:
+                self.house.busy.discard(name)
+
+        task = asyncio.create_task(run(), name=f"morphogen turn {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return turn
+
+    def arrived(self, name: str) -> None:
+        """Go on with a session that came from another worker in the middle of a reply."""
+        session = self.house.session(name)
+        text = session.partial if session.pending else session.conversation.messages[-1].text
+        turn = Turn(session, self.lane, text=text)
+        if session.pending:
+            self.follow(name, turn)
+        else:  # its last token was made on arrival
+            turn.finish, turn.tokens = session.finish or "stop", len(session.conversation.tokens)
+            self.turns[name] = turn
+
+
+def _costs_of(house: House) -> dict[str, Any]:
+    """Return what was measured: tokens a second of prefill, and for each tier its overhead in seconds and bytes a second."""
+    costs = house.states.costs
+    found: dict[str, Any] = {"prefill_tokens_per_second": 1 / costs.prefill.fit[1]}
+    for tier, line in costs.tiers.items():
+        if line.measured:
+            overhead, slope = line.fit
+            found[tier] = {"overhead_seconds": overhead, "bytes_per_second": 1 / slope}
+    return found
