@@ -4,6 +4,8 @@ nats-py wants aiohttp for addresses with ws:// only. Where it is installed, to i
 in each process that opens the log. Here it waits until something of it is used.
 """
 
+import asyncio
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -37,6 +39,7 @@ finally:
 __all__ = ["Client", "Pieces", "errors"]
 
 Heard = Callable[[Any], Awaitable[None]]
+_AT_ONCE = 64 * 1024  # bytes that are not kept back for the rest of the loop's turn
 
 
 class Pieces:
@@ -65,6 +68,8 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
     def __init__(self) -> None:
         super().__init__()
         self._heard: dict[int, Heard] = {}
+        self._writing_soon = False
+        self._flushing: asyncio.Future[Any] | None = None  # held: the loop alone would let go of it
 
     async def listen(self, subject: str, heard: Heard) -> Any:
         """Subscribe; `heard` is called from within the read loop, for one message after another, and must not block."""
@@ -98,17 +103,33 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += payload_size
         await self._send_command(b"".join((line, head, *payload.pieces, b"\r\n")))
-        if self._flush_queue is not None and self._flush_queue.empty():
+        if self._pending_data_size >= _AT_ONCE:
             await self._flush_pending()
+        elif not self._writing_soon:
+            self._writing_soon = True
+            asyncio.get_running_loop().call_soon(self._write_soon)
+
+    def _write_soon(self) -> None:
+        """Write together what was published in one turn of the loop: small frames of several lanes."""
+        self._writing_soon = False
+        if self._pending and self.is_connected:
+            if self._can_write():
+                with contextlib.suppress(RuntimeError):  # the connection ends: who waits for an answer will hear
+                    self._write()
+            else:
+                self._flushing = asyncio.ensure_future(super()._flush_pending())
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         """Write at once where nothing waits to be written; else leave it to the task that waits for room."""
         if not force_flush and self.is_connected and self._pending and self._can_write():
-            self._transport.writelines(self._pending)
-            self._pending.clear()  # the transport has taken what lay in it
-            self._pending_data_size = 0
+            self._write()
             return None
         return await super()._flush_pending(force_flush)
+
+    def _write(self) -> None:
+        self._transport.writelines(self._pending)
+        self._pending.clear()  # the transport has taken what lay in it
+        self._pending_data_size = 0
 
     def _can_write(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)  # a websocket has none

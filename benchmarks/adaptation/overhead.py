@@ -39,7 +39,7 @@ from morphogen.kernels.blueprints.timing import NEAR, torch_yardstick
 
 EVERY = (None, 10, 50)  # optimizer steps from one look at the layers to the next; None lets growth choose
 TARGET = 5.0  # percent
-QUIET = 0.5  # seconds after which the publisher sleeps
+QUIET = 1.0  # seconds after which the publisher sleeps
 STRETCH = 10  # steps between two looks at the yardstick
 BLOCK = 0.4  # seconds of a block, at least: a run trains on while it is published, it does not begin anew each time
 

@@ -1,7 +1,7 @@
 """The inside of the background thread: who gets published when, and what else has to be done now and then.
 
-While events flow it looks as often as `Pace` says, every 2 to 8 ms or, where they only trickle, up to every 250 ms, and
-nobody has to wake it. After 0.4 s without any it blocks, and the next append wakes it. Waiting for the disk and
+While events flow it looks as often as `Pace` says, every 2 to 8 ms or, where they only trickle, up to every 500 ms, and
+nobody has to wake it. After 0.75 s without any it blocks, and the next append wakes it. Waiting for the disk and
 reserving segments is left to `Chores`.
 """
 
@@ -25,7 +25,6 @@ from .spool import Spool
 
 _LONGEST_FUTILE = 0.25
 _SYNC_EVERY = 1.0
-_MARK_EVERY = 0.1  # a call of the system, for which a training thread in Python would wait between two frames
 _ADOPT_EVERY = 5.0
 _CONNECT_PAUSES = (0.1, 5.0)
 _ADOPTED_BUDGET = 64 << 10  # bytes a frame of a leftover: small ones, so that walking them never holds up the trainer
@@ -46,7 +45,7 @@ class Dispatcher:
         self._chores = Chores("morphogen chores")
         self._disk = Chores("morphogen disk")  # apart: a segment that is needed soon does not wait for the disk
         self._adopting: asyncio.Task[None] | None = None
-        self._next_sync = self._next_mark = self._next_adoption = 0.0
+        self._next_sync = self._next_adoption = 0.0
 
     async def run(self) -> None:
         """Publish until the desk says stop, then let go of everything within a few seconds."""
@@ -91,6 +90,8 @@ class Dispatcher:
             if now - last_start < QUIET:
                 await self._hurry.wait(linger)
                 continue
+            for spool in self._desk.spools:
+                _write_marks(spool)
             self._listen(True)
             if self._startable():  # an append may have come before it could see that we listen
                 self._listen(False)
@@ -102,9 +103,9 @@ class Dispatcher:
                 futile = min(futile * 2, _LONGEST_FUTILE)
 
     def _only_numbers(self) -> bool:
-        """Tell whether all that waits is of lanes of high rate; of other events none waits long."""
-        lanes = [lane for spool in self._desk.spools for lane in list(spool.lanes.values())]
-        return all(lane.high_rate for lane in lanes if lane.pending)
+        """Tell whether something waits, and all of it is of lanes of high rate; of other events none waits long."""
+        lanes = [lane for spool in self._desk.spools for lane in list(spool.lanes.values()) if lane.pending]
+        return bool(lanes) and all(lane.high_rate for lane in lanes)
 
     def _records(self) -> int:
         """Return how many records there were ever."""
@@ -179,12 +180,9 @@ class Dispatcher:
         sync = now >= self._next_sync
         if sync:
             self._next_sync = now + _SYNC_EVERY
-        mark = now >= self._next_mark
-        if mark:
-            self._next_mark = now + _MARK_EVERY
         for spool in self._desk.spools:
             for lane in list(spool.lanes.values()):
-                if mark or not lane.pending:
+                if sync:  # not oftener: a training thread in Python waits for each call of the system
                     lane.mark.write()
                 if lane.wants_spare:
                     self._chores.do(lane.prepare)

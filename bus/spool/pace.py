@@ -5,11 +5,11 @@ its work: the wait is as long as keeps that work beside the trainer's, for which
 """
 
 LINGER = 0.002  # seconds
-QUIET = 0.4  # seconds without traffic after which events are a new flow
+QUIET = 0.75  # seconds without traffic after which events are a new flow
 _LONGEST = 0.008  # where events are many
-_LONGEST_TRICKLE = 0.25
+_LONGEST_TRICKLE = 0.5
 _TRICKLE = 5000  # records a second
-_SHARE = 0.005  # of one core, which a trickle may take
+_SHARE = 0.003  # of one core, which a trickle may take
 _WINDOW = 0.1  # seconds over which records are counted, at least; a trainer may stand still for some milliseconds
 
 

@@ -86,6 +86,36 @@ def test_a_trickle_of_numbers_goes_in_few_frames_and_a_flush_does_not_wait_for_t
     assert waited < 10
 
 
+def test_events_alone_do_not_wait_for_company(settings: Settings, spool: Spool, publisher: Publisher) -> None:
+    start(spool)
+    assert publisher.flush(20.0)
+    lane = spool.lane("log", high_rate=False)
+    for _ in range(20):
+        lane.append(Kind("log.line", 1), None, 5, None, EMPTY)
+        time.sleep(0.05)
+
+    assert publisher.flush(20.0)
+    assert publisher.close()
+    assert sum(frame.family == "log" for _, frame in log_of(settings)) > 8, "one each, but for those of a busy machine"
+
+
+def test_numbers_beside_events_are_no_reason_to_publish(settings: Settings, spool: Spool, publisher: Publisher) -> None:
+    start(spool)
+    assert publisher.flush(20.0)
+    lane, events = spool.lane("metrics", high_rate=True), spool.lane("log", high_rate=False)
+    for step in range(600):
+        lane.append(SCALARS, step, 5, None, BODY)
+        if step % 100 == 0:
+            events.append(Kind("log.line", 1), None, 5, None, EMPTY)
+        time.sleep(0.002)
+
+    assert publisher.flush(20.0)
+    assert publisher.close()
+    frames = log_of(settings)
+    assert counters(frames) == list(range(1, 601))
+    assert sum(frame.family == "metrics" for _, frame in frames) < 60
+
+
 def test_events_arrive_once_in_order_and_a_clean_end_leaves_nothing(
     settings: Settings, spool: Spool, publisher: Publisher
 ) -> None:
