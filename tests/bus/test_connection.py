@@ -488,3 +488,53 @@ def test_what_no_socket_takes_at_once_arrives_in_order(settings: Settings) -> No
         assert sizes == wanted
 
     with_connection(settings, story)
+
+
+def test_small_frames_of_one_turn_are_written_together_and_everything_in_order(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(conn: Connection) -> None:
+        heard: list[bytes] = []
+        writes: list[int] = []
+        write = conn.nc._transport.writelines
+
+        def counted(lines: list[bytes]) -> None:
+            writes.append(len(lines))
+            write(lines)
+
+        async def hear(msg: Any) -> None:
+            heard.append(bytes(msg.data))
+
+        await conn.nc.listen("frames", hear)
+        monkeypatch.setattr(conn.nc._transport, "writelines", counted)
+        small = [Pieces(b"frame ", bytes([number])) for number in range(5)]
+        await asyncio.gather(*(conn.nc.publish("frames", one) for one in small))
+        await conn.request("$JS.API.INFO")
+        assert writes[0] == 5
+        assert heard == [b"frame " + bytes([number]) for number in range(5)]
+
+        heard.clear()
+        sent = [bytes([number]) * (1 + 40_000 * (number % 7)) for number in range(60)]
+        for number, data in enumerate(sent):
+            await conn.nc.publish("frames", data if number % 5 == 0 else Pieces(data[:1], data[1:]))
+            if number % 11 == 0:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while len(heard) < len(sent):
+                await asyncio.sleep(0.01)
+        assert heard == sent
+
+    with_connection(settings, story)
+
+
+def test_a_frame_that_waits_for_the_end_of_the_turn_is_not_acknowledged_where_the_connection_ends_before(
+    settings: Settings,
+) -> None:
+    async def story(conn: Connection) -> None:
+        publishing = asyncio.ensure_future(conn.publish_ack("nobody.takes.it", Pieces(b"a", b"b"), timeout=5.0))
+        await asyncio.sleep(0)
+        await conn.close()
+        with pytest.raises(Disconnected):
+            await publishing
+
+    with_connection(settings, story)
