@@ -2,9 +2,9 @@
 
 How large a batch makes such a step differs from machine to machine: it is found out first, and printed.
 
-The loops are interleaved step by step in random order: each round takes a block of steps of every kind, and the
-ratio of a kind is the median over the rounds of its block against the bare block of the same round. So a noisy
-neighbour hits all kinds alike. Samples that our watch works out later are worked out before the clock stops.
+Each kind trains a network of its own, all equal, and is attached to it once. Each round takes a block of steps of every
+kind, in random order, and the ratio of a kind is the median over the rounds of its block against the bare block of the
+same round. So a noisy neighbour hits all kinds alike. Samples that our watch works out later are worked out before the clock stops.
 Beside the clock stands the processor time of the training thread, which others on the machine disturb less.
 
     python benchmarks/watch_overhead.py [--rounds 200] [--json FILE]
@@ -30,6 +30,7 @@ from morphogen.producers.watch import watch as planning
 from morphogen.producers.watch.library import library
 
 STEP = 3e-3  # seconds that the bare step is to take
+WARM_UP, AFTER_OTHERS = 50, 10  # steps that are not measured: the first of a loop, and those after another loop's
 
 
 class Attached(NamedTuple):
@@ -42,10 +43,12 @@ class Attached(NamedTuple):
 Attach = Callable[[nn.Module, torch.optim.Optimizer], Attached]
 
 
-def network(width: int) -> nn.Sequential:
-    """Return 16 linear layers with a ReLU between them."""
+def trained(width: int) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    """Return 16 linear layers with a ReLU between them, always the same, and what trains them."""
+    torch.manual_seed(0)
     inner = [part for _ in range(15) for part in (nn.Linear(width, width), nn.ReLU())]
-    return nn.Sequential(*inner, nn.Linear(width, 10))
+    model = nn.Sequential(*inner, nn.Linear(width, 10))
+    return model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
 
 def nothing() -> None:
@@ -115,8 +118,9 @@ def training_step(model: nn.Sequential, optimizer: torch.optim.Optimizer, batch:
     return step
 
 
-def fitting_batch(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> int:
-    """Return the batch, in steps of 32 rows, whose bare step comes nearest to STEP."""
+def fitting_batch(width: int) -> int:
+    """Return the batch, in steps of 32 rows, whose bare step comes nearest to STEP at the machine's own speed."""
+    model, optimizer = trained(width)
     took: dict[int, float] = {}
     batch = 32
     while not took or (took[max(took)] < STEP and batch <= 4096):
@@ -126,9 +130,33 @@ def fitting_batch(model: nn.Sequential, optimizer: torch.optim.Optimizer) -> int
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
-        took[batch] = statistics.median(times)
+        took[batch] = statistics.quantiles(times, n=10)[0]  # of the moments in which nothing else ran
         batch += 32
     return min(took, key=lambda rows: abs(took[rows] - STEP))
+
+
+class Loop:
+    """A training loop of its own, with what is attached to it."""
+
+    def __init__(self, attach: Attach, width: int, batch: int) -> None:
+        model, optimizer = trained(width)
+        self.attached = attach(model, optimizer)
+        self._step = training_step(model, optimizer, batch)
+        for _ in range(WARM_UP):
+            self._step()
+        self.attached.settle()
+
+    def timed(self, steps: int) -> tuple[float, float]:
+        """Return the mean seconds of a step, by the wall clock and of the training thread's processor time."""
+        for _ in range(AFTER_OTHERS):
+            self._step()
+        self.attached.settle()
+        start, began = time.perf_counter(), time.thread_time()
+        for _ in range(steps):
+            self._step()
+        worked = time.thread_time() - began
+        self.attached.settle()
+        return (time.perf_counter() - start) / steps, worked / steps
 
 
 def main() -> None:
@@ -143,27 +171,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-
-    model = network(options.width)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    options.batch = options.batch or fitting_batch(model, optimizer)
-    step = training_step(model, optimizer, options.batch)
-
-    def block(attach: Attach) -> tuple[float, float]:
-        attached = attach(model, optimizer)
-        # A watch is warm after the first of its steps; attaching is not what is measured.
-        for _ in range(10):
-            step()
-        attached.settle()
-        start, began = time.perf_counter(), time.thread_time()
-        for _ in range(options.block):
-            step()
-        worked = (time.thread_time() - began) / options.block
-        attached.settle()
-        took = (time.perf_counter() - start) / options.block
-        attached.close()
-        return took, worked
+    options.batch = options.batch or fitting_batch(options.width)
 
     kinds: dict[str, Attach] = {
         "bare loop": bare,
@@ -179,12 +187,13 @@ def main() -> None:
     theirs = wandb_watched() if options.wandb else None
     if theirs is not None:
         kinds["wandb.watch(log_freq=1)"] = theirs[0]
-    for _ in range(50):
-        step()
+    loops = {kind: Loop(attach, options.width, options.batch) for kind, attach in kinds.items()}
     took: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     for _ in range(options.rounds):
         for kind in random.sample(list(kinds), len(kinds)):
-            took[kind].append(block(kinds[kind]))
+            took[kind].append(loops[kind].timed(options.block))
+    for loop in loops.values():
+        loop.attached.close()
     if theirs is not None:
         theirs[1]()
 
