@@ -16,6 +16,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -64,7 +65,7 @@ def watched(every: int, *, compiled: bool = True) -> Attach:
     """Attach our watch, as it is or as it would be without its compiled routine."""
 
     def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attached:
-        kept: list[LayerSample] = []
+        kept = deque[LayerSample](maxlen=1)  # as a recorder, which writes a sample and lets it go
         with nullcontext() if compiled else mock.patch.object(planning, "library", return_value=None):
             watch = Watch(model, optimizer, every, emit=kept.append)
 
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=20, help="steps of a block")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, help="rows of a batch; as many as make a step of 3 ms by default")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1, help="of torch; two virtual cores may be one")
     parser.add_argument("--no-wandb", dest="wandb", action="store_false", help="leave wandb out")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
