@@ -25,6 +25,7 @@ from .continuity import Session
 from .conversation import state_id
 from .cost import Choice
 from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError
+from .gone import Gone
 from .journal import NAME, Journal
 from .prompts import render_of
 from .speaker import ContextSpeaker
@@ -32,7 +33,7 @@ from .states import States
 from .store import LOST, Store, Tell
 from .wire import SessionInfo
 
-_ARRIVING = ".arriving-"  # no token of a name begins with a dot
+_ARRIVING, _GONE = ".arriving-", ".gone"  # no token of a name begins with a dot
 
 
 class House:
@@ -71,12 +72,17 @@ class House:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._folder.glob(f"{_ARRIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
+        self._gone = Gone(self._folder / _GONE)
 
     # ------------------------------------------------------------------ sessions
 
     def known(self, name: str) -> bool:
         """Tell whether a session of that name is here, open or in a journal that an earlier process left."""
         return name in self.sessions or (self.place(name) / NAME).is_file()
+
+    def had(self, name: str, handoff: str) -> bool:
+        """Tell whether a handoff brought a session here, which may have gone on since."""
+        return handoff in self._gone or (self.known(name) and handoff in self.session(name).conversation.handoffs)
 
     def place(self, name: str) -> Path:
         """Return the folder of a session."""
@@ -113,11 +119,10 @@ class House:
     def speaking(self, name: str, *, create: bool = True) -> Iterator[Session]:
         """Seat a session for something to be said in it; where that is refused, one that began with it is not left."""
         fresh = not self.known(name)
-        session = self.seated(name, create=create)
         try:
-            yield session
-        except SessionError:
-            if fresh:
+            yield self.seated(name, create=create)
+        except ContinuityError:
+            if fresh and self.known(name):
                 self.forget(name, "dropped")
             raise
 
@@ -143,6 +148,7 @@ class House:
     def forget(self, name: str, reason: str) -> None:
         """Give a session up, with its journal and whatever was stored of it and is not pinned."""
         session = self.session(name, create=False)
+        self._gone.add(session.conversation.handoffs)
         self._leave(session, reason)
         del self.sessions[name]
         session.close()

@@ -104,14 +104,9 @@ class Service:
             yield pack(bit)
 
     async def has(self, payload: bytes) -> bytes:
-        """Answer whoever gave a session away and died: one in a journal that nobody has opened since counts, too."""
+        """Answer whoever gave a session away and died: whether it came here, even if it is not here any more."""
         asked = unpack(payload, Has)
-
-        def work() -> bool:
-            known = self.house.known(asked.session)
-            return known and asked.handoff in self.house.session(asked.session, create=False).conversation.handoffs
-
-        return pack(Had(here=await self.lane(work)))
+        return pack(Had(here=await self.lane(lambda: self.house.had(asked.session, asked.handoff))))
 
     async def _begin(self, ask: Ask) -> Turn:
         """Begin a reply, or carry on one that was broken off."""

@@ -73,14 +73,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Has(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask whether a session came by a handoff and is here: one that merely has its name is another one."""
+    """Ask whether a session came by a handoff, even if it went on since: one that merely has its name is another one."""
 
     session: str
     handoff: str
 
 
 class Had(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether it is."""
+    """Whether it did."""
 
     here: bool
 

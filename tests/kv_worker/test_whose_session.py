@@ -50,6 +50,31 @@ def test_a_session_is_given_up_though_the_one_that_took_it_was_started_again_mea
     assert shm.say("b", "s2", "And then?") > 200
 
 
+@pytest.mark.parametrize("what", ["given on", "dropped"])
+def test_a_session_is_given_up_though_it_is_not_with_the_one_that_took_it_any_more(shm: Fleet, what: str) -> None:
+    dying = shm.start("a", *RESTORE, program=DIES_GIVING_UP)
+    taker = shm.start("b", *RESTORE)
+    shm.start("c", *RESTORE)
+    shm.reply("a", "s1", STORY, max_tokens=5)
+    shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
+    assert dying.process.wait(20) == -9
+    if what == "given on":
+        assert shm.command("b", "kv.handoff", session="s1", to="c")["restored"] > 200
+    else:
+        assert shm.command("b", "kv.drop", session="s1") == {"session": "s1"}
+    taker.kill()
+    shm.start("b", *RESTORE)
+
+    shm.start("a", *RESTORE)
+
+    with pytest.raises(Exception, match="session 's1' went to worker b: ask there"):
+        shm.say("a", "s1", "And then?")
+    assert shm.sessions("a") == []
+    if what == "given on":
+        assert shm.say("c", "s1", "And then?") > 200
+        assert shm.command("c", "kv.handoff", session="s1", to="a")["restored"] > 200  # it may come back
+
+
 def test_a_worker_killed_with_a_session_half_taken_has_none_of_it_and_takes_it_the_next_time(shm: Fleet) -> None:
     shm.start("a", *RESTORE)
     dying = shm.start("b", *RESTORE, program=DIES_LOADING)

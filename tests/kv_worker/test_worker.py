@@ -230,6 +230,23 @@ def test_a_cache_that_is_full_of_other_sessions_has_room_for_the_one_that_speaks
     assert [one.session for one in shm.info("a").sessions] == names  # what began with what was refused is not left
 
 
+def test_a_session_that_finds_every_sequence_at_work_is_not_begun(shm: Fleet) -> None:
+    shm.start("a", "--parallel", "1")
+
+    def read() -> None:
+        with contextlib.suppress(MorphogenError):
+            shm.reply("a", "s1", STORY, max_tokens=3000, sampling=SAMPLED)
+
+    threading.Thread(target=read, daemon=True).start()
+    while not any(one.running for one in shm.info("a").sessions):
+        time.sleep(0.005)
+
+    with pytest.raises(ServiceError, match="all 1 sequences of worker a are at work"):
+        shm.say("a", "s2", "Hello")
+
+    assert shm.sessions("a") == ["s1"]
+
+
 def test_a_session_whose_state_is_gone_is_read_again_to_be_exported(shm: Fleet, tmp_path: Path) -> None:
     shm.start("a", "--parallel", "1", "--memory", "0", "--disk", "0")  # who is put aside keeps the journal alone
     tokens = shm.say("a", "s1", STORY)

@@ -1,0 +1,39 @@
+"""Which handoffs brought sessions to a worker that are not there any more: given on, or dropped.
+
+Who gave one here and died before it could forget it asks for the handoff, and not for the session, which may be on a third
+worker by now. A line a handoff; of a line that a kill tore nothing is known, and the session it stands for is still here.
+"""
+
+import os
+from pathlib import Path
+
+from morphogen.schemas import token
+
+_MOST = 10_000  # handoffs remembered: whoever gave one away has asked long before
+
+
+class Gone:
+    """The file of one worker, which alone writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text("utf-8", "replace").split("\n")[:-1] if path.is_file() else []
+        self._known = set(lines[-_MOST:])
+        if len(lines) > _MOST:
+            fresh = path.with_name(f"{path.name}.new")
+            fresh.write_text("".join(f"{line}\n" for line in lines[-_MOST:]), "utf-8")
+            fresh.replace(path)
+
+    def __contains__(self, handoff: str) -> bool:
+        return token(handoff) in self._known
+
+    def add(self, handoffs: "set[str]") -> None:
+        """Write down that what these handoffs brought is about to go. Raises OSError."""
+        new = sorted({token(one) for one in handoffs} - self._known)
+        if not new:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in new))
+            file.flush()
+            os.fsync(file.fileno())
+        self._known.update(new)
