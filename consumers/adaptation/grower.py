@@ -15,7 +15,6 @@ from morphogen.consumers.executor import (
     ExecutorError,
     Inbox,
     Menu,
-    Seedling,
     Stock,
     stock,
 )
@@ -29,7 +28,6 @@ from morphogen.consumers.policy import (
     config_of,
     load_policy,
     options_of,
-    plateau,
 )
 from morphogen.consumers.policy.limits import checked, checked_weights
 from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
@@ -38,17 +36,18 @@ from morphogen.schemas import (
     Action,
     AdaptationFinished,
     AdaptationStarted,
-    EpochMeasured,
     Event,
     SiteInfo,
 )
 
 from .config import GrowthConfig, converted
+from .epochs import Epochs
 from .errors import GrowthError
-from .given import joinable, learning_rate, number, stepping, whole
+from .given import joinable, number, stepping, whole
+from .judging import Judging
 from .link import Link
 from .offers import Offers, offers
-from .outcomes import Carried, Outcomes
+from .outcomes import Carried
 from .recorder import Recorder
 from .shadow import Shadow
 
@@ -117,8 +116,8 @@ class Grower:
             raise GrowthError("these slots are of another model: pass the model that they were restored for")
         self.model = model
         self._executor: Executor | None = None
-        self._outcomes = Outcomes()
-        self._epochs: list[EpochMeasured] = []
+        self._judging = Judging(self._policy, self._policy_name, self._say)
+        self._epochs = Epochs(self.slots, self._optimizer, self.config)
         self._failures = 0
         self._doing = EPOCH
         self._off = self._over = False
@@ -271,32 +270,18 @@ class Grower:
             if found is not None:
                 val_loss, n = found.loss, found.n or None
                 val_accuracy = found.accuracy if val_accuracy is None else val_accuracy
-        epoch = len(self._epochs)
-        grown = self.slots.params()
-        losses = [one.val_loss if one.val_loss is not None else one.train_loss for one in self._epochs]
-        now = val_loss if val_loss is not None else train_loss
-        event = EpochMeasured(
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            params_total=sum(p.numel() for p in self.slots.root.parameters()),
-            params_grown=grown,
-            learning_rate=learning_rate(self._optimizer),
-            plateau=plateau([*losses, now], window=self.config.plateau_window, threshold=self.config.plateau_threshold),
-            n=n,
-        )
-        self._epochs.append(event)
+        event = self._epochs.ended(train_loss=train_loss, val_loss=val_loss, val_accuracy=val_accuracy, n=n)
+        epoch = event.epoch
         cause = self._say(event, None)
         evaluate = None if self._failures > failures else self._evaluate  # what has just failed is not asked again
         executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=evaluate)
-        self._judge()
+        self._judging.judge(executor)
         action = WAIT
         if self._inbox is not None:
             action = self._obey(executor, self._inbox)
         elif (epoch + 1) % self._every == 0:
             action = self._decide(executor, cause)
-        self._judge()
+        self._judging.judge(executor)
         executor.rest()
         if self._inbox is not None or (epoch + 1) % self._every == 0:
             self._link.pace()
@@ -314,7 +299,7 @@ class Grower:
         if not applied.done:
             return WAIT
         self._measure_blueprint(action, cause)
-        self._outcomes.carried(
+        self._judging.outcomes.carried(
             Carried(
                 decision=decided.decision,
                 action=action,
@@ -345,7 +330,7 @@ class Grower:
             if order.action.op != "wait":
                 done = order.action
                 self._measure_blueprint(order.action, order.cause)
-                self._outcomes.carried(
+                self._judging.outcomes.carried(
                     Carried(
                         decision=order.decision or order.command,
                         action=order.action,
@@ -365,33 +350,15 @@ class Grower:
         if measured is not None:
             self._say(measured, cause)
 
-    def _judge(self) -> None:
-        """Tell what came of the decisions about every seed that was judged, and let the policy learn of it."""
-        executor = self._executor
-        if executor is None:
-            return
-        for seedling in executor.judged():
-            self._tell(executor, seedling, final=seedling.stage != "fossilized")
-
-    def _tell(self, executor: Executor, seedling: Seedling, *, final: bool) -> None:
-        for told in self._outcomes.judged(seedling, executor.epoch, final=final):
-            self._say(told.event, told.cause)
-            self._learn(told.outcome)
-
-    def _learn(self, outcome: Any) -> None:
-        try:
-            self._policy.learn(outcome)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  anybody's policy
-            if self._executor is not None:
-                self._executor.failed(error, f"policy {self._policy_name} did not learn")
-
     def _end(self, measured: dict[str, float], *, measure: bool) -> None:
         executor = self._executor
         if executor is None:
             if not self._epochs and any(site.in_shape is None for site in self.slots.sites):
                 return  # nothing ever went through the model: growth never began
             executor = self._begin()
-        self._last_judgement(executor, measure=measure and self.config.finish_at_end)
+        if measure and self.config.finish_at_end and self._evaluate is not None and self._epochs:
+            executor.conclude(self._evaluate)
+        self._judging.last(executor)
         contributing = sum(
             1
             for seedling in executor.standing.values()
@@ -411,14 +378,6 @@ class Grower:
             ),
             None,
         )
-
-    def _last_judgement(self, executor: Executor, *, measure: bool) -> None:
-        """Measure every seed that has a say once more, end what is not worth keeping, and tell what is still open."""
-        if measure and self._evaluate is not None and self._epochs:
-            executor.conclude(self._evaluate)
-        self._judge()
-        for seedling in list(executor.standing.values()):
-            self._tell(executor, seedling, final=True)
 
     # What is measured and recorded
 
@@ -441,7 +400,7 @@ class Grower:
     def _say(self, event: Event, cause: str | None) -> str | None:
         """Fold an event into what the policy sees, and record it."""
         self._decider.take(event, self._link.step())
-        self._outcomes.take(event)
+        self._judging.outcomes.take(event)
         return self._link.record(event, cause)
 
     def _run_ends(self) -> None:
