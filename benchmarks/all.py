@@ -20,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).parent
 SCRIPTS = {
     "log_call": ["log_call.py"],
-    "watch": ["watch_overhead.py", "--rounds", "40", "--threads", "1"],
+    "watch": ["watch_overhead.py", "--rounds", "40"],
     "health": ["pipeline.py", "health", "--events", "60000"],
     "scalars": ["pipeline.py", "scalars", "--events", "1500000"],
     "latency": ["pipeline.py", "latency"],

@@ -1,8 +1,8 @@
 """What the whole system costs a training step: dormant slots, a record, a number logged each step, layers watched.
 
 Three loops train equal networks on equal batches: bare, ours, and bare again, which shows the noise. They take turns in
-random order, a block of some epochs each; after it the publisher falls asleep, not to disturb the others. A virtual core runs at half its speed while its twin is busy, so a yardstick (a fixed
-piece of work) is timed every few steps, outside of what is counted: the overhead is the mean step of ours over the bare
+random order, a block of some epochs each; after ours the publisher falls asleep, not to disturb the others. A virtual
+core runs at half its speed while its twin is busy, so a yardstick (a fixed piece of work) is timed every few steps, outside of what is counted: the overhead is the mean step of ours over the bare
 one, of those steps alone that ran at the machine's own speed. Beside the wall clock stands processor time: of the training
 thread, and of the whole process until the log has acknowledged all that the block recorded (the median over the rounds of a
 block against the bare one of its round). What recording puts off is done before a clock stops. Nothing has germinated:

@@ -116,11 +116,11 @@ class House:
         return session
 
     @contextmanager
-    def speaking(self, name: str, *, create: bool = True) -> Iterator[Session]:
+    def speaking(self, name: str) -> Iterator[Session]:
         """Seat a session for something to be said in it; where that is refused, one that began with it is not left."""
         fresh = not self.known(name)
         try:
-            yield self.seated(name, create=create)
+            yield self.seated(name)
         except ContinuityError:
             if fresh and self.known(name):
                 self.forget(name, "dropped")
@@ -148,7 +148,8 @@ class House:
     def forget(self, name: str, reason: str) -> None:
         """Give a session up, with its journal and whatever was stored of it and is not pinned."""
         session = self.session(name, create=False)
-        self._gone.add(session.conversation.handoffs)
+        with suppress(OSError):  # a full disk is no reason to keep what another worker has
+            self._gone.add(session.conversation.handoffs)
         self._leave(session, reason)
         del self.sessions[name]
         session.close()
