@@ -82,13 +82,11 @@ class LlamaSeat:
 
     def __init__(self, llm: Any, loras: Adapters | None = None) -> None:
         self._llm = llm
-        if loras is None:
-            loras = ((Path(llm.lora_path), float(llm.lora_scale)),) if llm.lora_path else ()
-        self.loras = loras
         self.ctx = llm.ctx
         self.params = llm.context_params
-        self.path = Path(llm.model_path)
-        self.stamps = _seen(llm, self.path)
+        self.stamps = _seen(llm)
+        self.path, *adapter = self.stamps
+        self.loras = tuple((path, float(llm.lora_scale)) for path in adapter) if loras is None else loras
         self.overrides = repr(sorted(llm.kv_overrides.items())) if getattr(llm, "kv_overrides", None) else ""
         self.room = min(int(llm.n_ctx()), len(llm.input_ids))
 
@@ -140,11 +138,12 @@ class LlamaSeat:
 _files: "weakref.WeakKeyDictionary[Any, dict[Path, Stamp]]" = weakref.WeakKeyDictionary()
 
 
-def _seen(llm: Any, path: Path) -> Mapping[Path, Stamp]:
-    """Return what the file of a Llama was when it was met first."""
+def _seen(llm: Any) -> Mapping[Path, Stamp]:
+    """Return what the files that a Llama loaded were when it was met first: the model's, and its own adapter's if any."""
     found = _files.get(llm)
     if found is None:
-        found = _files[llm] = {path: stamp(path)}
+        named = (Path(name).absolute() for name in (llm.model_path, llm.lora_path) if name)
+        found = _files[llm] = {path: stamp(path) for path in named}
     return found
 
 

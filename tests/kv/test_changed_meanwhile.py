@@ -101,6 +101,29 @@ def test_a_model_that_another_file_has_replaced_keeps_its_own_fingerprint(
     assert export_kv(context).fingerprint == before.fingerprint  # type: ignore[union-attr]
 
 
+def test_an_adapter_that_another_file_has_replaced_keeps_its_own_fingerprint(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import llama_cpp
+
+    shutil.copyfile(gguf_folder / "lora.gguf", tmp_path / "adapter.gguf")
+    monkeypatch.chdir(tmp_path)
+    context = llama_cpp.Llama(
+        str(gguf_folder / "tiny.gguf"), lora_path="adapter.gguf", n_ctx=512, n_threads=1, verbose=False
+    )
+    try:
+        context.eval(models.prompt(30))
+        before = export_kv(context)
+        shutil.copyfile(gguf_folder / "lora2.gguf", tmp_path / "next.gguf")
+        os.replace(tmp_path / "next.gguf", tmp_path / "adapter.gguf")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")  # the name that was given means another file by now
+
+        assert export_kv(context).fingerprint == before.fingerprint  # type: ignore[union-attr]
+    finally:
+        context.close()
+
+
 def test_a_model_that_was_written_over_is_refused(loaded: "tuple[Path, Any]") -> None:
     path, context = loaded
     export_kv(context)
