@@ -116,7 +116,11 @@ def start(name: str, folder: Path) -> Room:
 
 
 def main(names: list[str]) -> int:
-    """Run the rooms; return 1 where one failed, also alone."""
+    """Run the rooms; return 1 where one failed, also alone, and 2 for what is no room."""
+    names = [Path(name).name for name in names]  # `tests/bus`, as the output calls it, is the room `bus`
+    if unknown := [name for name in names if name not in rooms()]:
+        print(f"there is no room {unknown[0]!r}; there are {', '.join(rooms())}", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, too
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background of a shell ignore
     with tempfile.TemporaryDirectory(prefix="morphogen-rooms-") as top:
