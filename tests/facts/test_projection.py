@@ -1,7 +1,10 @@
 """A module in the log becomes tables, views and changes of facts, like any other projection."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,3 +240,17 @@ def test_facts_are_there_to_be_asked_before_any_module_is_loaded(
         "trace_rejected",
     ):
         assert ask(store, f"SELECT * FROM {view}") == []
+
+
+def test_a_store_without_knowledge_does_without_the_language(tmp_path: Path) -> None:
+    """Importing it takes longer than a small query does."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom morphogen.consumers.projections import Store\n"
+        "store = Store.open(Path(sys.argv[1]), epoch='one')\n"
+        "print(store.cursor().execute('SELECT count(*) FROM facts').fetchone(), end=' ')\n"
+        "print([name for name in sys.modules if name.startswith('morphogen.schemas.knowledge.')])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store.duckdb")], capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.strip() == "(0,) []", ran.stderr

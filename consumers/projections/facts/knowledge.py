@@ -9,7 +9,8 @@ from morphogen.schemas import KnowledgeLoaded
 
 from ..fold.batch import Entry
 from ..projection import Projection
-from .modules import Loaded, Module, in_force, module_of
+from .catalog import Catalog
+from .loads import Loaded, in_force
 
 _log = logging.getLogger("morphogen.projections")
 
@@ -57,9 +58,13 @@ class Knowledge(Projection, name="knowledge", version=1, types=("knowledge.loade
 
 def projections_of(loaded: dict[str, Loaded], live: Collection[str]) -> list[Projection]:
     """Return what these systems call for: a table for each case, the changes of each system's facts, the catalog."""
+    if not loaded:
+        return [Catalog()]
+    # The language is read where there is something in it: importing it takes longer than a small query does.
     from .case_tables import case_projection
-    from .catalog import Catalog
     from .fact_changes import facts_projection
+    from .listing import listed
+    from .modules import modules_of
 
     modules = modules_of(loaded)
     found: dict[str, Projection] = {}
@@ -71,10 +76,4 @@ def projections_of(loaded: dict[str, Loaded], live: Collection[str]) -> list[Pro
                 _log.error("system %s wants table %s, which another has already: rename it", module.system, one.name)
             elif one is not None:
                 found[one.name] = one
-    return [*found.values(), Catalog(modules, live)]
-
-
-def modules_of(loaded: dict[str, Loaded]) -> list[Module]:
-    """Return the systems that are understood, in the order of their names."""
-    every = (module_of(system, one) for system, one in loaded.items())
-    return [module for module in every if module is not None]
+    return [*found.values(), Catalog(listed(modules, live))]

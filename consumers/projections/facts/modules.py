@@ -1,7 +1,7 @@
-"""Modules that the log holds: which text is in force for each system, and what it says that can run."""
+"""Modules that the log holds: what the text in force for a system says that can run."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -12,19 +12,9 @@ from morphogen.schemas.knowledge.stream import Condition, NotExecutable, combine
 from morphogen.schemas.knowledge.tree import Binary as BinaryExpr
 from morphogen.schemas.knowledge.tree import Call, Expr, Field, Name, Unary
 
+from .loads import Loaded
+
 _log = logging.getLogger("morphogen.projections")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A text in the log: where it stands, and what it is."""
-
-    seq: int
-    path: str
-    sha256: str
-    text: str
-    used: tuple[tuple[str, str], ...]
-    systems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,16 +88,10 @@ class Module:
         return [(kind, one) for kind, one in every if one.system == self.system]
 
 
-def in_force(loads: Sequence[Loaded], drops: Iterable[tuple[int, str]]) -> dict[str, Loaded]:
-    """Return the text that holds for each system: its newest, unless it was dropped after that."""
-    last_drop: dict[str, int] = {}
-    for seq, system in drops:
-        last_drop[system] = max(seq, last_drop.get(system, 0))
-    found: dict[str, Loaded] = {}
-    for one in loads:
-        for system in one.systems:
-            found[system] = one
-    return {system: one for system, one in sorted(found.items()) if one.seq > last_drop.get(system, -1)}
+def modules_of(loaded: Mapping[str, Loaded]) -> list[Module]:
+    """Return the systems that are understood, in the order of their names."""
+    every = (module_of(system, one) for system, one in loaded.items())
+    return [module for module in every if module is not None]
 
 
 def module_of(system: str, loaded: Loaded) -> Module | None:
