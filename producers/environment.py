@@ -26,7 +26,7 @@ _GIT_SECONDS = 1.0
 def describe(env: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, Any]:
     """Return the fields of `RunStarted` that the process itself can tell; what cannot be found out is None."""
     env = os.environ if env is None else env
-    commit, dirty = git_state(folder or Path.cwd())
+    commit, dirty = git_state(folder or Path())
     return {
         "host": socket.gethostname(),
         "hosts": hosts(env),
@@ -98,10 +98,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
+            errors="replace",  # names of files are bytes
             timeout=_GIT_SECONDS,
             check=False,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,38 +1,24 @@
-"""`record`: begin a run with nothing configured, and see that it ends properly however its process does."""
+"""`record`: begin a run with nothing configured."""
 
-import atexit
 import logging
 import operator
 import os
 import secrets
-import signal
-import sys
-import threading
 import time
-import weakref
 from collections.abc import Mapping
-from types import FrameType, TracebackType
 from typing import Any
 
-from morphogen.bus.errors import SettingsError
+from morphogen.bus.errors import BusError, SettingsError
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Publisher, Spool
 from morphogen.schemas import RunStarted, plain
 
+from .ending import guard
 from .environment import attempt_of, describe, rank_of
 from .run import Run
 
 _CLAIM_PATIENCE = 2.0  # seconds that record() waits for the broker to confirm the attempt
 _log = logging.getLogger("morphogen")
-_live: "weakref.WeakSet[Run]" = weakref.WeakSet()
-_guarded = False
-
-
-class Terminated(SystemExit):
-    """The process was told to end by SIGTERM; exits with 143, as a shell would show it."""
-
-    def __str__(self) -> str:
-        return "SIGTERM"
 
 
 def record(
@@ -52,26 +38,34 @@ def record(
     if need be); `home` is the data folder. `rank` and `attempt` come from the launcher's environment unless given.
 
     The run ends by `finish()`, at the end of its `with` block, or with the process: an uncaught exception and SIGTERM
-    are recorded. Raises SettingsError where a setting cannot be understood; without a broker it goes on, and
-    what is recorded waits in the spool.
+    are recorded. One that nothing refers to any more is finished then. Raises SettingsError where a setting cannot be
+    understood, BusError where no file can be opened any more; without a broker it goes on, and what is recorded waits
+    in the spool.
     """
     chosen = settings or Settings.from_environ(url=url, home=None if home is None else os.fspath(home))
+    if attempt is None:
+        attempt = attempt_of(os.environ)
     run_name = name or os.environ.get("MORPHOGEN_RUN") or f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     spool = Spool.create(
         chosen,
         run=plain(str(run_name)),
-        rank=rank_of(os.environ) if rank is None else _whole("rank", rank, 0),
-        attempt=attempt_of(os.environ) if attempt is None else _whole("attempt", attempt, 1),
+        rank=_whole("rank", rank_of(os.environ) if rank is None else rank, 0),
+        attempt=None if attempt is None else _whole("attempt", attempt, 1),
     )
-    publisher = Publisher(chosen)
+    try:
+        publisher = Publisher(chosen)
+    except OSError as error:
+        spool.finish()
+        told = f"no run can be begun: {error.strerror}; finish() runs that are over, or raise `ulimit -n`"
+        raise BusError(told) from error
     publisher.add(spool)
     values = plain(config) if config is not None else {}
     started = RunStarted(config=values if isinstance(values, dict) else {"config": values}, **describe())
     run = Run(spool, publisher, started=started)
-    _live.add(run)
-    _guard()
+    guard(run)
     if not spool.claimed.wait(_CLAIM_PATIENCE):
-        _log.warning("run %s: no broker yet; events wait in the spool and are sent when there is one", run.name)
+        where = "memory" if spool.folder is None else "the spool"
+        _log.warning("run %s: no broker yet; events wait in %s and are sent when there is one", run.name, where)
     return run
 
 
@@ -84,49 +78,3 @@ def _whole(name: str, value: object, least: int) -> int:
     if not least <= number < 2**31:
         raise SettingsError(f"{name} is {value!r}; give an integer from {least}, or leave it out")
     return number
-
-
-def _guard() -> None:
-    """Record how the process ends; once a process."""
-    global _guarded  # noqa: PLW0603
-    if _guarded:
-        return
-    _guarded = True
-    atexit.register(_finish_all)
-    before = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        for run in list(_live):
-            run.fail(error)
-        before(kind, error, trace)
-
-    sys.excepthook = hook
-    if threading.current_thread() is threading.main_thread():
-        _guard_sigterm()
-
-
-def _guard_sigterm() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    owner = os.getpid()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        if callable(before):
-            before(number, frame)  # the program's own handler decides what comes next
-            return
-        if os.getpid() == owner:
-            _terminated.set()
-        raise Terminated(128 + number)  # unwinds the program, so that its own clean-up runs as well
-
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, terminate)
-
-
-_terminated = threading.Event()
-
-
-def _finish_all() -> None:
-    for run in list(_live):
-        if _terminated.is_set():
-            run.fail(Terminated(143))
-        else:
-            run.finish()

@@ -5,6 +5,7 @@ Nothing here raises into the training loop. What cannot be recorded is said once
 
 import hashlib
 import logging
+import operator
 import os
 import time
 import traceback
@@ -63,6 +64,7 @@ class Run:
         self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
         self._before_end: tuple[Callable[[], object], ...] = ()
         self._over = False
+        self._dropped: Callable[[Run], object] | None = None
         self.rejected = 0
         """Values that could not be recorded since the run began."""
         self.event(started)
@@ -108,9 +110,14 @@ class Run:
             elif type(step) is not int and (step := self._whole(step)) is None:
                 self._log_slowly(values, None)
                 return
-            self._step = step
-            if self._append_numbers(_METRICS, step, time.time_ns(), _BODY, values) < 0:
-                self._log_slowly(values, step)
+            if self._append_numbers(_METRICS, step, time.time_ns(), _BODY, values) >= 0:
+                self._step = step
+            elif (whole := self._whole(step)) is not None:
+                self._step = whole
+                self._log_slowly(values, whole)
+            else:
+                self._log_slowly(values, None)
+                return
             for watch, clock in self._watches:
                 clock.named(step, watch.count)
         except Exception as error:  # noqa: BLE001  a training loop is not to die of its telemetry
@@ -124,6 +131,8 @@ class Run:
                 if not event.type:
                     raise EncodeError(f"{type(event).__name__} has no type: declare it with type='family.name'")
                 kind = self._kinds[type(event)] = Kind(event.type, event.version)
+            if cause is not None and not isinstance(cause, str):
+                raise EncodeError(f"its cause is a {type(cause).__name__}: give the id that event() returned")
             lane = self._spool.lane(event.family, high_rate=event.high_rate)
             n = lane.append(kind, step, time.time_ns(), cause, encode(event))
         except Exception as error:  # noqa: BLE001
@@ -133,10 +142,11 @@ class Run:
             self._tell(event, step)
         return f"{self._spool.writer}.{event.family}.{n}" if n else None
 
-    def line(self, message: object, level: str = "info", *, step: int | None = None, **fields: Any) -> None:
-        """Record a line of text, and anything else that belongs to it."""
+    def line(self, message: object, level: str | int = "info", *, step: int | None = None, **fields: Any) -> None:
+        """Record a line of text, and anything else that belongs to it; `level` is a name, or a number of `logging`."""
         try:
-            self.event(LogLine(message=sound(message), level=level, fields=plain(fields)), step=step)
+            name = logging.getLevelName(level).lower() if isinstance(level, int) else sound(level)
+            self.event(LogLine(message=sound(message), level=name, fields=plain(fields)), step=step)
         except Exception as error:  # noqa: BLE001  whatever a foreign object does when it is shown
             self._reject("line", f"{type(error).__name__}: {error}")
 
@@ -158,9 +168,9 @@ class Run:
                     self._reject(f"artifact {uri}", error.strerror or str(error))
             self.event(
                 ArtifactSaved(
-                    name=name or Path(str(path)).name,
-                    uri=uri,
-                    kind=kind,
+                    name=sound(name or Path(str(path)).name),
+                    uri=sound(uri),
+                    kind=sound(kind),
                     size=size,
                     sha256=digest,
                     metadata=plain(metadata),
@@ -248,12 +258,15 @@ class Run:
     def fail(self, error: BaseException | str, *, timeout: float = 5.0) -> None:
         """End the run as failed, with the exception or a reason; idempotent."""
         if isinstance(error, BaseException):
-            trace = "".join(traceback.format_exception(error))[-20_000:]
             event = RunFailed(
-                error=type(error).__name__, message=str(error)[:2000], traceback=trace, duration=self._age()
+                error=sound(type(error).__name__),
+                message=_shown(lambda: str(error))[:2000],
+                traceback=_shown(lambda: "".join(traceback.format_exception(error)))[-20_000:],
+                duration=self._age(),
             )
         else:
-            event = RunFailed(error=str(error), message=str(error), duration=self._age())
+            told = _shown(lambda: str(error))
+            event = RunFailed(error=told, message=told, duration=self._age())
         self._end(event, timeout)
 
     def __enter__(self) -> "Run":
@@ -266,6 +279,11 @@ class Run:
             self.finish()
         else:
             self.fail(error)
+
+    def __del__(self) -> None:
+        dropped = getattr(self, "_dropped", None)
+        if dropped is not None and not self._over:
+            dropped(self)  # nobody can say any more how it ended, but what it holds must be given back
 
     def __repr__(self) -> str:
         return f"<run {self.name!r} attempt {self.attempt} rank {self.rank}>"
@@ -298,10 +316,16 @@ class Run:
     def _whole(self, step: Any) -> int | None:
         """Return a step of any integral kind as an int; None for what is none, whose numbers are kept all the same."""
         try:
-            return int(step)
-        except (TypeError, ValueError, OverflowError):
-            self._reject(f"step {step!r:.100}", "it is no whole number; what was logged with it is kept without a step")
-            return None
+            number = step.item() if hasattr(step, "item") else step  # numpy's and torch's
+            spelled = isinstance(number, str) or (isinstance(number, float) and number.is_integer())
+            whole = int(number) if spelled else operator.index(number)
+            if -(2**63) <= whole < 2**63:
+                return whole
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+        told = "it is no whole number of 64 bits; what was logged with it is kept without a step"
+        self._reject(f"step {step!r:.100}", told)
+        return None
 
     def _log_slowly(self, values: Mapping[Any, Any], step: int | None) -> None:
         near = {key: value for key, value in values.items() if not on_device(value)}
@@ -337,6 +361,14 @@ class Run:
             self._said.add(what)
             line = reason.splitlines()[0] if reason else "no reason given"
             _log.warning("run %s: %s was not recorded: %s (said once)", self.name, what, line)
+
+
+def _shown(make: Callable[[], str]) -> str:
+    """Return a text of a foreign object's, whose methods may fail."""
+    try:
+        return sound(make())
+    except Exception:  # noqa: BLE001
+        return "<it cannot be shown>"
 
 
 _HEALTH = Kind(LayerHealth.type, LayerHealth.version)

@@ -11,6 +11,7 @@ Every value carries its own name, so that a reader in any language needs a msgpa
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -21,6 +22,10 @@ HEAD = struct.Struct(">BIBI")  # 0xCE length 0xCE crc32: the ten bytes before ea
 _UINT32 = 0xCE
 _ARRAY32 = struct.Struct(">BI")
 
+# What readers can hold: the columns that these become are of 32 and of 64 bits.
+Whole32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+Whole64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 class Record(msgspec.Struct, gc=False):
     """One event as it lies in the log; the body stays raw until somebody asks for it.
@@ -29,9 +34,9 @@ class Record(msgspec.Struct, gc=False):
     `cause` is the id of the event that made this one happen.
     """
 
-    n: int
+    n: Whole64
     type: str
-    version: int
+    version: Whole32
     step: int | None
     time: int
     body: msgspec.Raw
@@ -66,12 +71,12 @@ class Frame(msgspec.Struct):
 class _Wire(msgspec.Struct):
     format: int
     run: str
-    attempt: int
-    rank: int
+    attempt: Whole32
+    rank: Whole32
     writer: str
     family: str
-    first: int
-    last: int
+    first: Whole64
+    last: Whole64
     replay: str | None
     records: list[int | Record]
 

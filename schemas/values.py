@@ -226,30 +226,34 @@ def decode(raw: bytes | memoryview | msgspec.Raw) -> Any:
     return _generic.decode(raw)
 
 
-def plain(value: Any, depth: int = 12) -> Any:
+def plain(value: Any, depth: int = 12, _above: tuple[int, ...] = ()) -> Any:
     """Return any object as nested dicts, lists, strings, numbers: for configurations, which may hold anything.
 
-    What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` too. Never raises.
+    What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` and what holds itself
+    too. Never raises.
     """
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return float.__float__(value)  # of a subclass too, which msgpack would not take
     if isinstance(value, str):
         return sound(value)
     if isinstance(value, int):
-        return value if INT_MIN <= value <= INT_MAX else str(value)
+        whole = int.__index__(value)
+        return whole if INT_MIN <= whole <= INT_MAX else str(whole)
     try:
-        return _plain(value, depth)
+        return _told(value) if id(value) in _above else _plain(value, depth, (*_above, id(value)))
     except Exception:  # noqa: BLE001  an object of the user's, whose every method may fail
         return _told(value)
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: Any, depth: int, above: tuple[int, ...]) -> Any:
     if depth <= 0:
         return _told(value)
     if isinstance(value, Mapping):
-        return {sound(key): plain(item, depth - 1) for key, item in value.items()}
+        return {sound(key): plain(item, depth - 1, above) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, depth - 1) for item in value]
+        return [plain(item, depth - 1, above) for item in value]
     if isinstance(value, _numpy().generic) or (hasattr(value, "detach") and hasattr(value, "dim") and value.dim() == 0):
         return plain(value.item(), depth - 1)
     if isinstance(value, _numpy().ndarray):
@@ -261,10 +265,10 @@ def _plain(value: Any, depth: int) -> Any:
     except (TypeError, ValueError, RecursionError):
         pass
     if is_dataclass(value) and not isinstance(value, type):  # one of its fields is nothing that msgspec knows
-        return {field.name: plain(getattr(value, field.name), depth - 1) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name), depth - 1, above) for field in fields(value)}
     public = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
     if public and type(value).__module__ in {"argparse", "types"}:
-        return plain(public, depth - 1)
+        return plain(public, depth - 1, above)
     return _told(value)
 
 

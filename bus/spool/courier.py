@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from morphogen.schemas.errors import FrameError
 from morphogen.schemas.frames import HEAD, decode_frame, frame_head
 from morphogen.schemas.names import token
 
@@ -272,11 +273,17 @@ class Courier:
             message = await self._conn.last_message(LOG, self._subject(family, attempt))
             if message is None:
                 continue
-            frame = decode_frame(message.data, message.seq)
-            if frame.writer == identity.writer:
-                last = max(last, frame.last)
-            elif attempt == identity.attempt:
-                raise _Fenced
+            try:
+                frame = decode_frame(message.data, message.seq)
+            except FrameError:
+                # Whose it is cannot be told. Behind it we go on where we know we are: what is sent twice is folded once.
+                if attempt == identity.attempt and family == CLAIMING_FAMILY:
+                    raise _Fenced from None
+            else:
+                if frame.writer == identity.writer:
+                    last = max(last, frame.last)
+                elif attempt == identity.attempt:
+                    raise _Fenced
             if attempt == identity.attempt:
                 expected = message.seq
         return expected, last

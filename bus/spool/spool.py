@@ -111,8 +111,8 @@ class Spool:
         """Tell whether anything is not yet in the log."""
         return any(lane.pending for lane in list(self.lanes.values()))
 
-    def lane(self, family: str, *, high_rate: bool = False) -> Lane:
-        """Return the lane of a family, the same one every time."""
+    def lane(self, family: str, *, high_rate: bool | None = None) -> Lane:
+        """Return the lane of a family, the same one every time; one that was not told to be of high rate is not."""
         lane = self.lanes.get(family)
         if lane is None:
             with self.room.lock:
@@ -120,10 +120,16 @@ class Spool:
                 if lane is None:
                     largest = max(_SMALLEST_SEGMENT, self.settings.spool_limit // 16)
                     size = min(HIGH_RATE_SEGMENT if high_rate else SEGMENT, largest)
-                    lane = Lane(self.folder, family, self.room, high_rate=high_rate, segment_size=size)
+                    lane = Lane(self.folder, family, self.room, high_rate=bool(high_rate), segment_size=size)
                     if self.finished:  # its folder is gone, or another's: nothing may be written there any more
                         lane.close()
                     self.lanes = {**self.lanes, family: lane}
+        if lane.high_rate and high_rate is False:
+            lane.high_rate = False  # frames are dropped by lane, and this event never may be
+            _log.warning(
+                "run %s: some events of the family %r are of high rate and others may never be dropped, so none is when "
+                "the spool is full: give those of high rate a family of their own", self.run, family,
+            )  # fmt: skip
         return lane
 
     def move_to(self, attempt: int) -> None:

@@ -307,6 +307,37 @@ def _trim(settings: Settings) -> None:
     asyncio.run(trim())
 
 
+def test_noise_at_the_end_of_a_subject_holds_nobody_up(settings: Settings, spool: Spool, publisher: Publisher) -> None:
+    start(spool)
+    lane = spool.lane("metrics")
+    lane.append(SCALARS, 1, 5, None, BODY)
+    assert publisher.flush(10.0)
+    subjects = {subject for subject, _ in log_of(settings)}
+
+    async def spoil() -> list[int]:
+        conn = await connect(settings, name="test")
+        acks = [await conn.publish_ack(subject, b"noise") for subject in subjects]
+        await conn.close()
+        return [ack.seq for ack in acks]
+
+    noise = asyncio.run(spoil())
+    lane.append(SCALARS, 2, 5, None, BODY)
+    lane.append(SCALARS, 3, 5, None, BODY)
+
+    assert publisher.flush(10.0)
+    assert max(noise) == 4
+    assert spool.attempt == 1
+
+    async def metrics() -> list[int]:
+        conn = await connect(settings, name="test")
+        messages = [message async for batch in read(conn) for message in batch if message.seq not in noise]
+        await conn.close()
+        frames = [("", decode_frame(message.data)) for message in messages]
+        return counters(frames)
+
+    assert asyncio.run(metrics()) == [1, 2, 3]
+
+
 def test_trimming_the_log_behind_a_writer_disturbs_nothing(
     settings: Settings, spool: Spool, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -508,3 +539,43 @@ def test_drops_are_told_in_the_producer_lane(settings: Settings) -> None:
     gone = [n for each in told for n in range(each["first"], each["last"] + 1)]
     assert sorted([*gone, *counters(frames)]) == list(range(1, 40_001))
     assert sum(each["count"] for each in told) == len(gone) == lane.dropped
+
+
+def test_sync_tells_what_it_cannot_read_from_what_is_in_use(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    brokers.ensure(settings)
+    alive, damaged = Spool.create(settings, run="a"), Spool.create(settings, run="b")
+    start(damaged)
+    damaged.finish()
+    assert damaged.folder is not None
+    for name in ("writer.json", "lock"):
+        (damaged.folder / name).write_text("{")
+    stray = settings.spool_dir / "foo" / "bar"
+    stray.mkdir(parents=True)
+
+    report = asyncio.run(drain(settings))
+
+    assert (report.busy, report.stuck, report.spools) == (1, 2, 0)
+    assert str(damaged.folder) in caplog.text
+    assert str(stray) in caplog.text
+    alive.finish()
+
+
+def test_what_was_kept_in_memory_only_is_not_lost_without_a_word(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "blocked").write_text("")
+    nowhere = Settings(home=home / "blocked", urls=("nats://127.0.0.1:1",))
+    spools = [Spool.create(nowhere, run=run) for run in ("r", "s")]
+    publisher = Publisher(nowhere)
+    for spool in spools:
+        publisher.add(spool)
+        start(spool)
+    for step in range(102):
+        spools[0].lane("metrics").append(SCALARS, step, 5, None, BODY)
+
+    assert not publisher.remove(spools[1], 0.1)
+    assert not publisher.close(0.1)
+    assert not publisher.close(0.1)
+
+    assert caplog.text.count("run r: 103 events are lost") == 1
+    assert caplog.text.count("run s: 1 events are lost") == 1

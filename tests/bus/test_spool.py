@@ -12,10 +12,11 @@ import pytest
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Kind, Lane
 from morphogen.bus.spool.attempts import next_attempt, note_attempt
-from morphogen.bus.spool.leftover import Leftover, LeftoverLane, leftovers
+from morphogen.bus.spool.leftover import Leftover, LeftoverLane, Unreadable, leftovers
 from morphogen.bus.spool.spool import Spool
 from morphogen.bus.spool.writer import LOCK_FILE, WRITER_FILE, Writer, lock
 from morphogen.schemas.frames import decode_records
+from morphogen.schemas.names import token
 
 # Forking beside threads is what training frameworks do, whatever newer interpreters think of it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -67,6 +68,20 @@ def test_a_spool_says_whose_it_is_and_is_locked(settings: Settings) -> None:
     assert Leftover.adopt(settings, spool.folder, 1) is None
     assert spool.finish()
     assert list(settings.spool_dir.iterdir()) == []
+
+
+def test_a_family_with_an_event_that_may_not_be_dropped_is_not_dropped(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool.create(Settings(home=home, spool_limit=1 << 20), run="r")
+    spool.lane("mine", high_rate=True).append(Kind("mine.sample", 1), None, 5, None, BODY)
+    verdicts = [spool.lane("mine", high_rate=False).append(Kind("mine.verdict", 1), None, 5, None, BODY)]
+    log(spool.lane("metrics", high_rate=True), 20_000)  # more than the spool holds
+
+    assert spool.lane("mine").dropped == 0
+    assert spool.lane("metrics").dropped > 0
+    assert verdicts == [2]
+    assert caplog.text.count("give those of high rate a family of their own") == 1
 
 
 def test_a_spool_with_unsent_events_stays_when_it_is_closed(settings: Settings) -> None:
@@ -155,13 +170,13 @@ def test_a_drain_that_was_cut_off_goes_on_where_it_stood(settings: Settings) -> 
     assert drained(again) == list(range(done + 1, 1001))
 
 
-def test_a_folder_of_somebody_else_is_left_alone(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_of_somebody_else_is_left_alone(settings: Settings) -> None:
     folder = settings.spool_dir / "r" / "notes"
     folder.mkdir(parents=True)
     (folder / "todo.txt").write_text("buy milk")
 
-    assert Leftover.adopt(settings, folder, 1) is None
-    assert "is no spool of ours" in caplog.text
+    with pytest.raises(Unreadable, match="is no spool of ours"):
+        Leftover.adopt(settings, folder, 1)
     assert (folder / "todo.txt").read_text() == "buy milk"
 
 
@@ -295,3 +310,41 @@ def test_a_family_that_is_first_used_after_the_end_is_refused_and_leaves_nothing
     assert late.refused == 1
     assert not late.pending
     assert not (settings.spool_dir / "over").exists()
+
+
+def long_family(settings: Settings) -> tuple[str, Path]:
+    """Leave three records of a family whose folder's name had to be cut."""
+    family = "l" * 130
+    spool = Spool.create(settings, run="r")
+    lane = spool.lane(family)
+    for step in range(3):
+        lane.append(Kind(f"{family}.x", 1), step, time.time_ns(), None, BODY)
+    return family, die(spool)
+
+
+def test_a_family_with_a_very_long_name_is_found_by_its_records(settings: Settings) -> None:
+    family, folder = long_family(settings)
+
+    left = adopt(settings, folder)
+
+    assert drained(left.lanes[family]) == [1, 2, 3]
+    assert left.finish()
+    assert not folder.exists()
+
+
+def test_a_lane_that_nobody_understands_stays(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    family, folder = long_family(settings)
+    (segment,) = (folder / token(family)).glob("*.seg")
+    data = segment.read_bytes()
+    segment.write_bytes(bytes([data[0] ^ 1]) + b"?" * 4000)
+
+    left = adopt(settings, folder)
+
+    assert left.lanes == {}
+    assert not left.finish()
+    assert segment.exists()
+    assert str(segment.parent) in caplog.text
+
+    segment.write_bytes(bytes(4096))  # reserved, and never written to
+    assert adopt(settings, folder).finish()
+    assert not folder.exists()

@@ -108,8 +108,14 @@ def test_a_step_that_is_no_number_costs_only_the_step(settings: Settings, caplog
         run.log(a=5)
         run.log(a=6, step=np.int32(20))  # type: ignore[arg-type]
         run.log(a=7)
+        run.log(a=8, step=2.7)  # type: ignore[arg-type]
+        run.log(a=9, step=2**70)
+        run.log(a=10)
+        run.log(a=11, step=np.float64(30.0))  # type: ignore[arg-type]
 
-    assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [7, 8, None, None, 9, 20, 21]
+    assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [
+        7, 8, None, None, 9, 20, 21, None, None, 22, 30,
+    ]  # fmt: skip
     assert "step nan was not recorded: it is no whole number" in caplog.text
 
 
@@ -183,6 +189,154 @@ def test_an_uncaught_exception_without_a_with_block_is_recorded(settings: Settin
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1  # the program's own
     assert rows("SELECT status, error, message FROM runs") == [("failed", "ValueError", "no")]
+
+
+def test_an_exception_that_cannot_be_shown_or_is_no_utf_8_is_recorded(settings: Settings) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("never")
+
+    with pytest.raises(Mute), morphogen.record("mute"):
+        raise Mute
+    with pytest.raises(ValueError, match="caf"), morphogen.record("bytes"):
+        raise ValueError("caf\udce9")
+    morphogen.record("told").fail("caf\udce9")
+
+    assert rows("SELECT run, status, error, message FROM runs ORDER BY run") == [
+        ("bytes", "failed", "ValueError", "caf\\udce9"),
+        ("mute", "failed", "Mute", "<it cannot be shown>"),
+        ("told", "failed", "caf\\udce9", "caf\\udce9"),
+    ]
+
+
+def test_an_uncaught_exception_is_recorded_where_another_hook_was_put_in_place(settings: Settings) -> None:
+    script = "import morphogen, sys; run = morphogen.record('rich'); sys.excepthook = print; raise ValueError('no')"
+
+    assert run_script(script).returncode == 1
+    assert rows("SELECT status, error FROM runs") == [("failed", "ValueError")]
+
+
+def test_a_run_that_nothing_refers_to_any_more_is_finished(settings: Settings) -> None:
+    script = """
+        import gc, morphogen, os, threading
+        def trial(number):
+            run = morphogen.record(f"trial {number}")
+            run.log(loss=number)
+        for number in range(3):
+            trial(number)
+        gc.collect()
+        for number in range(3, 12):
+            trial(number)
+            gc.collect()
+        kept = morphogen.record("kept")
+        kept.log(loss=1)
+    """
+    done = run_script(script)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows("SELECT status, count(*) FROM runs GROUP BY status") == [("finished", 13)]
+    assert rows("SELECT count(*) FROM metrics") == [(13,)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_are_recorded_as_they_end(settings: Settings, tmp_path: Path, method: str) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        textwrap.dedent("""
+        import multiprocessing, sys
+        import morphogen
+
+        def work(name, end):
+            run = morphogen.record(name)
+            run.log(loss=1.0)
+            if end == "raise":
+                raise ValueError("no")
+            if end == "exit":
+                try:
+                    raise KeyError("why")
+                except KeyError:
+                    sys.exit(1)
+
+        if __name__ == "__main__":
+            parent = morphogen.record("parent")
+            context = multiprocessing.get_context(sys.argv[1])
+            children = [context.Process(target=work, args=(end, end)) for end in ("raise", "exit", "end")]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join()
+            parent.finish()
+        """)
+    )
+    subprocess.run([sys.executable, str(script), method], capture_output=True, timeout=60, check=True)
+
+    assert rows("SELECT run, status, error FROM runs ORDER BY run") == [
+        ("end", "finished", None), ("exit", "failed", "KeyError"), ("parent", "finished", None),
+        ("raise", "failed", "ValueError"),
+    ]  # fmt: skip
+    assert rows("SELECT count(*) FROM metrics") == [(3,)]
+
+
+def test_sigterm_is_heard_though_the_first_run_was_a_threads(settings: Settings) -> None:
+    script = """
+        import morphogen, os, signal, threading
+        def first():
+            with morphogen.record("thread") as run:
+                run.log(a=1)
+        thread = threading.Thread(target=first)
+        thread.start()
+        thread.join()
+        run = morphogen.record("main")
+        run.log(a=1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    """
+    assert run_script(script).returncode == 143
+    assert rows("SELECT run, status FROM runs ORDER BY run") == [("main", "failed"), ("thread", "finished")]
+
+
+def test_a_cause_that_is_no_id_costs_that_event_alone(settings: Settings) -> None:
+    with morphogen.record("causes") as run:
+        first = run.event(Checkpointed(uri="a"))
+        assert run.event(Checkpointed(uri="b"), cause=5) is None  # type: ignore[arg-type]
+        assert run.event(Checkpointed(uri="c"), cause=first) is not None
+        assert run.rejected == 1
+
+    assert rows("SELECT body.uri::VARCHAR FROM events WHERE type = 'testing.checkpointed' ORDER BY seq, idx") == [
+        ("a",), ("c",),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["MORPHOGEN_ATTEMPT", "MORPHOGEN_RANK", "RANK"])
+def test_an_environment_that_no_reader_could_take_is_refused_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "202611220905")
+    with pytest.raises(SettingsError, match="is 202611220905; give an integer from"):
+        morphogen.record("dated")
+
+    assert not settings.spool_dir.exists()
+
+
+def test_a_working_folder_that_is_gone_keeps_no_run_from_beginning(settings: Settings, tmp_path: Path) -> None:
+    gone, script = tmp_path / "gone", tmp_path / "job.py"
+    gone.mkdir()
+    script.write_text("import os, sys, morphogen; os.rmdir(os.getcwd()); morphogen.record('nowhere').log(a=1)")
+
+    done = subprocess.run([sys.executable, str(script)], cwd=gone, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows("SELECT run, status FROM runs") == [("nowhere", "finished")]
+
+
+def test_lines_and_artifacts_take_what_people_pass(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9.bin").write_bytes(b"x")
+    with morphogen.record("loose") as run:
+        run.line("careful", level=logging.WARNING)
+        run.artifact(tmp_path / "caf\udce9.bin")
+        run.artifact(tmp_path, name=123)  # type: ignore[arg-type]
+
+    assert rows("SELECT level, message FROM log_lines") == [("warning", "careful")]
+    assert rows("SELECT name FROM artifacts ORDER BY name") == [("123",), ("caf\\udce9.bin",)]
 
 
 def test_the_end_of_the_process_finishes_the_run(settings: Settings) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,9 +22,12 @@ from morphogen.schemas import (
     Names,
     ProducerClosed,
     ProducerDropped,
+    Record,
     RunFailed,
     RunFinished,
     RunStarted,
+    encode,
+    encode_frame,
 )
 
 Ask = Callable[..., list[Any]]
@@ -235,6 +239,29 @@ def test_records_that_were_folded_before_are_left_out_and_counted(
     assert ask(store, "SELECT value FROM metrics ORDER BY value") == [(float(i),) for i in range(5)]
     assert ask(store, "SELECT produced, acked, projected, doubled, lost FROM producers") == [(5, 5, 5, 4, 0)]
     assert ask(store, "SELECT id FROM events ORDER BY id") == [(f"{'a' * 16}.metrics.{n}",) for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("count", [1, 800], ids=["each by itself", "in step"])
+@pytest.mark.parametrize(
+    "odd",
+    [{"attempt": 2**31}, {"rank": 10**11}, {"rank": -(2**31) - 1}, {"version": 2**40}, {"n": 2**63 + 5}],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_numbers_that_no_column_holds_make_a_message_unreadable_and_stop_nothing(
+    log: Any, shown: Callable[[], Store], ask: Ask, odd: dict[str, int], count: int
+) -> None:
+    body = msgspec.Raw(encode(Metrics(values={"loss": 0.5})))
+    first, version = odd.get("n", 1), odd.get("version", 1)
+    records = [Record(first + at, "metrics.scalars", version, at, 10, body) for at in range(count)]
+    log.write(Metrics(values={"before": 1.0}))
+    attempt, rank = odd.get("attempt", 1), odd.get("rank", 0)
+    log.put(encode_frame(records, run="odd", attempt=attempt, rank=rank, writer="b" * 16, family="metrics"))
+    log.write(Metrics(values={"after": 1.0}))
+    store = shown()
+
+    assert [one.error for one in store.generations if one.error] == []
+    assert ask(store, "SELECT name FROM metrics ORDER BY seq") == [("before",), ("after",)]
+    assert ask(store, "SELECT count(*) FROM events WHERE type = '$unreadable'") == [(1,)]
 
 
 def test_unknown_types_and_unreadable_messages_are_shown_and_stop_nothing(

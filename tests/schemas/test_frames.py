@@ -25,7 +25,7 @@ records = st.builds(
     Record,
     n=st.integers(1, 2**40),
     type=st.text(max_size=20),
-    version=st.integers(1, 2**31),
+    version=st.integers(1, 2**31 - 1),
     step=st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
     time=st.integers(0, 2**63 - 1),
     cause=st.one_of(st.none(), st.text(max_size=20)),
@@ -34,8 +34,8 @@ records = st.builds(
 heads = st.fixed_dictionaries(
     {
         "run": st.text(max_size=20),
-        "attempt": st.integers(0, 2**31),
-        "rank": st.integers(0, 2**31),
+        "attempt": st.integers(0, 2**31 - 1),
+        "rank": st.integers(0, 2**31 - 1),
         "writer": st.text("0123456789abcdef", min_size=16, max_size=16),
         "family": st.text(max_size=10),
         "replay": st.one_of(st.none(), st.text(max_size=10)),

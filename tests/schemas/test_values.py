@@ -1,6 +1,7 @@
 """Numbers and vectors arrive exactly as they were."""
 
 import argparse
+import enum
 import math
 import struct
 from dataclasses import dataclass
@@ -154,3 +155,31 @@ def test_a_field_without_a_form_costs_a_dataclass_nothing_else() -> None:
     made = plain(Options(0.1, len))
 
     assert made == {"lr": 0.1, "stop": repr(len)}
+
+
+class Rate(float):
+    """A number as configuration libraries make them."""
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+def test_numbers_of_subclasses_are_numbers() -> None:
+    made = plain({"rate": Rate(1.5), "level": Level.HIGH, "nan": Rate("nan")})
+
+    assert decode(encode(made))["rate"] == 1.5
+    assert (type(made["rate"]), type(made["level"])) == (float, int)
+    assert math.isnan(made["nan"])
+
+
+def test_what_holds_itself_ends_where_it_begins_again() -> None:
+    root: dict[str, Any] = {}
+    for number in range(10):
+        root[f"stage {number}"] = {"parent": root, "lr": [number]}
+
+    made = plain(root)
+
+    assert len(encode(made)) < 20_000
+    assert made["stage 3"]["lr"] == [3]
+    assert isinstance(made["stage 3"]["parent"], str)

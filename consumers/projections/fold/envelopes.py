@@ -21,6 +21,7 @@ _STRIDE = 1 << 14  # records at a time, so that what is read together lies in th
 _LAYOUTS = 8  # of one stride, that are tried before the rest goes in step
 _FEW = 64  # records of one layout below which going in step costs less
 _WIDEST = 192
+_VERSIONS = 2**31  # beyond them a record cannot be read
 
 
 class Bodies(NamedTuple):
@@ -102,7 +103,7 @@ def read(data: bytes, starts: Ints) -> Envelopes | None:
         causes.append((some.cause, list(books.causes)))
     _, n, version, step, unstepped, time, _, body = (np.concatenate(some) for some in zip(*pieces, strict=True))
     ends = starts + RECORD_HEAD + np.ndarray((len(data) - 3,), ">u4", data, strides=(1,))[starts + 1]
-    if not (body < ends).all():
+    if not (body < ends).all() or not (np.abs(version) < _VERSIONS).all():
         return None
     steps = Gaps(step, unstepped if unstepped.any() else None)
     return Envelopes(data, n, Words(*one_book(kinds)), version, steps, time, Words(*one_book(causes)), body, ends)

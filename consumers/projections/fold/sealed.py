@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from morphogen.schemas.frames import FORMAT
+from morphogen.schemas.frames import FORMAT, Whole32, Whole64
 
 from .envelopes import Envelopes, read
 from .lockstep import PAD
@@ -25,12 +25,12 @@ _BEFORE, _ARRAY32, _ARRAY_HEAD = b"\xa7records", b"\xdd", 5
 class _Head(msgspec.Struct, gc=False):
     format: int
     run: str
-    attempt: int
-    rank: int
+    attempt: Whole32
+    rank: Whole32
     writer: str
     family: str
-    first: int
-    last: int
+    first: Whole64
+    last: Whole64
     replay: str | None
     records: msgspec.Raw  # that they are whole msgpack is all that is asked of them here
 

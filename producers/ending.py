@@ -1,0 +1,136 @@
+"""How runs end that nobody ends by hand: with their process, with a child of multiprocessing, or with their last reference."""
+
+import atexit
+import os
+import queue
+import signal
+import sys
+import threading
+import weakref
+from types import FrameType, TracebackType
+
+from .run import Run
+
+_PARTING = 10.0  # seconds at the end of the process for runs that were dropped before
+
+_live: "weakref.WeakSet[Run]" = weakref.WeakSet()
+_dropped: "queue.SimpleQueue[Run | None]" = queue.SimpleQueue()
+_terminated = threading.Event()
+_guarded: set[str] = set()  # of what is done once a process
+_ender: threading.Thread | None = None
+
+
+class Terminated(SystemExit):
+    """The process was told to end by SIGTERM; exits with 143, as a shell would show it."""
+
+    def __str__(self) -> str:
+        return "SIGTERM"
+
+
+def guard(run: Run) -> None:
+    """See to it that a run ends, and how, whatever becomes of it and of its process."""
+    _live.add(run)
+    _start_ender()
+    run._dropped = _dropped.put  # the one queue that may be put into while garbage is collected
+    if "process" not in _guarded:
+        _guarded.add("process")
+        atexit.register(_end_with_process)
+        _watch_exceptions()
+    if "signal" not in _guarded and threading.current_thread() is threading.main_thread():
+        _guarded.add("signal")
+        _watch_sigterm()
+    if "child" not in _guarded and "multiprocessing.process" in sys.modules:
+        _guarded.add("child")
+        _watch_child()
+
+
+def _watch_exceptions() -> None:
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _end_all(error)
+        before(kind, error, trace)
+
+    _hooks.append(hook)
+    sys.excepthook = hook
+
+
+_hooks: list[object] = []
+
+
+def _watch_sigterm() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    owner = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if callable(before):
+            before(number, frame)  # the program's own handler decides what comes next
+            return
+        if os.getpid() == owner:
+            _terminated.set()
+        raise Terminated(128 + number)  # unwinds the program, so that its own clean-up runs as well
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def _watch_child() -> None:
+    """End with a child of multiprocessing: it asks no `sys.excepthook`, and where it was forked no `atexit` either."""
+    from multiprocessing import parent_process, util
+
+    if parent_process() is not None:
+        util.Finalize(None, _end_with_child, exitpriority=100)
+
+
+def _end_with_child() -> None:
+    error = sys.exc_info()[1]  # it is called while what ends the child is on its way
+    if isinstance(error, SystemExit) and error.code not in {None, 0}:
+        error = error.__context__ or error  # torch's `spawn` makes an exit of the exception
+    _end_all(None if isinstance(error, SystemExit) and error.code in {None, 0} else error)
+
+
+def _end_with_process() -> None:
+    _end_all(Terminated(143) if _terminated.is_set() else _unseen())
+    if _ender is not None and _ender.is_alive():
+        _dropped.put(None)
+        _ender.join(_PARTING)
+
+
+def _unseen() -> BaseException | None:
+    """Return the exception that ended the program where another hook was put in the place of ours, and told nobody."""
+    interactive = hasattr(sys, "ps1") or sys.flags.interactive or "IPython" in sys.modules  # there it ends nothing
+    if interactive or sys.excepthook in _hooks:
+        return None
+    error: BaseException | None = getattr(sys, "last_value", None)
+    return error
+
+
+def _end_all(error: BaseException | None) -> None:
+    for run in list(_live):
+        if error is None:
+            run.finish()
+        else:
+            run.fail(error)
+
+
+def _start_ender() -> None:
+    global _ender  # noqa: PLW0603
+    if _ender is None or not _ender.is_alive():
+        _ender = threading.Thread(target=_end_dropped, name="morphogen ender", daemon=True)
+        _ender.start()
+
+
+def _end_dropped() -> None:
+    while (run := _dropped.get()) is not None:
+        run.finish()
+        del run  # else it would be kept until the next one
+
+
+def _begin_anew() -> None:
+    """In a forked child, runs of its own are watched anew; the hooks are those of the parent."""
+    global _ender, _dropped
+    _ender, _dropped = None, queue.SimpleQueue()
+    _guarded.discard("child")
+
+
+os.register_at_fork(after_in_child=_begin_anew)
