@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from morphogen.schemas import MorphogenError
 
 from .app import settings_of
 from .kv import kv
-from .kv_send import command
+from .kv_send import check_utf8, command
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def export(
         raise typer.BadParameter("give the text with --prompt, or token ids with --tokens")
     from morphogen.kernels.kv import export_kv
 
+    if prompt is not None and not prompt.startswith("@"):
+        check_utf8(prompt=prompt)
     cache = settings_of(context).home / "kv"
     type_k, _, type_v = kv_type.partition(",")
     ids = _ids(tokens) if tokens is not None else None
@@ -78,7 +81,7 @@ def export(
         ref = export_kv(opened, 0, out, cache=cache)
         ended = time.perf_counter()
     typer.echo(
-        f"{out}: {len(ids):,} tokens, {size(ref.size)}; read in {1e3 * (read - begun):.1f} ms, "
+        f"{_shown(out)}: {len(ids):,} tokens, {size(ref.size)}; read in {1e3 * (read - begun):.1f} ms, "
         f"written in {1e3 * (ended - read):.1f} ms"
     )
 
@@ -106,7 +109,8 @@ def import_(
         found = import_kv(opened, state, 0, cache=cache)
         ended = time.perf_counter()
         typer.echo(
-            f"{file}: {found.tokens:,} tokens, {size(found.size)}, restored in {1e3 * (ended - begun):.1f} ms", err=True
+            f"{_shown(file)}: {found.tokens:,} tokens, {size(found.size)}, restored in {1e3 * (ended - begun):.1f} ms",
+            err=True,
         )
         if generate:
             if not found.logits:  # decode the last token once more: its logits are not in the file
@@ -153,6 +157,10 @@ def _speaker(opened: "RawContext", cache: Path) -> "ContextSpeaker":
     from morphogen.kernels.kv import fingerprint_of
 
     return ContextSpeaker(opened, fingerprint=fingerprint_of(opened, cache=cache), cache=cache)
+
+
+def _shown(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")  # the terminal takes no other
 
 
 def _text(prompt: str) -> str:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from morphogen.schemas import MorphogenError
+
 from .app import settings_of
 from .history import with_broker
 from .kv import kv
@@ -40,7 +42,11 @@ def say(
     if (text is None) != resume:
         raise typer.BadParameter("give a text, or --resume")
     if text == "-":
-        text = typer.get_text_stream("stdin").read()
+        try:
+            text = typer.get_binary_stream("stdin").read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MorphogenError(f"standard input is not UTF-8 text (byte {error.start})") from error
+    check_utf8(session=session, worker=worker, text=text)
 
     async def work(conn: "Connection") -> None:
         from morphogen.bus.errors import NoResponders
@@ -107,6 +113,8 @@ def command(settings: "Settings", worker: str, name: str, args: dict[str, Any], 
 
     from .outcomes import CommandFailed, done
 
+    check_utf8(worker=worker, **args)
+
     async def work(conn: "Connection") -> Any:
         who = f"worker {worker}"
         try:
@@ -118,6 +126,15 @@ def command(settings: "Settings", worker: str, name: str, args: dict[str, Any], 
         return await done(conn, worker_target(worker), name, args, timeout=timeout, who=who)
 
     return with_broker(settings, work)
+
+
+def check_utf8(**given: object) -> None:
+    """Raise MorphogenError for a text of the command line whose bytes are no UTF-8."""
+    for name, text in given.items():
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:
+            raise MorphogenError(f"{name} is not UTF-8 text (character {error.start}): {str(text)[:80]!r}") from error
 
 
 def _nobody(worker: str) -> "CommandFailed":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BLOCK = 64  # tokens
 HASH_BYTES = 16
 TIERS = ("device", "memory", "disk", "blobs")  # from the fastest to the largest
+FILE = "file"  # in place of a tier: a file that a user had written, which is the user's to keep
 TRANSPORTS = ("same_process", "shared_memory", "disk", "ipc", "blobs")
 _MEDIA = {
     "gpu": "device", "device": "device", "hbm": "device",
@@ -220,7 +221,7 @@ class KvExported(Event, type="kv.exported", version=1):
     worker: str
     tokens: int
     size: int
-    tier: str  # of TIERS
+    tier: str  # of TIERS, or FILE
     transport: str
     ref: KvRef
     root: str  # the fingerprint's digest, which the chain of hashes starts from

@@ -1,5 +1,8 @@
 """`session`: begin a session of a name, or carry on the one that is there."""
 
+import contextlib
+import fcntl
+import os
 import shutil
 import weakref
 from pathlib import Path
@@ -39,9 +42,12 @@ def session(
     Where there is no session of that name here, `saved` (what `save_continuity` returned, or its event in the log) says
     where it is to be had; `transport` opens it where that is no file of this machine.
     """
+    if not isinstance(name, str):
+        raise SessionError(f"the name of a session is text, not {name!r}")
     chosen = settings or Settings.from_environ(home=home)
     folder = chosen.home / "sessions" / token(name)
-    if saved is not None and not (folder / NAME).exists():
+    speaker = LlamaSpeaker(llm, cache=chosen.home / "kv")
+    if saved is not None:
         _bring(saved, transport, folder)
     diary = Diary(chosen, f"session-{name}") if events else None
     if events is None:
@@ -53,7 +59,7 @@ def session(
 
     made = Session(
         name,
-        LlamaSpeaker(llm, cache=chosen.home / "kv"),
+        speaker,
         folder,
         tell=tell,
         every=every,
@@ -66,8 +72,24 @@ def session(
 
 
 def _bring(saved: SessionSaved, transport: Transport | None, folder: Path) -> None:
-    """Fetch a saved session into a folder; its journal comes last, so that a session is there whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Fetch a saved session into a folder where none is, one process at a time.
+
+    Its journal comes last, so that a session is there whole or not at all, and never in the place of another one, which its
+    owner may be writing to.
+    """
+    if (folder / NAME).exists():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (folder / ".bringing").open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if not (folder / NAME).exists():
+                _fetch(saved, transport, folder)
+    except OSError as error:
+        raise SessionError(f"session {saved.session} cannot be put into {folder}: {error.strerror or error}") from error
+
+
+def _fetch(saved: SessionSaved, transport: Transport | None, folder: Path) -> None:
     wanted = [(saved.ref, f"{saved.state}.kv")] if saved.ref is not None else []
     for ref, file in (*wanted, (saved.journal, NAME)):
         part = folder / f".{file}.part"
@@ -86,4 +108,9 @@ def _bring(saved: SessionSaved, transport: Transport | None, folder: Path) -> No
             with transport.open(ref) as mapped:
                 part.write_bytes(mapped.buffer)
                 mapped.check()
-        part.replace(folder / file)
+        if file == NAME:
+            with contextlib.suppress(FileExistsError):  # somebody has begun one meanwhile, without saved=
+                os.link(part, folder / file)
+            part.unlink()
+        else:
+            part.replace(folder / file)

@@ -26,13 +26,14 @@ from . import prompts
 from .conversation import Began, Conversation, Ended, Got, Kept, Message, Opened, Said, ids
 from .errors import SessionBusy, SessionError
 from .journal import NAME, Journal
-from .sampling import Sampling, pick
+from .sampling import Sampling, pick, sampling_of, whole
 from .speaker import Speaker
 from .standing import Loaded, Standing
 from .wording import Wording, before
 
 Tell = Callable[[Event], object]
 
+_TOKENS = 256  # of a reply at most, where nobody says otherwise
 _LONGEST_TEXT = 16 * 1024  # characters of a turn that an event carries
 
 
@@ -112,6 +113,8 @@ class Session:
     def say(self, text: str, role: str = "user") -> None:
         """Append a message. Raises SessionError in the middle of a reply, or where the context has no room for it."""
         self._idle("say something")
+        if not isinstance(text, str):
+            raise SessionError(f"session {self.name}: a message is text, not {text!r}")
         after = [*self.messages, Message(role, text)]
         growth = prompts.grow(
             self._render(after, False), self.conversation.shown, self.conversation.tokens, self._speaker.tokenize
@@ -120,13 +123,17 @@ class Session:
         self._journal.append(Said(role=role, text=text, tokens=ids(growth.tokens), shown=growth.shown, cut=growth.cut))
         self._note(role, len(growth.tokens), text)
 
-    def begin(self, max_tokens: int = 256, sampling: Sampling | None = None, stop: tuple[str, ...] = ()) -> None:
-        """Begin a reply, of which `step` makes one token after the other."""
+    def begin(
+        self, max_tokens: int | None = None, sampling: Sampling | None = None, stop: tuple[str, ...] = ()
+    ) -> None:
+        """Begin a reply, of which `step` makes one token after the other; without a number, of 256 tokens at most."""
         self._idle("begin a reply")
-        if max_tokens < 1:
-            raise SessionError(
-                f"session {self.name}: a reply of at most {max_tokens} tokens is none: ask for at least 1"
-            )
+        try:
+            limit = _TOKENS if max_tokens is None else whole("max_tokens", max_tokens)
+        except ValueError as error:
+            raise SessionError(f"session {self.name}: {error}") from error
+        if limit < 1:
+            raise SessionError(f"session {self.name}: a reply of at most {limit} tokens is none: ask for at least 1")
         growth = prompts.grow(
             self._render(self.messages, True), self.conversation.shown, self.conversation.tokens, self._speaker.tokenize
         )
@@ -136,7 +143,7 @@ class Session:
         self._journal.append(
             Began(
                 sampling=sampling or Sampling(),
-                limit=max_tokens,
+                limit=limit,
                 stop=tuple(one for one in stop if one),
                 tokens=ids(growth.tokens),
                 shown=growth.shown,
@@ -172,30 +179,34 @@ class Session:
 
     def generate(
         self,
-        max_tokens: int = 256,
+        max_tokens: int | None = None,
         *,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repeat_penalty: float = 1.0,
-        seed: int = 0,
-        stop: tuple[str, ...] | list[str] | str = (),
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        seed: int | None = None,
+        stop: tuple[str, ...] | list[str] | str | None = None,
     ) -> Iterator[str]:
         """Yield a reply piece by piece; what was broken off by a kill is carried on by `resume`.
 
+        None is the default: at most 256 tokens, the likeliest each time, no stop, the seed 0 (the same says the same).
         Raises SessionError where a reply is pending: resume or cancel it first.
         """
         try:
-            sampling = Sampling(
+            sampling = sampling_of(
                 temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed
             )
+            stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        except TypeError as error:
+            raise SessionError(f"session {self.name}: stop is a text, or several, not {stop!r}") from error
         except ValueError as error:
             raise SessionError(f"session {self.name}: {error}") from error
-        self.begin(max_tokens, sampling, (stop,) if isinstance(stop, str) else tuple(stop))
+        self.begin(max_tokens, sampling, stops)
         return self._pieces()
 
-    def reply(self, max_tokens: int = 256, **options: object) -> str:
+    def reply(self, max_tokens: int | None = None, **options: object) -> str:
         """Return a whole reply; options as of `generate`."""
         for _ in self.generate(max_tokens, **options):  # type: ignore[arg-type]
             pass

@@ -14,11 +14,9 @@ from morphogen.bus.requests import call, call_stream
 from morphogen.kernels.kv.transport import Leased, Meta, Place, Transport, choose
 from morphogen.schemas.kv import (
     HandoffArgs,
-    KvExported,
     KvImported,
     KvOffered,
     KvRef,
-    KvReleased,
     block_hashes,
     differences,
     pack_hashes,
@@ -121,11 +119,13 @@ class _Sent:
     ) -> None:
         self._house, self._transport, self._refs, self._given = house, transport, list[KvRef](), list[KvRef]()
         self.args, self.handoff, self.cause = args, handoff, cause
-        self.exported: KvExported | None = None
         try:
-            self.exported = exported = house.export(args.session, transport, tier=tier)
+            exported = house.export(args.session, transport, tier=tier)
             if exported is not None:
                 self._refs.append(exported.ref)
+                house.store.hold(
+                    f"handoff {handoff}", exported.state, tier, size=exported.size, session=exported.session
+                )
                 cause = house.tell(exported, cause=cause)
             session = house.session(args.session, create=False)
             if not args.keep:  # in the journal that travels, too: by it the other one knows this session again
@@ -193,21 +193,7 @@ class _Sent:
         for ref in (*given, *refs):
             with contextlib.suppress(*LOST):
                 self._transport.release(ref)
-        exported = self.exported
-        if refs and exported is not None:
-            kept = self._house.store.get(exported.state)
-            if kept is None or kept[0].tier != exported.tier:  # nothing of it lies there any more
-                self._house.tell(
-                    KvReleased(
-                        state=exported.state,
-                        worker=self._house.name,
-                        tier=exported.tier,
-                        reason="handed_off",
-                        size=exported.size,
-                        session=self.args.session,
-                    ),
-                    cause=self.cause,
-                )
+        self._house.store.let_go(f"handoff {self.handoff}", "handed_off", cause=self.cause)
 
 
 async def _deliver(conn: "Connection", house: House, lane: Lane, args: HandoffArgs, sent: _Sent) -> Given:
@@ -280,6 +266,7 @@ async def fork(house: House, lane: Lane, args: HandoffArgs, handoff: str, cause:
             blocks=pack_hashes(block_hashes(tokens[:count], house.root)),
             duration_ns=time.monotonic_ns() - began,
         )
+        house.states.seat(name, state)
         house.tell(event, cause=cause)
         if not args.keep:
             house.forget(args.session, "handed_off")

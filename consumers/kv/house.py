@@ -1,10 +1,8 @@
 """What a worker holds: sessions, the sequences they sit on, and stored KV states in their tiers.
 
-Everything here runs in the one thread that computes, so nothing needs a lock. Who has no sequence gives up the least
-recently used one's: that session's state goes to memory, from there to the disk and on, as budgets allow.
+Everything here runs in the one thread that computes, so nothing needs a lock.
 """
 
-import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +13,7 @@ from morphogen.kernels.kv import IsolatedImporter, KvState, RawContext
 from morphogen.schemas import token
 from morphogen.schemas.kv import (
     Fingerprint,
-    KvEvicted,
     KvExported,
-    KvReleased,
-    SessionLoaded,
 )
 
 from .continuity import Session
@@ -28,9 +23,11 @@ from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError
 from .gone import Gone
 from .journal import NAME, Journal
 from .prompts import render_of
+from .seating import Seating, speaker_of
 from .speaker import ContextSpeaker
+from .standing import Standing
 from .states import States
-from .store import LOST, Store, Tell
+from .store import Store, Tell
 from .wire import SessionInfo
 
 _ARRIVING, _GONE = ".arriving-", ".gone"  # no token of a name begins with a dot
@@ -60,15 +57,12 @@ class House:
         self.store = store
         self.states = States(name, model, fingerprint, store, tell, force)
         self.sessions: dict[str, Session] = {}
-        self.busy: set[str] = set()
-        """Sessions that may not lose their sequence: a turn runs, or a handoff."""
+        self.seats = Seating(context, self.sessions, self.states, store, tell=tell, name=name, root=self.root)
+        self.busy = self.seats.busy
         self._folder, self.tell, self._cache, self._every = folder, tell, cache, every
         self._importer = importer
         spare = ContextSpeaker(context, fingerprint=fingerprint)
         self._render = render_of(spare.template() if template else None)  # once: a template takes milliseconds to read
-        self._parked: dict[str, str] = {}  # session -> state
-        self._used: dict[str, int] = {}
-        self._clock = itertools.count(1)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._folder.glob(f"{_ARRIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -106,21 +100,24 @@ class House:
         Raises NoRoomLeft where every sequence is at work.
         """
         session = self.session(name, create=create)
-        speaker = self._speaker(session)
-        self._used[name] = next(self._clock)
-        if speaker.seq is None:
-            speaker.seq = self._free_sequence()
-            speaker.truncate(0)
-            if name in self._parked:
-                self._bring_back(session, self._parked.pop(name))
+        self.seats.seat(session)
         return session
 
     @contextmanager
     def speaking(self, name: str) -> Iterator[Session]:
-        """Seat a session for something to be said in it; where that is refused, one that began with it is not left."""
+        """Seat a session for something to be said in it; where that is refused, one that began with it is not left.
+
+        One that was put aside may stay so where there is no room for it: its reply waits for that (`resume`).
+        """
         fresh = not self.known(name)
         try:
-            yield self.seated(name)
+            try:
+                session = self.seated(name)
+            except NoRoomLeft:
+                if self.seats.parked(name) is None:
+                    raise
+                session = self.session(name)
+            yield session
         except ContinuityError:
             if fresh and self.known(name):
                 self.forget(name, "dropped")
@@ -130,8 +127,8 @@ class House:
         """Return what is here, by name."""
         infos = []
         for name, session in sorted(self.sessions.items()):
-            tier = "device" if self._speaker(session).seq is not None else None
-            if name in self._parked and (stored := self.store.get(self._parked[name])) is not None:
+            tier = "device" if speaker_of(session).seq is not None else None
+            if (stored := self.store.get(self.seats.parked(name) or "")) is not None:
                 tier = stored[0].tier
             infos.append(
                 SessionInfo(
@@ -150,13 +147,11 @@ class House:
         session = self.session(name, create=False)
         with suppress(OSError):  # a full disk is no reason to keep what another worker has
             self._gone.add(session.conversation.handoffs)
-        self._leave(session, reason)
+        self.seats.leave(session, reason)
         del self.sessions[name]
         session.close()
-        self._used.pop(name, None)
-        state = self._parked.pop(name, None)
-        stored = self.store.get(state or "")
-        if stored is not None and not stored[0].pinned and state not in self._parked.values():
+        stored = self.store.get(self.seats.forget(name) or "")
+        if stored is not None and not stored[0].pinned:
             self.store.drop(stored[0].state, reason)
         shutil.rmtree(self.place(name), ignore_errors=True)
 
@@ -168,7 +163,7 @@ class House:
         if self.known(name):
             raise SessionBusy(f"worker {self.name} has a session {name!r} already: hand it over under another name")
         folder, arriving = self.place(name), self._folder / f"{_ARRIVING}{token(name)}"
-        seq = self._free_sequence()
+        seq = self.seats.free()
         session: Session | None = None
         try:
             for left in (folder, arriving):  # by a kill, in the middle of forgetting it or of this
@@ -176,7 +171,7 @@ class House:
             arriving.mkdir(mode=0o700)
             (arriving / NAME).write_bytes(journal)
             session = self._open(name, arriving)
-            speaker = self._speaker(session)
+            speaker = speaker_of(session)
             speaker.seq = seq
             speaker.truncate(0)
             if state is not None:
@@ -189,23 +184,23 @@ class House:
             shutil.rmtree(arriving, ignore_errors=True)
             raise
         self.sessions[name] = session
-        self._used[name] = next(self._clock)
+        self.seats.used(name)
         return session
 
     def fork(self, name: str, copy: str) -> Session:
         """Let a new session go on from where another one stands, within this context: no byte of KV is moved."""
-        session = self.seated(name, create=False)
         if self.known(copy):
             raise SessionBusy(f"worker {self.name} has a session {copy!r} already: choose another name")
+        session = self._recalled(name)
         self.busy.add(name)
         try:
             made = self.adopt(copy, session.journal.whole(), None)
         finally:
             self.busy.discard(name)
-        source, target = self._speaker(session).seq, self._speaker(made).seq
+        source, target = speaker_of(session).seq, speaker_of(made).seq
         assert source is not None
         assert target is not None
-        if self._speaker(session).count:
+        if speaker_of(session).count:
             self.context.copy(source, target)
         return made
 
@@ -216,7 +211,7 @@ class House:
 
         The caller tells the event, or keeps the state by `keep`.
         """
-        return self.states.export(self.seated(name, create=False), into, tier=tier, pinned=pinned)
+        return self.states.export(self._recalled(name), into, tier=tier, pinned=pinned)
 
     def keep(self, name: str, tier: str, *, pin: bool = False) -> KvExported:
         """Write the KV state of a session into a tier, where it stays as budgets allow; the event is told.
@@ -229,57 +224,10 @@ class House:
         self.store.put(exported)
         return exported
 
-    def park(self, name: str) -> None:
-        """Take a session off its sequence; its state goes into memory, or the next tier that has room, or away."""
-        session = self.sessions[name]
-        exported: KvExported | None = None
-        speaker, tokens = self._speaker(session), session.conversation.tokens
-        same = self.store.get(state_id(self.root, tokens[: speaker.matching(tokens)]))
-        if same is not None:  # stored already, as another session's that stands at the same words
-            item, _ = same
-            self.store.touch(item.state)
-            self._parked[name] = item.state
-            self._put_aside(session, item.state, item.tier, item.size)
-            return
-        for tier, transport in self.store.transports.items():
-            if self.store.shelf.budgets.get(tier, 0) <= 0:
-                continue
-            with suppress(NoRoomLeft, *LOST):
-                exported = self.export(name, transport, tier=tier)
-                if exported is None:
-                    break
-                try:
-                    self.store.put(exported)
-                except NoRoomLeft:
-                    exported = None
-                    raise
-                self._parked[name] = exported.state
-                break
-        if exported is None:
-            self._put_aside(session, state_id(self.root, tokens), None, 0)
-        else:
-            self._put_aside(session, exported.state, exported.tier, exported.size)
-
-    def _put_aside(self, session: Session, state: str, tier: str | None, size: int) -> None:
-        self._vacate(self._speaker(session))
-        stored = self.store.get(state) if tier else None
-        self.tell(
-            KvEvicted(
-                state=state,
-                worker=self.name,
-                from_tier="device",
-                to_tier=tier,
-                size=size,
-                reason="demand",
-                ref=stored[1] if stored else None,
-                session=session.name,
-            )
-        )
-
     def close(self) -> None:
         """End: journals stay, with KV states beside them or on the disk; what only this process holds is given back."""
         for session in self.sessions.values():
-            if self._speaker(session).seq is not None:
+            if speaker_of(session).seq is not None:
                 session.save_continuity()
             session.close()
         self.store.close()
@@ -296,7 +244,7 @@ class House:
             fingerprint=self.fingerprint,
             cache=self._cache,
             timed=timed,
-            relieve=self._relieve,
+            relieve=self.seats.relieve,
             importer=self._importer,
         )
         folder = folder or self.place(name)
@@ -314,85 +262,11 @@ class House:
         tokens = session.conversation.tokens
         for item in self.store.shelf.items.values():
             if item.session == name and item.state == state_id(self.root, tokens[: item.tokens]):
-                self._parked[name] = item.state
+                self.seats.found(name, item.state)
         return session
 
-    def _speaker(self, session: Session) -> ContextSpeaker:
-        assert isinstance(session.speaker, ContextSpeaker)
-        return session.speaker
-
-    def _free_sequence(self) -> int:
-        taken = {self._speaker(session).seq for session in self.sessions.values()}
-        for seq in range(self.context.sequences):
-            if seq not in taken:
-                return seq
-        oldest = self._oldest()
-        if oldest is None:
-            raise NoRoomLeft(
-                f"all {self.context.sequences} sequences of worker {self.name} are at work: try again, or start it with "
-                "more (--parallel)"
-            )
-        freed = self._speaker(self.sessions[oldest]).seq
-        assert freed is not None
-        self.park(oldest)
-        return freed
-
-    def _oldest(self, apart_from: int | None = None) -> str | None:
-        """Return which session may lose its sequence: the one that was used longest ago and is not at work."""
-        idle = [
-            name
-            for name, session in self.sessions.items()
-            if self._speaker(session).seq not in {None, apart_from} and name not in self.busy
-        ]
-        return min(idle, key=lambda name: (self._used.get(name, 0), name), default=None)
-
-    def _relieve(self, seq: int) -> bool:
-        """Make room in a cache that sequences share, for one of them: another session is put aside."""
-        oldest = self._oldest(apart_from=seq) if self.context.params.kv_unified else None
-        if oldest is not None:
-            self.park(oldest)
-        return oldest is not None
-
-    def _vacate(self, speaker: ContextSpeaker) -> None:
-        if speaker.seq is not None:
-            self.context.drop(speaker.seq)
-            speaker.seq = None
-
-    def _leave(self, session: Session, reason: str) -> None:
-        speaker = self._speaker(session)
-        if speaker.seq is None:
-            return
-        state = state_id(self.root, session.conversation.tokens[: speaker.count])
-        self._vacate(speaker)
-        self.tell(KvReleased(state=state, worker=self.name, tier="device", reason=reason, session=session.name))
-
-    def _bring_back(self, session: Session, state: str) -> None:
-        """Restore a parked session's state, or leave it to be computed, as the costs say."""
-        stored, tokens = self.store.get(state), session.conversation.tokens
-        if stored is None:
-            return
-        item, ref = stored
-        decision = self.states.decide(item.tokens, item.size, item.tier, state=state, session=session.name)
-        if decision.choice == "restore":
-            try:
-                with self.store.opened(ref, item.tier) as opened:
-                    self.states.load(session, opened, item.tier, ref.transport, state)
-            except LOST as error:
-                self.states.reject(state, error, session=session.name)
-        if not item.pinned and state not in self._parked.values():
-            self.store.drop(state, "replaced")
-        else:
-            self.store.touch(state)
-        here = self._speaker(session).count
-        self.tell(
-            SessionLoaded(
-                session=session.name,
-                revision=session.conversation.revision,
-                turns=session.conversation.turns,
-                tokens=len(tokens),
-                restored=here,
-                recomputed=len(tokens) - here,
-                worker=self.name,
-                pending=session.pending,
-            )
-        )
+    def _recalled(self, name: str) -> Session:
+        """Seat a session, with what was saved of it in its sequence: an earlier process of this worker may have read it."""
+        session = self.seated(name, create=False)
+        Standing(session.journal, session.speaker).recall()
+        return session

@@ -1,19 +1,17 @@
-"""What of a worker's tiers outlives it: a small file that says which states lie on the disk and in the broker.
+"""What a worker told that it holds: a small file that says which states lie in which tier.
 
-Written anew, whole, with each change; read when a worker of that name starts again. Bytes in the worker's own folder that
-it does not name belong to nobody, and go.
+Written anew, whole, with each change; read when a worker of that name starts again, which takes over what outlives a
+process and tells that the rest is gone. Bytes in the worker's own folder that it does not name belong to nobody, and go.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
 from morphogen.kernels.kv.transport import Disk
 from morphogen.schemas.kv import KvRef
-
-from .tiers import Item
 
 DURABLE = ("disk", "blobs")
 
@@ -23,8 +21,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str
     tier: str
-    size: int
-    ref: KvRef
+    size: int = 0
+    ref: KvRef | None = None  # None: it is there for a while only, and nobody else can open it
     session: str | None = None
     tokens: int = 0
     pinned: bool = False
@@ -44,21 +42,8 @@ class Inventory:
         except (OSError, msgspec.MsgspecError):
             return []
 
-    def note(self, items: Mapping[str, Item], refs: Mapping[str, KvRef]) -> None:
-        """Write what lies in the tiers that last, if that has changed."""
-        lines = [
-            Line(
-                state=item.state,
-                tier=item.tier,
-                size=item.size,
-                ref=refs[item.state],
-                session=item.session,
-                tokens=item.tokens,
-                pinned=item.pinned,
-            )
-            for item in items.values()
-            if item.tier in DURABLE and item.state in refs
-        ]
+    def note(self, lines: list[Line]) -> None:
+        """Write what is held, if that has changed."""
         if lines != self._written:
             part = self._path.with_suffix(".part")
             part.write_bytes(msgspec.msgpack.encode(lines))

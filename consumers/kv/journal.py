@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import struct
+import weakref
 import zlib
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def unpack(data: bytes | memoryview, name: str = "a journal") -> tuple[Conversat
     return conversation, at
 
 
+_open: "weakref.WeakSet[Journal]" = weakref.WeakSet()
+
+
 class Journal:
     """An open journal; `conversation` is what it says. Make it with `Journal.open`, and close it."""
 
@@ -74,6 +78,8 @@ class Journal:
         self.size = wrote
         """Bytes of the file that are whole."""
         self._fd = fd
+        self._gone = "is closed: open it again"
+        _open.add(self)
 
     @classmethod
     def open(cls, folder: Path, *, create: bool = True) -> "Journal":
@@ -119,8 +125,7 @@ class Journal:
 
         Raises ValueError for records that cannot follow what is there, and writes nothing of them.
         """
-        if self._fd < 0:
-            raise SessionError(f"session {self.folder.name} is closed: open it again")
+        self._check()
         match entries:
             case (Got(),):  # the one that is written for every token
                 if self.conversation.reply is None:
@@ -141,6 +146,7 @@ class Journal:
 
     def whole(self) -> bytes:
         """Return the whole journal."""
+        self._check()
         return _read(self._fd)
 
     def close(self) -> None:
@@ -154,6 +160,18 @@ class Journal:
         """Whether it was closed."""
         return self._fd < 0
 
+    def leave(self) -> None:
+        """Let go of it in a process that was forked: lock and place in the file are those of the one that opened it."""
+        if self._fd >= 0:
+            self.close()
+            self._gone = (
+                "belongs to the process that this one was forked from: open it here once that one has closed it"
+            )
+
+    def _check(self) -> None:
+        if self._fd < 0:
+            raise SessionError(f"session {self.folder.name} {self._gone}")
+
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         try:
@@ -166,6 +184,14 @@ class Journal:
                 os.lseek(self._fd, self.size, os.SEEK_SET)
             raise SessionError(f"cannot write to the journal in {self.folder}: {error.strerror}") from error
         self.size += len(data)
+
+
+def _leave() -> None:
+    for journal in list(_open):
+        journal.leave()
+
+
+os.register_at_fork(after_in_child=_leave)
 
 
 def _read(fd: int) -> bytes:

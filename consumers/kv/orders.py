@@ -8,7 +8,7 @@ import msgspec
 
 from morphogen.bus.commands import Command
 from morphogen.bus.errors import CommandError
-from morphogen.schemas.kv import DropArgs, ExportArgs, HandoffArgs, KvExported
+from morphogen.schemas.kv import FILE, DropArgs, ExportArgs, HandoffArgs, KvExported
 
 from .errors import ContinuityError, HandoffFailed, SessionError
 from .giving import fork, give
@@ -35,7 +35,7 @@ class Orders:
             house.seated(args.session, create=False).read()  # it may have been put aside, and its state be gone
             if args.path is None:
                 return house.keep(args.session, args.tier, pin=args.pin)
-            exported = house.export(args.session, Path(args.path), tier="disk")
+            exported = house.export(args.session, Path(args.path), tier=FILE)
             if exported is None:
                 raise ContinuityError(f"session {args.session!r} holds nothing yet: let it read or say something first")
             house.tell(exported, cause=command.cause)

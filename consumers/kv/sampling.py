@@ -6,6 +6,8 @@ tokens, in another process too, with nothing to be saved but the settings.
 """
 
 import math
+import numbers
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,32 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 f"temperature is from 0, top_p in (0, 1], min_p in [0, 1], repeat_penalty above 0, not "
                 f"{self.temperature:g}, {self.top_p:g}, {self.min_p:g}, {self.repeat_penalty:g}"
             )
+
+
+_WHOLE = ("top_k", "repeat_last", "seed")
+
+
+def sampling_of(**given: Any) -> Sampling:
+    """Return how tokens are chosen by what a caller gave: None is the default. Raises ValueError for what is no number."""
+    chosen: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name in _WHOLE:
+            chosen[name] = whole(name, value)
+        elif isinstance(value, numbers.Real):  # numpy's are among them
+            chosen[name] = float(value)
+        else:
+            raise ValueError(f"{name} is a number, not {value!r}")
+    return Sampling(**chosen)
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number as Python's own. Raises ValueError for what is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is a whole number, not {value!r}") from None
 
 
 def pick(logits: "npt.NDArray[Any]", sampling: Sampling, position: int, recent: Sequence[int] = ()) -> int:

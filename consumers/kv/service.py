@@ -4,6 +4,7 @@ Requests about one session are taken in turn; the replies of several sessions go
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from morphogen.kernels.kv.transport import Place
 
 from .client import has
-from .errors import SessionBusy, SessionError
+from .continuity import Session
+from .errors import NoRoomLeft, SessionBusy, SessionError
 from .house import House
 from .turns import Lane, Turn
 from .wire import Ask, Had, Has, Info, Said, Say, pack, unpack
@@ -82,8 +84,9 @@ class Service:
         def work() -> Said:
             with self.house.speaking(say.session) as session:
                 session.say(say.text, say.role)
-                if say.compute:
-                    session.read()
+                if say.compute and self.house.seats.resume(session):
+                    with contextlib.suppress(NoRoomLeft):  # it is read when there is room
+                        session.read()
             return Said(session=say.session, tokens=len(session.conversation.tokens), turns=session.conversation.turns)
 
         async with self.lock(say.session):
@@ -94,7 +97,7 @@ class Service:
         ask = unpack(payload, Ask)
         async with self.lock(ask.session):
             await self.own(ask.session)
-            turn = self.turns.get(ask.session)
+            turn = self.turns.get(ask.session) or (await self._last(ask.session) if ask.resume else None)
             said = turn is not None and turn.finish is not None and ask.resume
             if turn is None or (turn.over and not said):
                 turn = await self._begin(ask)
@@ -107,6 +110,26 @@ class Service:
         """Answer whoever gave a session away and died: whether it came here, even if it is not here any more."""
         asked = unpack(payload, Has)
         return pack(Had(here=await self.lane(lambda: self.house.had(asked.session, asked.handoff))))
+
+    async def _last(self, name: str) -> Turn | None:
+        """Return the newest reply of a session as its journal has it, where an earlier process or another worker made it."""
+
+        def work() -> Turn | None:
+            session = self.house.session(name, create=False)
+            text = next((one.text for one in reversed(session.messages) if one.role == "assistant"), None)
+            if session.pending or text is None:
+                return None
+            return self._ended(session, text)
+
+        turn: Turn | None = await self.lane(work)
+        if turn is not None:
+            self.turns[name] = turn
+        return turn
+
+    def _ended(self, session: Session, text: str) -> Turn:
+        turn = Turn(self.house, session, self.lane, text=text)
+        turn.finish, turn.tokens = session.finish or "stop", len(session.conversation.tokens)
+        return turn
 
     async def _begin(self, ask: Ask) -> Turn:
         """Begin a reply, or carry on one that was broken off."""
@@ -132,7 +155,7 @@ class Service:
                 return session, ""
 
         session, partial = await self.lane(work)
-        return self.follow(ask.session, Turn(session, self.lane, text=partial))
+        return self.follow(ask.session, Turn(self.house, session, self.lane, text=partial))
 
     def follow(self, name: str, turn: Turn) -> Turn:
         """Let a turn run on; the last one of a session is kept, for whoever comes late to read it."""
@@ -152,13 +175,10 @@ class Service:
     def arrived(self, name: str) -> None:
         """Go on with a session that came from another worker in the middle of a reply."""
         session = self.house.session(name)
-        text = session.partial if session.pending else session.conversation.messages[-1].text
-        turn = Turn(session, self.lane, text=text)
         if session.pending:
-            self.follow(name, turn)
+            self.follow(name, Turn(self.house, session, self.lane, text=session.partial))
         else:  # its last token was made on arrival
-            turn.finish, turn.tokens = session.finish or "stop", len(session.conversation.tokens)
-            self.turns[name] = turn
+            self.turns[name] = self._ended(session, session.conversation.messages[-1].text)
 
 
 def _costs_of(house: House) -> dict[str, Any]:

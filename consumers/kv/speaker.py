@@ -23,6 +23,7 @@ from morphogen.kernels.kv import (
     import_kv,
     open_kv,
 )
+from morphogen.kernels.kv.llama import slid_past
 from morphogen.schemas.kv import Fingerprint, KvRef
 
 from .errors import SessionError
@@ -84,15 +85,29 @@ class _Vocabulary:
     fingerprint: Fingerprint
     limit: int
     batch: int
-    _ctx: Any
+    _native: Any  # llama.cpp's context
 
     def _open(self, ctx: Any) -> None:
         from llama_cpp import llama_cpp
 
         self._lib = llama_cpp
-        self._ctx = ctx
+        self._native = ctx
         self._model = llama_cpp.llama_get_model(ctx)
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._words = llama_cpp.llama_model_get_vocab(self._model)
+
+    def _check_open(self) -> None:
+        """Raise SessionError where the context was closed: llama.cpp would read freed memory, and end the process."""
+        raise NotImplementedError
+
+    @property
+    def _ctx(self) -> Any:
+        self._check_open()
+        return self._native
+
+    @property
+    def _vocab(self) -> Any:
+        self._check_open()
+        return self._words
 
     def tokenize(self, text: str, first: bool) -> list[int]:
         """Return the tokens of a text."""
@@ -122,6 +137,7 @@ class _Vocabulary:
 
     def template(self) -> tuple[str, str, str] | None:
         """Return the model's chat template."""
+        self._check_open()
         found = self._lib.llama_model_chat_template(self._model, None)
         if not found:
             return None
@@ -142,8 +158,10 @@ class LlamaSpeaker(_Vocabulary):
 
     def __init__(self, llm: Any, *, cache: Path | None = None) -> None:
         self._llm, self._cache = llm, cache
+        self.fingerprint = fingerprint_of(llm, cache=cache)  # refuses what is closed, or no model at all
+        if isinstance(llm, RawContext):
+            raise SessionError("a session needs a llama_cpp.Llama, not a RawContext, which has many sequences")
         self._open(llm.ctx)
-        self.fingerprint = fingerprint_of(llm, cache=cache)
         self.limit = min(int(llm.n_ctx()), len(llm.input_ids))
         self.batch = int(llm.n_batch)
 
@@ -153,16 +171,18 @@ class LlamaSpeaker(_Vocabulary):
         return int(self._llm.n_tokens)
 
     def matching(self, tokens: Sequence[int]) -> int:
-        """Return how many of `tokens` were evaluated."""
-        return _common(np.asarray(self._llm.input_ids[: self.count], np.int32), np.asarray(tokens, np.int32))
+        """Return how many of `tokens` were evaluated; none where a sliding window has left their end."""
+        here = _common(np.asarray(self._llm.input_ids[: self.count], np.int32), np.asarray(tokens, np.int32))
+        return 0 if slid_past(self._ctx, 0, here) else here
 
     def truncate(self, count: int) -> None:
         """Keep the first so many tokens; `eval` removes the others' cells."""
         if count < self._llm.n_tokens:
+            ctx = self._ctx
             if count == 0:
                 self._llm.reset()
                 self._llm._ctx.kv_cache_clear()
-            elif not self._llm._ctx.kv_cache_seq_rm(-1, count, -1):
+            elif slid_past(ctx, 0, count) or not self._llm._ctx.kv_cache_seq_rm(-1, count, -1):
                 raise SessionError("this model's memory cannot forget a part of a sequence: reset it")
             self._llm.n_tokens = count
             self._llm._requires_eval = True
@@ -171,6 +191,7 @@ class LlamaSpeaker(_Vocabulary):
         """Evaluate tokens."""
         if self.count + len(tokens) > self.limit:
             raise SessionError(f"{self.count + len(tokens)} tokens do not fit into a context of {self.limit}")
+        self._check_open()
         self._llm.eval(list(tokens))
 
     def logits(self) -> "npt.NDArray[np.float32] | None":
@@ -187,6 +208,10 @@ class LlamaSpeaker(_Vocabulary):
     def load(self, state: "Path | KvState", tokens: Sequence[int]) -> None:
         """Take over a state."""
         _take(self._llm, 0, state, tokens, self._cache)
+
+    def _check_open(self) -> None:
+        if getattr(self._llm._ctx, "ctx", None) is None:
+            raise SessionError("the Llama of this session is closed: open it again, and the session on it")
 
 
 class ContextSpeaker(_Vocabulary):
@@ -220,8 +245,11 @@ class ContextSpeaker(_Vocabulary):
         return 0 if self.seq is None else len(self._context.tokens(self.seq))
 
     def matching(self, tokens: Sequence[int]) -> int:
-        """Return how many of `tokens` the sequence begins with."""
-        return 0 if self.seq is None else _common(self._context.tokens(self.seq), np.asarray(tokens, np.int32))
+        """Return how many of `tokens` the sequence begins with; none where a sliding window has left their end."""
+        if self.seq is None:
+            return 0
+        here = _common(self._context.tokens(self.seq), np.asarray(tokens, np.int32))
+        return 0 if slid_past(self._ctx, self.seq, here) else here
 
     def truncate(self, count: int) -> None:
         """Keep the first so many tokens."""
@@ -259,6 +287,10 @@ class ContextSpeaker(_Vocabulary):
             except CacheFull:
                 if self._relieve is None or not self._relieve(seq):
                     raise
+
+    def _check_open(self) -> None:
+        if self._context.ctx is None:
+            raise SessionError("the context of this session is closed")
 
     def _place(self) -> int:
         if self.seq is None:

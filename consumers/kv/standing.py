@@ -63,6 +63,12 @@ class Standing:
         speaker.compute(tokens[here:] if here == len(tokens) - 1 else conversation.batches(here)[0])
         return speaker.count == len(tokens)
 
+    def recall(self) -> None:
+        """Have the model hold what the longest saved KV state holds, where it has less of its own; nothing is computed."""
+        best = self.saved()
+        if best is not None and best.tokens > self._speaker.matching(self._conversation.tokens):
+            self._settle()
+
     def keep(self) -> Kept | None:
         """Save the KV state beside the journal, if it holds any token that no saved one does."""
         conversation, folder = self._conversation, self._journal.folder
@@ -111,6 +117,8 @@ class Standing:
                 self._bad.add(best.file)
         if here == total and total and speaker.logits() is None:
             here = self._shortened(conversation.boundary(total - 1))
+            if here == 0 and best is not None:
+                self._bad.add(best.file)  # nothing can go on from it: restored again, it would be dropped again
         return here, refused
 
     def _shortened(self, count: int) -> int:

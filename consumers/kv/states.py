@@ -10,6 +10,7 @@ from morphogen.schemas.kv import (
     KvExported,
     KvImported,
     KvRejected,
+    KvReleased,
     block_hashes,
     pack_hashes,
 )
@@ -71,6 +72,7 @@ class States:
         session.speaker.load(state, session.conversation.tokens[: state.count])
         seconds = time.perf_counter() - began
         self.costs = self.costs.restored(tier, state.size, seconds)
+        self.seat(session.name, name)
         self._tell(
             KvImported(
                 state=name,
@@ -86,6 +88,17 @@ class States:
                 duration_ns=int(seconds * 1e9),
             )
         )
+
+    def seat(self, session: str, state: str) -> None:
+        """Take note of the state that a session goes on from on the device, before it is told: it is told as there."""
+        self._store.hold(f"session {session}", state, "device", session=session)
+
+    def unseat(self, session: str, reason: str, now: str | None = None) -> None:
+        """Tell that a session left the device: under the state that it was told with, else under the present one."""
+        if self._store.let_go(f"session {session}", reason):
+            return
+        if now is not None and not self._store.holds(now, "device"):
+            self._tell(KvReleased(state=now, worker=self._name, tier="device", reason=reason, session=session))
 
     def decide(
         self, tokens: int, size: int, tier: str, *, state: str, session: str | None = None, cause: str | None = None

@@ -11,7 +11,7 @@ from morphogen.kernels.kv.transport import Disk, Meta, Transport, TransportError
 from morphogen.schemas.kv import KvEvicted, KvExported, KvRef, KvReleased
 
 from .errors import NoRoomLeft
-from .inventory import DURABLE, Inventory, sweep
+from .inventory import DURABLE, Inventory, Line, sweep
 from .tiers import Item, Move, Shelf
 
 Tell = Callable[..., str]
@@ -34,6 +34,7 @@ class Store:
         self.transports = transports
         self._name, self._tell, self._inventory = name, tell, inventory
         self._refs: dict[str, KvRef] = {}
+        self._held: dict[str, Line] = {}  # beside the shelf: by whoever is to let go of it
         self._clock = 0
         self._recover()
 
@@ -103,10 +104,31 @@ class Store:
         )
         return True
 
+    def hold(self, who: str, state: str, tier: str, *, size: int = 0, session: str | None = None) -> None:
+        """Take note, before it is told, that a state lies somewhere for `who`: a session that goes on from it, a handoff."""
+        self._held[who] = Line(state=state, tier=tier, size=size, session=session)
+        self._note()
+
+    def let_go(self, who: str, reason: str, *, cause: str | None = None) -> bool:
+        """Tell that what lay somewhere for `who` is gone, unless it lies there for somebody else; False where nothing did."""
+        line = self._held.pop(who, None)
+        if line is None:
+            return False
+        self._gone(line, reason, cause)
+        self._note()
+        return True
+
+    def holds(self, state: str, tier: str) -> bool:
+        """Return whether a state lies in a tier, as far as was told."""
+        item = self.shelf.items.get(state)
+        return (item is not None and item.tier == tier) or any(
+            (line.state, line.tier) == (state, tier) for line in self._held.values()
+        )
+
     @contextmanager
-    def opened(self, ref: KvRef, tier: str) -> Iterator[KvState]:
-        """Give the state at a reference, checked as far as its header goes."""
-        with self.transports[tier].open(ref) as mapped:
+    def opened(self, ref: KvRef, tier: str, transport: Transport | None = None) -> Iterator[KvState]:
+        """Give the state at a reference, checked as far as its header goes; `transport` where it is not of this store."""
+        with (transport or self.transports[tier]).open(ref) as mapped:
             state = KvState.read(mapped.buffer, f"{ref.transport} {ref.place}")
             state.held = mapped.check  # asked by whoever takes it over, while that can still be taken back
             try:
@@ -116,6 +138,8 @@ class Store:
 
     def close(self) -> None:
         """Bring what lies in memory to the disk, as far as there is room; the rest goes."""
+        for who in list(self._held):
+            self.let_go(who, "closed")
         before = Shelf({**self.shelf.budgets, "memory": 0}, self.shelf.items)
         self.shelf, moves = before.settle()
         self._carry_out(before, moves)
@@ -126,12 +150,15 @@ class Store:
         """Take over what an earlier worker of this name left in the tiers that last, as far as the budgets go."""
         if self._inventory is None:
             return
-        found = {}
+        found: dict[str, Item] = {}
+        lost: list[Line] = []
         for line in self._inventory.read():
             transport = self.transports.get(line.tier)
-            if transport is None or (isinstance(transport, Disk) and not transport.holds(line.ref)):
+            ref = line.ref if line.tier in DURABLE and transport is not None else None
+            if ref is None or (isinstance(transport, Disk) and not transport.holds(ref)):
+                lost.append(line)
                 continue
-            self._refs[line.state] = line.ref
+            self._refs[line.state] = ref
             found[line.state] = Item(
                 state=line.state,
                 tier=line.tier,
@@ -143,9 +170,25 @@ class Store:
         disk = self.transports.get("disk")
         if isinstance(disk, Disk):
             sweep(disk, self._refs.values())
-        before = Shelf(self.shelf.budgets, found)
+        before = self.shelf = Shelf(self.shelf.budgets, found)
+        for line in lost:
+            self._gone(line, "owner_died")
         self.shelf, moves = before.settle()
         self._carry_out(before, moves)
+
+    def _gone(self, line: Line, reason: str, cause: str | None = None) -> None:
+        if not self.holds(line.state, line.tier):
+            self._tell(
+                KvReleased(
+                    state=line.state,
+                    worker=self._name,
+                    tier=line.tier,
+                    reason=reason,
+                    size=line.size or None,
+                    session=line.session,
+                ),
+                cause=cause,
+            )
 
     def _carry_out(self, before: Shelf, moves: list[Move]) -> None:
         for move in moves:
@@ -180,8 +223,23 @@ class Store:
         )
 
     def _note(self) -> None:
-        if self._inventory is not None:
-            self._inventory.note(self.shelf.items, self._refs)
+        if self._inventory is None:
+            return
+        stored = [
+            Line(
+                state=item.state,
+                tier=item.tier,
+                size=item.size,
+                ref=self._refs[item.state],
+                session=item.session,
+                tokens=item.tokens,
+                pinned=item.pinned,
+            )
+            for item in self.shelf.items.values()
+            if item.state in self._refs
+        ]
+        with suppress(OSError):  # a full disk: what is written the next time has all of it
+            self._inventory.note([*stored, *self._held.values()])
 
 
 def copy_bytes(source: Transport, ref: KvRef, target: Transport) -> KvRef:

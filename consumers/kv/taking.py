@@ -1,10 +1,13 @@
 """The other end of a handoff: an offer is looked at, taken up, and the session goes on here, or is left where it was."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from morphogen.kernels.kv import KvRefused, KvState
-from morphogen.kernels.kv.transport import TransportError
+from morphogen.kernels.kv.transport import Disk, Transport, TransportError
+from morphogen.schemas import token
 from morphogen.schemas.kv import (
     KvAccepted,
     KvImported,
@@ -68,8 +71,10 @@ class Taking:
             return "the offer had expired when it came"
         if offer.root != house.root:
             return "its fingerprint is not that of the model here"
-        if offer.ref is not None and TIER_OF.get(offer.ref.transport) not in house.store.transports:
-            return f"transport {offer.ref.transport} does not lead here"
+        if offer.ref is not None:
+            way = TIER_OF.get(offer.ref.transport)
+            if way not in house.store.transports or (way == "disk" and not self._folder_of(offer.source).is_dir()):
+                return f"transport {offer.ref.transport} does not lead here"
         if house.known(offer.session):
             return f"there is a session {offer.session!r} here already: hand it over under another name"
         return None
@@ -103,7 +108,7 @@ class Taking:
             if offer.ref is not None and self._worth_it(offer):
                 tier = TIER_OF[offer.ref.transport]
                 clock = time.perf_counter()
-                with house.store.opened(offer.ref, tier) as state:
+                with self._way(tier, offer.source) as way, house.store.opened(offer.ref, tier, way) as state:
                     _check(state, conversation.tokens, offer)
                     session = house.adopt(offer.session, journal, state)
                 house.states.costs = house.states.costs.restored(tier, offer.ref.size, time.perf_counter() - clock)
@@ -140,10 +145,30 @@ class Taking:
         if offer.journal_ref is None:
             raise SessionError(f"the offer of session {offer.session!r} brings no journal")
         tier = TIER_OF.get(offer.journal_ref.transport, "")
-        with self._house.store.transports[tier].open(offer.journal_ref) as mapped:
+        with self._way(tier, offer.source) as way, way.open(offer.journal_ref) as mapped:
             data = bytes(mapped.buffer)
             mapped.check()
         return data
+
+    @contextmanager
+    def _way(self, tier: str, source: str) -> Iterator[Transport]:
+        """Give the transport that opens what another worker wrote."""
+        found = self._house.store.transports[tier]
+        if not isinstance(found, Disk):
+            yield found
+            return
+        theirs = Disk(self._folder_of(source))
+        try:
+            yield theirs
+        finally:
+            theirs.close()
+
+    def _folder_of(self, worker: str) -> Path:
+        """Return where another worker of this data folder keeps its files: each has a folder of its own."""
+        disk = self._house.store.transports["disk"]
+        assert isinstance(disk, Disk)
+        own = disk.folder.path
+        return own.parents[1] / token(worker) / own.name
 
     def _worth_it(self, offer: Offer) -> bool:
         assert offer.ref is not None
@@ -174,6 +199,7 @@ class Taking:
                 duration_ns=transfer,
                 first_token_ns=first,
             )
+            house.states.seat(offer.session, offer.state)
             cause = house.tell(event, cause=cause)
         house.tell(
             SessionLoaded(

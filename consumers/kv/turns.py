@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from .continuity import Session
+from .errors import NoRoomLeft
+from .house import House
 from .wire import Bit
 
 _T = TypeVar("_T")
@@ -16,13 +18,15 @@ Lane = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call in the thread that computes, and returns its result."""
 
 _SLICE = 0.005  # seconds of the computing thread at a time
+_PAUSE = 0.05  # seconds after which a reply that was put aside looks for room again
 
 
 class Turn:
     """One reply of a session. `run` it in a task; `stop` it between two tokens; `follow` it from anywhere."""
 
-    def __init__(self, session: Session, lane: Lane, *, text: str = "") -> None:
+    def __init__(self, house: House, session: Session, lane: Lane, *, text: str = "") -> None:
         self.session = session
+        self._house = house
         self.text = text
         self.finish: str | None = None
         self.tokens = 0
@@ -35,15 +39,20 @@ class Turn:
         self._idle.set()
 
     async def run(self) -> None:
-        """Make tokens until the reply ends, or `stop` is called. Never raises; readers are told."""
+        """Make tokens until the reply ends, or `stop` is called. Never raises; readers are told.
+
+        Where those at work leave no room for it, it waits until they are done.
+        """
         self._stopping = False
         self._idle.clear()
         try:
             while not self._stopping and self.finish is None:
-                text, finish, tokens = await self._lane(lambda: slice_of(self.session, _SLICE))
+                text, finish, tokens, aside = await self._lane(lambda: slice_of(self._house, self.session, _SLICE))
                 self.text += text
                 self.finish, self.tokens = finish, tokens
                 self._tell()
+                if aside:
+                    await asyncio.sleep(_PAUSE)
         except Exception as error:  # noqa: BLE001  it is the readers' to know
             self.error = error
         finally:
@@ -94,15 +103,25 @@ class Turn:
         news.set()
 
 
-def slice_of(session: Session, seconds: float) -> tuple[str, str | None, int]:
-    """Make tokens for some time; return their text, how the reply ended if it did, and how many tokens there are."""
+def slice_of(house: House, session: Session, seconds: float) -> tuple[str, str | None, int, bool]:
+    """Make tokens for some time; return their text, how the reply ended if it did, how many tokens there are.
+
+    Last, whether those at work leave no room, and the session was put aside until they are done.
+    """
     end = time.perf_counter() + seconds
     pieces: list[str] = []
-    while True:
-        piece = session.step()
+    aside = not house.seats.resume(session)
+    while not aside:
+        try:
+            piece = session.step()
+        except NoRoomLeft:
+            house.seats.park(session)
+            aside = True
+            continue
         if piece:
             pieces.append(piece)
         if not session.pending:
-            return "".join(pieces), session.finish or "stop", len(session.conversation.tokens)
+            return "".join(pieces), session.finish or "stop", len(session.conversation.tokens), False
         if time.perf_counter() >= end:
-            return "".join(pieces), None, len(session.conversation.tokens)
+            break
+    return "".join(pieces), None, len(session.conversation.tokens), aside

@@ -12,7 +12,7 @@ from .sampling import Sampling
 
 _T = TypeVar("_T")
 
-INFO, GENERATE, OFFER, SAY, HAS = "info", "generate", "offer", "say", "has"  # requests
+INFO, GENERATE, OFFER, SAY, HAS, CLAIM = "info", "generate", "offer", "say", "has", "claim"  # requests
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):

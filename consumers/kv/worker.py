@@ -6,8 +6,9 @@
     morphogen.kv.<worker>.generate   a reply, as a stream
     morphogen.kv.<worker>.offer      a session from another worker
     morphogen.kv.<worker>.has        whether that one is still here
+    morphogen.kv.<worker>.claim      whether the name is taken, asked by one that starts
 
-One thread computes; the loop of the connection does all else, and waits for events alone.
+One thread computes; the loop of the connection does all else, and waits for events; a reply without room looks for it.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from morphogen.schemas.kv import (
 
 from .blob_transport import BlobTransport
 from .calibrate import calibrate
-from .client import whereabouts
+from .claim import Claim
 from .diary import Diary
 from .errors import ContinuityError
 from .house import House
@@ -80,10 +81,8 @@ class KvWorker:
         loop = asyncio.get_running_loop()
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _Only(self._home / "worker.lock", self.name):
-            if await whereabouts(self._conn, self.name, timeout=1.0) is not None:
-                raise ContinuityError(
-                    f"a worker {self.name!r} answers at this broker already: give this one another --name"
-                )
+            claim = Claim(self._conn, self.name)
+            await claim.open()
             diary = Diary(self._settings, f"kv-{self.name}")
             memory = disk = None
             context: RawContext | None = None
@@ -100,6 +99,7 @@ class KvWorker:
                     folder = self._home / "blobs"
                     transports["blobs"] = await in_thread(lambda: BlobTransport(self._conn, run, folder))
                 context = await self._lane(self._load)
+                await claim.settle()  # of two that began to load at once only one may touch what is of that name
                 await self._lane(lambda: self._settle(context, transports, diary))
                 place = here(
                     memory=memory.folder.path,
@@ -134,6 +134,7 @@ class KvWorker:
                     reaping.cancel()
                 for responder in responders:
                     await responder.close()
+                await claim.close()
                 if service is not None:
                     await service.close()
                 if context is not None:

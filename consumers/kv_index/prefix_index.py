@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from morphogen.schemas import Event
 from morphogen.schemas.kv import (
     BLOCK,
+    FILE,
     KvBlocksCleared,
     KvBlocksRemoved,
     KvBlocksStored,
@@ -92,7 +93,7 @@ class PrefixIndex:
                 self._forget_worker(event.engine, event.worker)
             case KvGap():
                 self._doubtful.add((event.engine, event.worker))
-            case KvExported():
+            case KvExported() if event.tier != FILE:
                 self._know(event.state, event.root, event.block, event.blocks)
                 self._place(event.state, Holder(worker=event.worker, tier=event.tier))
             case KvImported():

@@ -14,7 +14,8 @@ import numpy as np
 
 from . import llama
 from .errors import KvError
-from .weights import Stamp, stamp
+from .loaded import maps_its_file, plain, stamp_loaded
+from .weights import Stamp
 
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -139,11 +140,17 @@ _files: "weakref.WeakKeyDictionary[Any, dict[Path, Stamp]]" = weakref.WeakKeyDic
 
 
 def _seen(llm: Any) -> Mapping[Path, Stamp]:
-    """Return what the files that a Llama loaded were when it was met first: the model's, and its own adapter's if any."""
+    """Return what the files that a Llama loaded were when it did: the model's, and its own adapter's if any.
+
+    Raises KvError where a file may have changed before the Llama was met first.
+    """
     found = _files.get(llm)
     if found is None:
-        named = (Path(name).absolute() for name in (llm.model_path, llm.lora_path) if name)
-        found = _files[llm] = {path: stamp(path) for path in named}
+        model, *adapter = (Path(name).absolute() for name in (llm.model_path, llm.lora_path) if name)
+        found = {plain(model): stamp_loaded(llm.ctx, model, mapped=maps_its_file(llm))}
+        found |= {plain(path): stamp_loaded(llm.ctx, path) for path in adapter}
+        if all(found.values()):  # a file that is away may come back as another one
+            _files[llm] = found
     return found
 
 
@@ -163,11 +170,15 @@ def seat_of(llm: Any, loras: "Sequence[tuple[str | Path, float]] | None" = None)
         seat = LlamaSeat(llm, adapters)
     else:
         raise KvError(f"a KV state needs a llama_cpp.Llama or a RawContext, not a {type(llm).__name__}")
+    if seat.ctx is None:
+        raise KvError("this context is closed")
     llama.memory(seat.ctx)
     return seat
 
 
 def check_sequence(seat: Seat, seq: int) -> None:
     """Raise KvError for a number that no sequence of the context has: llama.cpp would abort the process."""
+    if not isinstance(seq, int):
+        raise KvError(f"the number of a sequence is an int, not the {type(seq).__name__} {seq!r}")
     if not 0 <= seq < seat.sequences:
         raise KvError(f"there is no sequence {seq}: this context has {seat.sequences}, from 0")

@@ -155,6 +155,8 @@ class _Job:
                 f"sequence {seq} holds positions up to {last}, but {held.size} tokens are known of it: "
                 "pass tokens= with the ids of all of them"
             )
+        if upto is not None and not isinstance(upto, int | np.integer):
+            raise KvError(f"upto is a number of tokens, not the {type(upto).__name__} {upto!r}")
         if upto is not None and not 0 < upto <= held.size:
             raise KvError(f"sequence {seq} has {held.size} tokens: upto must be 1 to {held.size}, not {upto}")
 

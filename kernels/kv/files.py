@@ -40,8 +40,14 @@ def create(path: "str | Path", size: int) -> Iterator[FileRoom]:
     if "\0" in str(target):
         raise KvError(f"{str(target)!r} cannot be the name of a file: it holds a zero byte")
     try:
+        os.fsencode(target)
+    except UnicodeEncodeError as error:
+        raise KvError(f"{str(target)!r} cannot be the name of a file: {error.reason}") from error
+    try:
         if target.is_symlink():
             target = Path(os.path.realpath(target))
+            if target.is_symlink():
+                raise KvError(f"the state cannot be written to {target}: its links lead in a circle; name another file")
         if target.is_dir():  # found out now, and not after the work
             raise KvError(f"the state cannot be written to {target}: it is a folder; name a file in it")
         if target.exists() and not target.is_file():  # /dev/null and a pipe must stay what they are
@@ -133,7 +139,7 @@ def open_plain(path: Path) -> tuple[int, int]:
 
 
 def _brief(target: Path) -> str:
-    return target.name.encode()[:60].decode("utf-8", "ignore")  # what is put around it must fit into a name, too
+    return os.fsencode(target.name)[:60].decode("utf-8", "ignore")  # what is put around it must fit into a name, too
 
 
 def _allocate(file: int, size: int) -> None:

@@ -73,6 +73,19 @@ def first_position(ctx: Any, seq: int) -> int:
     return int(library().llama_memory_seq_pos_min(memory(ctx), seq))
 
 
+def slid_past(ctx: Any, seq: int, count: int) -> bool:
+    """Return whether a sliding window has forgotten what the token after the first `count` must see.
+
+    llama.cpp would remove what follows them all the same, and go on without it.
+    """
+    lib = library()
+    model = lib.llama_get_model(ctx)
+    if lib.llama_model_is_hybrid(model):  # holds one state beside its cells, and refuses by itself to go back
+        return False
+    window = int(lib.llama_model_n_swa(model))
+    return window > 0 and count > 0 and first_position(ctx, seq) > max(0, count + 1 - window)
+
+
 def remove(ctx: Any, seq: int, start: int = -1, end: int = -1) -> bool:
     """Remove positions `start` to `end` (-1: all) of a sequence; False where this memory cannot."""
     return bool(library().llama_memory_seq_rm(memory(ctx), seq, start, end))

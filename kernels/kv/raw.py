@@ -5,6 +5,7 @@ One context serves many agents: in a unified cache `copy` lets a sequence share 
 
 import ctypes
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +16,7 @@ from . import llama
 from .contexts import Adapters, Logits, Tokens, check_sequence
 from .errors import CacheFull, KvError
 from .fingerprint import type_number
+from .loaded import stamp_loaded
 from .weights import Stamp, stamp
 
 
@@ -28,7 +30,7 @@ class RawContext:
     def __init__(self, ctx: Any, params: Any, path: "str | Path", *, overrides: str = "") -> None:
         lib = llama.library()
         self.ctx, self.params, self.path, self.overrides = ctx, params, Path(path).absolute(), overrides
-        self.stamps: dict[Path, Stamp] = {self.path: stamp(self.path)}
+        self.stamps: dict[Path, Stamp] = {self.path: stamp_loaded(ctx, self.path)}
         self.loras: Adapters = ()
         self.sequences = int(lib.llama_n_seq_max(ctx))
         self.room = int(lib.llama_n_ctx_seq(ctx))
@@ -87,7 +89,7 @@ class RawContext:
             setattr(wanted, name, value)
         before = stamp(Path(path).absolute())  # a file that is replaced while it is read is not what this says
         with llama.quiet():
-            model = lib.llama_model_load_from_file(str(path).encode(), chosen)
+            model = lib.llama_model_load_from_file(os.fsencode(path), chosen)
             if not model:
                 raise KvError(f"llama.cpp cannot load {path}: is it a whole GGUF file?")
             ctx = lib.llama_init_from_model(model, wanted)
@@ -97,7 +99,12 @@ class RawContext:
                 f"llama.cpp cannot make a context of {n_ctx} cells, {type_k}/{type_v}: "
                 "a quantized V needs flash_attn=True, and heads must be a multiple of 32"
             )
-        made = cls(ctx, wanted, path)
+        try:
+            made = cls(ctx, wanted, path)
+        except KvError:
+            lib.llama_free(ctx)
+            lib.llama_model_free(model)
+            raise
         made._owned, made.stamps[made.path] = True, before
         try:
             made.set_loras(loras)
@@ -119,7 +126,7 @@ class RawContext:
             if path not in self._adapters:
                 self.stamps[path] = stamp(path)
                 with llama.quiet():
-                    found = lib.llama_adapter_lora_init(self._model, str(path).encode()) if path.is_file() else None
+                    found = lib.llama_adapter_lora_init(self._model, os.fsencode(path)) if path.is_file() else None
                 if not found:
                     raise KvError(f"{path} is no LoRA adapter of this model")
                 self._adapters[path] = found
@@ -134,7 +141,8 @@ class RawContext:
     def decode(self, seq: int, tokens: Sequence[int]) -> Logits:
         """Add tokens to a sequence; return the logits after the last one.
 
-        Raises KvError where there is no room: the sequence is then as before.
+        Raises KvError where there is no room: the sequence is then as before, or empty, and the text says so, where its
+        memory cannot forget a part.
         """
         if not len(tokens):
             raise KvError("there are no tokens to decode")
@@ -144,7 +152,7 @@ class RawContext:
                 self._decode([(seq, int(token)) for token in part], {len(part) - 1: seq})
             except KvError:
                 if start:
-                    self.truncate(seq, len(self._tokens[seq]) - start)
+                    self._take_back(seq, start)
                 raise
         return self._logits[seq]
 
@@ -182,6 +190,8 @@ class RawContext:
             raise KvError("part of a sequence can be copied in a unified cache only: copy it whole, then truncate")
         if source == target:
             raise KvError(f"sequence {source} cannot be copied onto itself")
+        if not whole and llama.slid_past(self.ctx, source, count):
+            raise KvError(f"the window of sequence {source} has left its first {count} tokens: copy it whole")
         llama.remove(self.ctx, target)
         llama.copy(self.ctx, source, target, *((-1, -1) if whole else (0, count)))
         self._tokens[target] = self._tokens.get(source, [])[:count]
@@ -191,11 +201,15 @@ class RawContext:
             self._logits[target] = self._logits[source]
 
     def truncate(self, seq: int, count: int) -> None:
-        """Keep the first `count` tokens of a sequence. Raises KvError where this memory cannot forget a part."""
+        """Keep the first `count` tokens of a sequence.
+
+        Raises KvError where this memory cannot forget a part, or has only the end of the text (a sliding window) and could
+        not go on from there; the sequence is then as before.
+        """
         check_sequence(self, seq)
         held = self._tokens.get(seq, [])
         if count < len(held):
-            if not llama.remove(self.ctx, seq, count, -1):
+            if llama.slid_past(self.ctx, seq, count) or not llama.remove(self.ctx, seq, count, -1):
                 raise KvError("this model's memory cannot forget a part of a sequence: drop it and decode again")
             del held[max(0, count) :]
             self._logits.pop(seq, None)
@@ -270,6 +284,17 @@ class RawContext:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _take_back(self, seq: int, count: int) -> None:
+        """Forget the last `count` tokens. Raises KvError where only the whole sequence could be."""
+        try:
+            self.truncate(seq, len(self._tokens[seq]) - count)
+        except KvError as error:
+            self.drop(seq)
+            raise KvError(
+                f"there was no room for all tokens, and this memory cannot forget a part: sequence {seq} is empty now, "
+                "decode it again from its beginning"
+            ) from error
 
     def _decode(self, pairs: list[tuple[int, int]], rows: dict[int, int]) -> None:
         batch = self._batch

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from morphogen.kernels.kv import KvError, KvMismatch, KvState, RawContext, export_kv, import_kv, open_kv, weights
+from morphogen.kernels.kv.contexts import seat_of
 from morphogen.kernels.kv.leases import LeaseEnded
 from morphogen.kernels.kv.transport import SharedMemory
 from morphogen.kernels.kv.transport.segments import FileMapped
@@ -99,6 +101,112 @@ def test_a_model_that_another_file_has_replaced_keeps_its_own_fingerprint(
 
     path.unlink()
     assert export_kv(context).fingerprint == before.fingerprint  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def deployed(gguf_folder: Path, tmp_path: Path) -> "Callable[..., Any]":
+    """Load a Llama from a link, `current.gguf`, with an adapter of the same folder where one is asked for."""
+    import llama_cpp
+
+    for name in ("tiny", "other", "lora", "lora2"):
+        shutil.copyfile(gguf_folder / f"{name}.gguf", tmp_path / f"{name}.gguf")
+    (tmp_path / "current.gguf").symlink_to("tiny.gguf")
+
+    def load(**options: Any) -> Any:
+        found = llama_cpp.Llama(str(tmp_path / "current.gguf"), n_ctx=256, n_threads=1, verbose=False, **options)
+        found.eval(models.prompt(10))
+        time.sleep(0.03)  # times of files are as fine as the kernel's tick
+        return found
+
+    return load
+
+
+def repoint(link: Path, target: str) -> None:
+    link.with_name("next").symlink_to(target)
+    os.replace(link.with_name("next"), link)
+
+
+@pytest.mark.parametrize("use_mmap", [True, False])
+@pytest.mark.parametrize("change", ["link", "file"])
+def test_a_llama_whose_file_changed_before_it_was_met_is_refused(
+    deployed: Make, tmp_path: Path, use_mmap: bool, change: str
+) -> None:
+    read = deployed(use_mmap=use_mmap)
+    if change == "link":
+        repoint(tmp_path / "current.gguf", "other.gguf")
+    else:
+        os.replace(tmp_path / "other.gguf", tmp_path / "tiny.gguf")
+    newer = deployed()
+
+    for _ in range(2):
+        with pytest.raises(KvError, match="were changed since they were loaded, and nobody knows what is at work"):
+            export_kv(read)
+    export_kv(newer)
+    read.close()
+    newer.close()
+
+
+def test_a_llama_that_maps_another_file_than_its_path_leads_to_is_refused_whatever_the_clock_says(
+    deployed: Make, tmp_path: Path
+) -> None:
+    import llama_cpp
+
+    read = deployed()
+    repoint(tmp_path / "current.gguf", "other.gguf")
+    time.sleep(0.03)
+    llama_cpp.llama_perf_context_reset(read.ctx)  # a verbose Llama does at each completion
+
+    with pytest.raises(KvError, match="were changed since they were loaded"):
+        export_kv(read)
+    read.close()
+
+
+def test_a_llama_that_was_met_keeps_its_file_though_the_link_to_it_leads_elsewhere(
+    deployed: Make, tmp_path: Path, llama: Make
+) -> None:
+    path = models.write_llama(tmp_path / "fresh.gguf", seed=13)  # hashed by nobody yet
+    repoint(tmp_path / "current.gguf", "fresh.gguf")
+    read = deployed()
+    seat_of(read)
+    repoint(tmp_path / "current.gguf", "other.gguf")
+
+    state = export_kv(read)
+
+    assert isinstance(state, KvState)
+    assert state.fingerprint.weights == weights.weights_of(path).sha256
+    read.close()
+
+
+def test_a_file_that_was_away_when_a_llama_was_met_is_not_taken_for_the_one_that_comes_in_its_place(
+    deployed: Make, tmp_path: Path
+) -> None:
+    read = deployed(use_mmap=False)
+    os.rename(tmp_path / "tiny.gguf", tmp_path / "away.gguf")
+    with pytest.raises(KvError, match="cannot be read"):
+        export_kv(read)
+    os.rename(tmp_path / "other.gguf", tmp_path / "tiny.gguf")
+
+    with pytest.raises(KvError, match="were changed since they were loaded"):
+        export_kv(read)
+    read.close()
+
+
+def test_an_adapter_that_was_replaced_before_its_llama_was_met_is_refused(deployed: Make, tmp_path: Path) -> None:
+    read = deployed(lora_path=str(tmp_path / "lora.gguf"))
+    os.replace(tmp_path / "lora2.gguf", tmp_path / "lora.gguf")
+
+    with pytest.raises(KvError, match=r"lora\.gguf were changed since they were loaded"):
+        export_kv(read)
+    read.close()
+
+
+def test_a_context_of_others_whose_file_changed_before_it_was_taken_is_refused(deployed: Make, tmp_path: Path) -> None:
+    read = deployed()
+    repoint(tmp_path / "current.gguf", "other.gguf")
+
+    with pytest.raises(KvError, match="were changed since they were loaded"):
+        RawContext(read.ctx, read.context_params, tmp_path / "current.gguf")
+    read.close()
 
 
 def test_an_adapter_that_another_file_has_replaced_keeps_its_own_fingerprint(

@@ -134,7 +134,11 @@ def test_what_is_no_plain_file_stays_what_it_is_and_a_link_a_link(llama: Callabl
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "deep").mkdir()
     (tmp_path / "link.kv").symlink_to(tmp_path / "deep" / "a.kv")
+    (tmp_path / "loop.kv").symlink_to("loop.kv")
 
+    with pytest.raises(KvError, match="its links lead in a circle"):
+        export_kv(read, into=tmp_path / "loop.kv")
+    assert (tmp_path / "loop.kv").is_symlink()
     with pytest.raises(KvError, match="it is no plain file; name another one"):
         export_kv(read, into=tmp_path / "pipe")
     export_kv(read, into=tmp_path / "link.kv")
@@ -152,6 +156,20 @@ def test_a_name_as_long_as_a_name_may_be_can_be_written(llama: Callable[..., Any
     export_kv(read, into=tmp_path / name)
 
     assert open_kv(tmp_path / name).count == 10
+
+
+def test_a_name_that_is_no_utf8_is_a_name_and_one_that_no_file_can_have_is_told(
+    llama: Callable[..., Any], tmp_path: Path
+) -> None:
+    read = llama()
+    read.eval(models.prompt(10))
+    path = tmp_path / os.fsdecode(b"a\xff.kv")
+
+    export_kv(read, into=path)
+
+    assert open_kv(path).count == 10
+    with pytest.raises(KvError, match="cannot be the name of a file"):
+        export_kv(read, into=tmp_path / "a\ud800.kv")
 
 
 def test_a_killed_writer_leaves_neither_a_state_nor_a_part(tmp_path: Path) -> None:

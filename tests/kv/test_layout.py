@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphogen.kernels.kv import KvError
 from morphogen.kernels.kv.layout import MAGIC, complaint, cut, parse
 from morphogen.kernels.kv.state import flat
 
@@ -36,9 +37,11 @@ def test_a_cut_state_is_what_llama_cpp_gives_of_the_shorter_sequence(raw: Callab
     assert sorted(layout.sections[0].positions.tolist()) == list(range(150))
 
     for count in (140, 30):
+        if kind == "window" and count == 30:  # later tokens lie where its window of 32 was
+            with pytest.raises(KvError, match="cannot forget a part"):
+                context.truncate(2, count)
+            continue
         context.truncate(2, count)
-        if kind == "window" and count == 30:
-            continue  # its window of 32 is not among what the whole sequence wrote
         size, pieces = cut(memoryview(whole), layout, count)
         joined = b"".join(bytes(flat(piece)) for piece in pieces)
         assert len(joined) == size

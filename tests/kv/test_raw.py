@@ -63,6 +63,36 @@ def test_truncating_forgets_the_end_and_its_logits(raw: Callable[..., Any]) -> N
     np.testing.assert_array_equal(context.decode(0, [300]), first)
 
 
+def test_what_a_sliding_window_has_forgotten_is_not_gone_back_to(raw: Callable[..., Any]) -> None:
+    context = raw("swa", swa_full=False, n_batch=64, n_ctx=1024)
+    text = models.prompt(300)
+    context.decode(0, text)
+
+    for count in (20, 60):  # nothing of its window is left, some of it
+        with pytest.raises(KvError, match="cannot forget a part of a sequence"):
+            context.truncate(0, count)
+        with pytest.raises(KvError, match=f"has left its first {count} tokens: copy it whole"):
+            context.copy(0, 1, upto=count)
+    assert context.tokens(0).tolist() == text  # as before, and it goes on
+    context.truncate(0, 290)
+    found = context.decode(0, models.prompt(5, seed=2)[1:]).copy()
+
+    context.drop(0)
+    context.decode(0, text[:290])
+    np.testing.assert_array_equal(found, context.decode(0, models.prompt(5, seed=2)[1:]))
+
+
+def test_a_text_that_does_not_fit_leaves_none_of_a_sequence_that_cannot_go_back(raw: Callable[..., Any]) -> None:
+    context = raw("swa", swa_full=False, n_batch=64, n_ctx=512)
+    context.decode(0, models.prompt(40))
+
+    with pytest.raises(KvError, match="sequence 0 is empty now, decode it again from its beginning"):
+        context.decode(0, models.prompt(600))
+
+    assert context.tokens(0).size == 0
+    assert context.decode(0, models.prompt(10)).size
+
+
 def test_no_room_leaves_a_sequence_as_it_was(raw: Callable[..., Any]) -> None:
     context = raw(n_ctx=256, n_batch=64)
     context.decode(0, models.prompt(100))
@@ -183,3 +213,5 @@ def test_closing_twice_is_harmless(raw: Callable[..., Any]) -> None:
     with context:
         pass
     context.close()
+    with pytest.raises(KvError, match="this context is closed"):
+        export_kv(context)

@@ -246,6 +246,25 @@ def test_a_sequence_that_does_not_exist_is_refused_before_llama_cpp_aborts(llama
         import_kv(read, export_kv(read), seq)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"seq": "0"}, "the number of a sequence is an int, not the str '0'"),
+        ({"seq": None}, "the number of a sequence is an int"),
+        ({"upto": "7"}, "upto is a number of tokens, not the str '7'"),
+        ({"upto": 1.5}, "upto is a number of tokens"),
+    ],
+)
+def test_a_number_that_is_none_is_told_in_one_line(
+    llama: Callable[..., Any], options: dict[str, Any], told: str
+) -> None:
+    read = llama()
+    read.eval(models.prompt(20))
+
+    with pytest.raises(KvError, match=told):
+        export_kv(read, **options)
+
+
 def test_what_is_no_context_or_no_state_is_told_in_one_line(llama: Callable[..., Any], tmp_path: Path) -> None:
     closed, open_ = llama(), llama()
     closed.close()

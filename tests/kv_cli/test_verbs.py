@@ -1,6 +1,8 @@
 """The verbs of `morphogen kv`, as a person types them: against real files, a real model and real workers."""
 
+import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint as Broker
 from morphogen.cli.app import run
+from morphogen.cli.kv_send import command
 from morphogen.consumers.kv_index import Holder, IndexServer, longest_prefix
 from morphogen.consumers.kv_index.logbook import Logbook
 from morphogen.consumers.projections.sql.query import query
@@ -261,6 +264,36 @@ def test_a_file_that_is_no_text_is_told_in_one_line(
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("say", "s", "-", "--to", "a"),
+        ("say", "s", "a\udcff", "--to", "a"),
+        ("say", "s\udcff", "a", "--to", "a"),
+        ("export", "x.kv", "--model", "m.gguf", "--prompt", "a\udcff"),
+        ("export", "x\udcff.kv", "--worker", "a", "--session", "s"),
+        ("handoff", "s\udcff", "--from", "a", "--to", "b"),
+        ("drop", "--from", "a", "--session", "s\udcff"),
+    ],
+    ids=ascii,
+)
+def test_bytes_that_are_no_text_are_told_in_one_line(
+    arguments: tuple[str, ...], said: Said, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+
+    assert "is not UTF-8 text" in said("kv", *arguments, code=1)
+
+
+def test_a_file_whose_name_is_no_text_is_written_and_read(
+    said: Said, settings: Settings, model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.kv")
+
+    assert "a\ufffd.kv: 2 tokens" in said("kv", "export", str(path), "--model", str(model), "--prompt", "a")
+    assert said("kv", "import", str(path), "--model", str(model), "--generate", "2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ("export", "x.kv"),
         ("export", "x.kv", "--model", "m", "--worker", "w", "--session", "s"),
         ("export", "x.kv", "--worker", "w"),
@@ -330,7 +363,10 @@ def test_a_session_is_exported_handed_over_and_dropped_by_command(
     assert document["verified"]
     tokens = open_kv(out).tokens
     whole = len(tokens) // BLOCK
+    assert len(server.index) == 0  # a file is the user's
+    stored = command(settings, "a", "kv.export", {"session": "chat"}, timeout=30)
     until(lambda: len(server.index) == whole)
+    assert stored["tokens"] == len(tokens)
     (held,) = workers.bus.run(longest_prefix(workers.bus.conn, tokens, root=document["root"])).holders
     assert (held.holder.worker, held.holder.tier, held.blocks) == ("a", "disk", whole)
     assert said("kv", "show", held.states[0]).startswith("state ")

@@ -9,6 +9,7 @@ import msgspec
 from morphogen.consumers.kv_index import VllmFeed
 from morphogen.schemas import Event
 from morphogen.schemas.kv import (
+    FILE,
     KvEvicted,
     KvExported,
     KvImported,
@@ -65,7 +66,7 @@ class Truth:
 WORKERS, TIERS = ("w1", "w2"), ("device", "memory", "disk")
 OWN = st.tuples(
     st.sampled_from(["exported", "imported", "released", "evicted"]),
-    st.sampled_from(["s1", "s2", "s3", "s4"]), st.sampled_from(WORKERS), st.sampled_from(TIERS),
+    st.sampled_from(["s1", "s2", "s3", "s4"]), st.sampled_from(WORKERS), st.sampled_from([*TIERS, FILE]),
     st.sampled_from([*TIERS, None]), st.integers(0, 3), st.integers(0, 40), st.sampled_from(ROOTS),
 )  # fmt: skip
 FOREIGN = st.tuples(
@@ -109,7 +110,8 @@ def _own(
         root, tokens = known or (root, tokens)  # a state never changes
         where = tier if kind == "exported" else "device"
         truth.states[state] = (root, tokens)
-        truth.places.setdefault(state, set()).add((worker, where))
+        if where != FILE:
+            truth.places.setdefault(state, set()).add((worker, where))
         blocks = pack_hashes(block_hashes(tokens, root, BLOCK))
         common: dict[str, Any] = {
             "state": state, "worker": worker, "tokens": len(tokens), "size": 10, "tier": tier, "transport": "disk", "root": root,

@@ -50,7 +50,23 @@ class Fleet:
 
     def start(self, name: str, *options: str, program: str | None = None) -> Served:
         """Start a worker and wait until it serves; `program` is Python that is run before the command line."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MORPHOGEN_HOME": str(self.home)}
+        return self.wait_until_it_serves(self.launch(name, *options, program=program))
+
+    def wait_until_it_serves(self, served: Served) -> Served:
+        """Return a worker that was launched, once it serves."""
+        end = time.monotonic() + STARTS
+        while "serves" not in served.log.read_text():
+            assert served.process.poll() is None, served.log.read_text()
+            assert time.monotonic() < end, served.log.read_text()
+            time.sleep(0.02)
+        return served
+
+    def launch(self, name: str, *options: str, program: str | None = None, home: Path | None = None) -> Served:
+        """Start a worker, in a data folder of its own where one is given, and wait for nothing."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MORPHOGEN_HOME": str(home or self.home)}
+        if home is not None:
+            broker = brokers.ensure(Settings.from_environ(home=self.home))
+            environment.update(MORPHOGEN_URL=broker.urls[0], MORPHOGEN_TOKEN=broker.token or "")
         line = "from morphogen.cli import main; import sys; sys.exit(main())"
         arguments = [
             sys.executable, "-c", f"{program or ''}\n{line}", "serve", "llama", "--model", str(self.model), "--name", name,
@@ -62,11 +78,6 @@ class Fleet:
             process = subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, text=True)
         served = Served(name, process, log)
         self.workers.append(served)
-        end = time.monotonic() + STARTS
-        while "serves" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.02)
         return served
 
     def end(self) -> None:

@@ -161,6 +161,41 @@ def test_a_worker_killed_before_its_offer_leaves_no_segment_and_has_its_session_
     shm.wait_for(KvOffered, worker="a")  # what it had told is not lost with it
 
 
+def test_a_session_of_an_earlier_process_is_handed_over_with_what_that_one_had_saved(shm: Fleet) -> None:
+    first = shm.start("a", *RESTORE)
+    shm.start("b", *RESTORE)
+    shm.reply("a", "s1", STORY, max_tokens=20)
+    shm.reply("a", "s2", STORY + "!", max_tokens=20)
+    assert first.end() == 0
+    shm.start("a", *RESTORE)
+
+    given = shm.command("a", "kv.handoff", session="s1", to="b")
+    twin = shm.command("a", "kv.handoff", session="s2", to="a", rename="s3", keep=True)
+
+    assert min(given["restored"], twin["restored"]) > 200
+    assert max(given["recomputed"], twin["recomputed"]) <= 1
+
+
+def test_a_reply_that_is_over_is_told_again_after_a_restart_and_a_handoff(shm: Fleet) -> None:
+    first = shm.start("a", *RESTORE)
+    shm.start("b", *RESTORE)
+    said, last = shm.reply("a", "s1", STORY, max_tokens=20)
+    first.kill()
+    shm.start("a", *RESTORE)
+
+    again, end = shm.reply("a", "s1", resume=True)
+    shm.command("a", "kv.handoff", session="s1", to="b")
+    shm.say("b", "s1", "And then?")
+    there, _ = shm.reply("b", "s1", resume=True, since=3)
+
+    assert (again, there) == (said, said[3:])
+    assert end.tokens == last.tokens
+    assert shm.reply("b", "s1", max_tokens=5)[0]
+    shm.say("a", "s2", STORY)
+    with pytest.raises(Exception, match="session 's2' has no reply to carry on"):
+        shm.reply("a", "s2", resume=True)
+
+
 def test_a_worker_killed_after_the_other_one_took_over_does_not_have_the_session_twice(shm: Fleet) -> None:
     dying = shm.start("a", *RESTORE, program=DIES_GIVING_UP)
     shm.start("b", *RESTORE)
@@ -220,6 +255,20 @@ def test_without_a_shared_host_a_session_goes_as_a_blob(pair: Fleet, tmp_path: P
     offered = pair.wait_for(KvOffered, transport="blobs")
     assert not pair.bus.blobs.exists(offered.ref.place)  # taken away once it was there
     assert pair.wait_for(KvDecided, worker="far").tier == "blobs"
+
+
+def test_a_session_goes_by_the_disk_of_one_data_folder_where_that_is_asked_for(pair: Fleet, tmp_path: Path) -> None:
+    pair.reply("a", "by-disk", STORY * 3, max_tokens=5)
+    stranger = pair.launch("stranger", *RESTORE, home=tmp_path)
+    pair.wait_until_it_serves(stranger)
+
+    error = pair.command("a", "kv.handoff", session="by-disk", to="stranger", transport="disk")
+    given = pair.command("a", "kv.handoff", session="by-disk", to="b", transport="disk")
+
+    assert "worker stranger rejected it: transport disk does not lead here" in error
+    assert given["transport"] == "disk"
+    assert given["restored"] > 600
+    assert not list((pair.home / "kv" / "a" / "states").glob("*/bytes"))
 
 
 def test_a_copy_within_a_worker_moves_no_byte_and_both_go_on(pair: Fleet) -> None:

@@ -211,6 +211,37 @@ def test_the_lock_goes_with_a_killed_owner_and_every_token_it_got_is_there(tmp_p
     journal.close()
 
 
+def test_a_forked_child_neither_keeps_the_lock_nor_writes(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "s")
+    journal.append(Opened(session="s", root="r"), Began(sampling=Sampling(), limit=9))
+    told, tell = os.pipe()
+    hold, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            journal.append(Got(t=1))
+        except SessionError as error:
+            os.write(tell, str(error).encode())
+        os.close(tell)
+        os.close(release)
+        os.read(hold, 1)  # lives on, while the one that has the lock ends
+        os._exit(0)
+    os.close(tell)
+    with open(told, "rb") as said:
+        text = said.read().decode()
+    journal.append(Got(t=2))
+    journal.close()
+
+    again = Journal.open(tmp_path / "s")
+
+    assert text.startswith("session s belongs to the process that this one was forked from")
+    assert again.conversation.tokens == [2]
+    again.close()
+    os.close(release)
+    os.close(hold)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_state_is_named_by_its_tokens_and_the_model() -> None:
     assert state_id("r", [1, 2]) == state_id("r", [1, 2])
     assert len({state_id("r", [1, 2]), state_id("r", [2, 1]), state_id("q", [1, 2])}) == 3

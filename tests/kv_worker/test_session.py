@@ -4,17 +4,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint
 from morphogen.consumers.kv import BlobTransport, Session, SessionBusy, SessionError, session
+from morphogen.consumers.kv.beginning import _bring
+from morphogen.consumers.kv.journal import Journal
+from morphogen.kernels.kv import RawContext
+from morphogen.kernels.kv.transport import Disk
 from morphogen.schemas.kv import SessionLoaded, SessionSaved, SessionTurn
+
+from ..kv.models import SWA, write_llama
 
 STORY = "Once upon a time there was a fox that ran over the hills and far away, to the sea and back again."
 SAMPLED: dict[str, Any] = {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 5, "repeat_penalty": 1.1}
@@ -232,6 +240,159 @@ def test_what_no_journal_can_hold_is_refused_and_the_session_is_there_the_next_t
     again = session("s1", llama(), template=False)
     assert again.conversation.revision == revision
     assert again.reply(3)
+
+
+def test_none_is_the_default_and_a_number_of_numpys_a_number(llama: Callable[..., Any]) -> None:
+    talk = session("s1", llama(), template=False)
+    talk.say("abc")
+    text = talk.reply(
+        None, temperature=None, top_k=None, top_p=None, min_p=None, repeat_penalty=None, seed=None, stop=None
+    )
+    assert (talk.finish, len(talk.tokens) > 256) == ("length", True)
+    assert text
+
+    talk.reply(np.int64(3), temperature=np.float32(0.5), top_k=np.int32(40), seed=np.int64(3))
+    talk.close()
+    other = session("s2", llama(), template=False)
+    other.say("abc")
+    assert other.reply(256) == text
+    assert other.reply(3, temperature=float(np.float32(0.5)), top_k=40, seed=3) == talk.messages[-1].text
+
+
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (lambda talk: talk.generate("5"), "max_tokens is a whole number, not '5'"),
+        (lambda talk: talk.generate(5, temperature="hot"), "temperature is a number, not 'hot'"),
+        (lambda talk: talk.generate(5, seed=1.5), "seed is a whole number, not 1.5"),
+        (lambda talk: talk.generate(5, stop=5), "stop is a text, or several, not 5"),
+        (lambda talk: talk.say(5), "a message is text, not 5"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(
+    llama: Callable[..., Any], begin: Callable[[Any], object], told: str
+) -> None:
+    talk = session("s1", llama(), template=False)
+
+    with pytest.raises(SessionError, match=told):
+        begin(talk)
+
+
+def test_what_no_session_can_be_on_is_told(llama: Callable[..., Any], model: Path) -> None:
+    with pytest.raises(SessionError, match="the name of a session is text, not 5"):
+        session(5, llama())  # type: ignore[arg-type]
+    with RawContext.open(model, n_ctx=64) as context, pytest.raises(SessionError, match="not a RawContext"):
+        session("s1", context)
+
+
+def test_a_closed_llama_is_told_and_not_asked(model: Path) -> None:
+    program = (
+        "import sys, llama_cpp\n"
+        "from morphogen.consumers.kv import session\n"
+        "llm = llama_cpp.Llama(sys.argv[1], n_ctx=256, n_threads=1, verbose=False)\n"
+        "talk = session('s1', llm, events=False)\n"
+        "talk.say('Hello')\n"
+        "pieces = talk.generate(5)\n"
+        "next(pieces)\n"
+        "llm.close()\n"
+        "def told(work):\n"
+        "    try:\n"
+        "        print('done', work())\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, error)\n"
+        "told(lambda: session('s2', llm, events=False))\n"
+        "told(lambda: list(pieces))\n"
+        "told(talk.load_continuity)\n"
+        "told(talk.save_continuity)\n"
+        "talk.cancel()\n"
+        "told(lambda: talk.say('More'))\n"
+        "told(talk.generate)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(model)], capture_output=True, check=False, timeout=60, text=True
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    first, *others = ended.stdout.splitlines()
+    assert first == "KvError this Llama is closed"
+    assert len(others) == 5
+    assert all(line.startswith("SessionError the Llama of this session is closed: open it again") for line in others)
+
+
+def test_two_sessions_share_a_model_whose_window_forgets(llama: Callable[..., Any], tmp_path: Path) -> None:
+    window = write_llama(tmp_path / "swa.gguf", SWA)
+
+    def make(**options: Any) -> Any:
+        return llama(window, n_ubatch=64, n_ctx=2048, **options)
+
+    alone = session("alone", make(swa_full=True), every=None)
+    alone.say(STORY * 2)
+    first = alone.reply(40)
+    alone.say("And then?")
+    second = alone.reply(40)
+
+    shared = make(swa_full=False)
+    one, other = session("one", shared, every=None), session("other", shared, every=None)
+    one.say(STORY * 2)
+    assert one.reply(40) == first
+    other.say(STORY * 2 + "Something else altogether. " * 12)
+    other.reply(40)
+    one.say("And then?")
+    assert one.reply(40) == second
+    other.close()
+
+
+def test_a_session_that_two_processes_fetch_at_once_is_one_of_them(
+    llama: Callable[..., Any], settings: Settings, tmp_path: Path
+) -> None:
+    class Second(Disk):
+        """Lets another session begin, and speak, while this one fetches."""
+
+        def open(self, ref: Any) -> Any:
+            if not talks:
+                talks.append(session("s1", llama(), home=tmp_path / "far", events=False))
+                talks[0].say("I was here.")
+            return super().open(ref)
+
+    talks: list[Session] = []
+    talk = session("s1", llama())
+    talk.say("Hello")
+    disk = Disk(tmp_path / "disk")
+    saved = talk.save_continuity(disk)
+
+    with pytest.raises(SessionBusy):
+        session("s1", llama(), home=tmp_path / "far", events=False, saved=saved, transport=Second(tmp_path / "disk"))
+    talks[0].say("And still am.")
+    talks[0].close()
+
+    again = session("s1", llama(), home=tmp_path / "far", events=False, saved=saved, transport=disk)
+    assert [message.text for message in again.messages] == ["I was here.", "And still am."]
+    assert not list(again.folder.glob(".*.part"))
+
+
+def test_a_session_is_fetched_by_one_process_at_a_time(
+    llama: Callable[..., Any], settings: Settings, tmp_path: Path
+) -> None:
+    opened: list[str] = []
+
+    class Slow(Disk):
+        def open(self, ref: Any) -> Any:
+            opened.append(threading.current_thread().name)
+            time.sleep(0.2)
+            return super().open(ref)
+
+    talk = session("s1", llama())
+    talk.say("Hello")
+    saved = talk.save_continuity(Disk(tmp_path / "disk"))
+    wanted, far = Slow(tmp_path / "disk"), tmp_path / "far"
+    both = [threading.Thread(target=_bring, args=(saved, wanted, far)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+
+    assert len(opened) == 1  # no KV state was saved: the journal alone
+    assert Journal.open(far).conversation.messages == talk.conversation.messages
 
 
 def test_a_stop_ends_a_reply_before_itself_and_no_half_of_it_is_given_out(llama: Callable[..., Any]) -> None:

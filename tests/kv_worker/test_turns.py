@@ -13,7 +13,7 @@ from morphogen.consumers.kv.turns import Turn
 @given(st.lists(st.text("abc", max_size=3), max_size=8), st.lists(st.integers(0, 3), max_size=12), st.integers(0, 9))
 def test_what_comes_while_a_reader_is_busy_is_not_lost(pieces: list[str], pauses: list[int], since: int) -> None:
     async def story() -> tuple[str, list[tuple[int, str]]]:
-        turn = Turn(cast("Any", None), cast("Any", None))
+        turn = Turn(cast("Any", None), cast("Any", None), cast("Any", None))
         heard: list[tuple[int, str]] = []
 
         async def read() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ from morphogen.schemas.kv import (
     SessionTurn,
 )
 
-from .serving import Fleet
+from .serving import STARTS, Fleet
 
 STORY = "Once upon a time there was a fox that ran over the hills and far away, to the sea and back again. " * 3
 SAMPLED = Sampling(temperature=0.9, top_k=40, seed=11)
+
+# Put before the command line of a worker: its model is a large one.
+LOADS_SLOWLY = """
+import time
+from morphogen.consumers.kv.worker import KvWorker
+load = KvWorker._load
+KvWorker._load = lambda worker: (time.sleep(1.5), load(worker))[1]
+"""
 
 
 def test_a_worker_says_what_a_session_on_a_llama_of_ones_own_says(pair: Fleet, llama: Any) -> None:
@@ -161,6 +170,21 @@ def test_a_name_is_one_workers_and_a_file_that_is_no_model_is_told(shm: Fleet, t
     assert shm.workers[0].end() == 0
 
 
+def test_of_two_that_start_at_once_under_one_name_on_two_machines_one_serves(shm: Fleet, tmp_path: Path) -> None:
+    both = [shm.launch("a", home=tmp_path / home, program=LOADS_SLOWLY) for home in ("one", "two")]
+    end = time.monotonic() + STARTS
+    while not all("serves" in one.log.read_text() or one.process.poll() is not None for one in both):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+    (served,) = (one for one in both if one.process.poll() is None)
+    (refused,) = (one for one in both if one is not served)
+
+    assert refused.process.returncode == 1
+    assert "a worker 'a' answers at this broker already: give this one another --name" in refused.log.read_text()
+    assert shm.info("a").pid == served.process.pid
+
+
 def test_turns_are_in_the_log_with_what_they_reused(pair: Fleet) -> None:
     pair.reply("a", "told", STORY, max_tokens=5)
     pair.reply("a", "told", "And?", max_tokens=5)
@@ -228,6 +252,24 @@ def test_a_cache_that_is_full_of_other_sessions_has_room_for_the_one_that_speaks
     with pytest.raises(ServiceError, match="the context has room for 1024"):
         shm.say("a", "s1", STORY * 9)
     assert [one.session for one in shm.info("a").sessions] == names  # what began with what was refused is not left
+
+
+def test_replies_that_outgrow_the_cache_together_wait_for_each_other(shm: Fleet) -> None:
+    names = ["s1", "s2", "s3", "s4"]
+    shm.start("a", "--decide", "restore", "--parallel", "4", "--ctx", "512")  # one of these replies takes most of it
+    expected = [
+        shm.reply("a", f"{name} alone", f"{name}: go on", max_tokens=300, sampling=SAMPLED)[0] for name in names
+    ]
+    for name in names:
+        shm.command("a", "kv.drop", session=f"{name} alone")
+
+    with ThreadPoolExecutor() as readers:
+        said = readers.map(lambda name: shm.reply("a", name, f"{name}: go on", max_tokens=300, sampling=SAMPLED), names)
+        found = list(said)
+
+    assert [text for text, _ in found] == expected
+    assert {last.finish for _, last in found} == {"length"}
+    shm.wait_for(KvEvicted, from_tier="device", reason="demand")
 
 
 def test_a_session_that_finds_every_sequence_at_work_is_not_begun(shm: Fleet) -> None:

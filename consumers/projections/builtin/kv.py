@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from morphogen.schemas.kv import (
+    FILE,
     KvAccepted,
     KvBlocksCleared,
     KvBlocksRemoved,
@@ -38,11 +39,12 @@ _TYPES = (
 )  # fmt: skip
 
 
-class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPES)):
+class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPES)):
     """States and where they lie, handoffs, decisions, sessions, and the blocks of other engines.
 
     A state is `held` in a tier from the event that put it there until one that took it away; in the device it is a
-    context that goes on, so it counts as held until it is released. `hits` are imports of it.
+    context that goes on, so it counts as held until it is released. A file that a user had written is the user's, and not
+    held. `hits` are imports of it.
     """
 
     tables = {
@@ -154,7 +156,8 @@ class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPE
         match body:
             case KvExported():
                 yield _made(body)
-                yield "_kv_moves", (body.state, body.worker, body.tier, True, "exported", None)
+                users = "for the user" if body.tier == FILE else None
+                yield "_kv_moves", (body.state, body.worker, body.tier, users is None, "exported", users)
                 yield _place(body.state, body.worker, body.tier, body.ref)
                 yield _transfer(body, "exported", tier=body.tier)
                 yield from _chain(body)
