@@ -53,11 +53,11 @@ async def publish_once(
 ) -> "PubAck":
     """Publish under a message id until it is acknowledged, over a lost broker too, for at most `timeout` seconds.
 
-    Commands and dead letters go into their own stream as well.
+    Commands and dead letters of the log go into their own stream as well.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    copied = subject.split(".")[3] in COPIED
+    copied = subject.startswith("morphogen.log.") and subject.split(".")[3] in COPIED
     while True:
         patience = max(0.1, min(deadline - loop.time(), 5.0))
         try:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from .archive.archive import Archive, epochs
 from .errors import ArchiveError, LogGap
+from .overlap import demand_reach, demand_same
 from .reader import Message, read
 from .settings import Settings
 from .streams import LOG, StreamInfo, stream_info
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+_CLOCK = (0, 2**63 - 1)  # unix ns that a broker can have stored something at
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,32 @@ class Extent:
 async def extent(conn: "Connection | None", settings: Settings, epoch: str | None = None) -> Extent:
     """Return how far the past reaches at this moment; without a connection, how far the archive does.
 
-    Raises ArchiveError where, offline, the data folder has no archive, or several and `epoch` names none.
+    Raises ArchiveError where, offline, the data folder has no archive, or several and `epoch` names none, and where the
+    log ends before its archive does.
     """
     if conn is not None:
         info = await stream_info(conn, LOG)
         archive = Archive.of(settings, info.epoch)
-        return Extent(info.epoch, archive.covered, info.first_seq, max(info.last_seq, archive.covered))
-    archive = Archive.of(settings, epoch or _only_epoch(settings))
+        if archive.covered > info.last_seq:  # archived since, or an older copy of the log
+            info = await stream_info(conn, LOG)
+            demand_reach(info, archive)
+        return Extent(info.epoch, archive.covered, info.first_seq, info.last_seq)
+    archive = Archive.of(settings, _only_epoch(settings, epoch))
     return Extent(archive.folder.name, archive.covered, archive.covered + 1, archive.covered)
 
 
+def other_logs(settings: Settings, epoch: str) -> list[str]:
+    """Return the identities of the logs in the archive folder where `epoch` is none of them."""
+    found = epochs(settings)
+    return [] if epoch in found else found
+
+
 async def sequence_at(conn: "Connection | None", settings: Settings, ns: int, epoch: str | None = None) -> int:
-    """Return the first sequence that was stored at `ns` (unix nanoseconds) or later; one beyond the last if none."""
+    """Return the first sequence that was stored at `ns` (unix nanoseconds) or later; one beyond the last if none.
+
+    Raises LogGap where that may have been one of those that neither the archive nor the log has.
+    """
+    ns = min(max(ns, _CLOCK[0]), _CLOCK[1])
     reach = await extent(conn, settings, epoch)
     archive = Archive.of(settings, reach.epoch)
     found = await asyncio.to_thread(archive.sequence_at, ns)
@@ -58,7 +75,10 @@ async def sequence_at(conn: "Connection | None", settings: Settings, ns: int, ep
         reader = read(conn, after=archive.covered, since_ns=ns)
         try:
             async for batch in reader:
-                return batch[0].seq
+                found = batch[0].seq
+                if found == reach.live:  # what was before it may be as young
+                    _demand(await stream_info(conn, LOG), reach.epoch, archive.covered, None, settings)
+                return found
         finally:
             await reader.aclose()
     return reach.last + 1
@@ -75,6 +95,7 @@ async def past(
     since_ns: int | None = None,
     follow: bool = False,
     epoch: str | None = None,
+    holes: bool = False,
 ) -> AsyncGenerator[list[Message], None]:
     """Yield the messages of the log after `after`, up to `upto`, in order, in lists that are never empty.
 
@@ -82,7 +103,9 @@ async def past(
     the archive alone is read (`epoch` says whose, where the data folder has several). To resume, pass the last
     sequence that was dealt with as `after`.
 
-    Raises LogGap where neither has a range of sequences, ArchiveDamaged, and what `read` raises.
+    Raises LogGap where neither has a range of sequences, ArchiveError where the log is not the one that was archived,
+    ArchiveDamaged, and what `read` raises. A hole amid the log shows only where no filter is; it is passed over, with a
+    warning, by those who `follow`, and with `holes`.
     """
     families = family if family is None or isinstance(family, str) else tuple(family)
     reach = await extent(conn, settings, epoch)
@@ -91,6 +114,9 @@ async def past(
         raise ArchiveError(f"the archive ends at sequence {reach.archived}: start the broker to read up to {upto}")
     if since_ns is not None:
         after = max(after, await sequence_at(conn, settings, since_ns, epoch) - 1)
+    if conn is not None:
+        await demand_same(conn, Archive.of(settings, reach.epoch))
+    strict = run is None and families is None and not follow and not holes
     position = after
     while end is None or position < end:
         archive = Archive.of(settings, reach.epoch)
@@ -115,12 +141,35 @@ async def past(
                 if not whole and await _was_trimmed(conn, position):
                     trimmed = True
                     break
+                if strict and not whole:
+                    first, last = first_hole(batch, position)
+                    if sound := [message for message in batch if message.seq < first]:
+                        yield sound
+                    raise hole(first, last)
                 position = batch[-1].seq
                 yield batch
         finally:
             await reader.aclose()
         if not trimmed and not await _was_trimmed(conn, position):
+            if strict and end is not None and position < end:
+                raise hole(position + 1, end)
             return
+
+
+def hole(first: int, last: int) -> LogGap:
+    """Return the error for messages that the log has lost from its midst."""
+    return LogGap(
+        first, last, "the broker's store was damaged. Restore it, or accept the loss: `morphogen archive --accept-gap`"
+    )
+
+
+def first_hole(batch: list[Message], position: int) -> tuple[int, int]:
+    """Return the first sequences after `position` that a batch, which is not whole, leaves out."""
+    for message in batch:
+        if message.seq != position + 1:
+            break
+        position = message.seq
+    return position + 1, message.seq - 1
 
 
 async def _was_trimmed(conn: "Connection", position: int) -> bool:
@@ -141,13 +190,14 @@ def _demand(info: StreamInfo, epoch: str, position: int, end: int | None, settin
     )
 
 
-def _only_epoch(settings: Settings) -> str:
+def _only_epoch(settings: Settings, wanted: str | None) -> str:
     found = epochs(settings)
-    if len(found) == 1:
-        return found[0]
+    if wanted in found or (wanted is None and len(found) == 1):
+        return wanted or found[0]
     if not found:
         raise ArchiveError(f"there is no archive in {settings.archive_dir}: start the broker to read the log")
-    raise ArchiveError(f"{settings.archive_dir} holds several logs: name one of {', '.join(found)}")
+    problem = "holds several logs" if wanted is None else f"holds no log {wanted}"
+    raise ArchiveError(f"{settings.archive_dir} {problem}: name one of {', '.join(found)}")
 
 
 async def _threaded(batches: Iterator[list[Message]]) -> AsyncGenerator[list[Message], None]:

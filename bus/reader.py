@@ -103,7 +103,8 @@ async def read(
                 batch, done = _cut(batch, position, end)
                 if batch:
                     if not filters:
-                        await _note_gap(conn, name, position, batch)
+                        began = position if since is None or position != after else batch[0].seq - 1
+                        await _note_gap(conn, name, began, batch)
                     position = batch[-1].seq
                     yield batch
                 if done or finished:

@@ -39,14 +39,13 @@ def backtest(
 
     settings = settings_of(context)
     options = dict(map(_option, option or ()))
-    patterns = [one for text in runs or () for one in dict.fromkeys((text, *text.split(","))) if one]
     if "seed" in options:
         raise typer.BadParameter("a policy's seed is given by --seed")
     with bar("going over") as tell, _own_modules(), contextlib.redirect_stdout(sys.stderr):  # a policy may print
         found = with_broker(
             settings,
             lambda conn: run_backtest(
-                conn, settings, policy, patterns, seed=seed, learn=learn, options=options, progress=tell
+                conn, settings, policy, runs or (), seed=seed, learn=learn, options=options, progress=tell
             ),
         )
     for line in [document(found)] if as_json else lines(found, everything=everything):

@@ -20,10 +20,13 @@ class Tell(Protocol):
 
 
 @contextmanager
-def bar(words: str) -> Iterator[Tell]:
-    """Give a callable that shows a bar once the work has taken a moment; silent where nobody looks."""
+def bar(words: str, *, hidden: bool = False) -> Iterator[Tell]:
+    """Give a callable that shows a bar once the work has taken a moment; silent where nobody looks.
+
+    With `hidden` it is silent anyway: where what is written to the same terminal shows how far it is.
+    """
     console = Console(file=sys.stderr)
-    if not console.is_terminal:
+    if hidden or not console.is_terminal:
         yield _silent
         return
     began = time.monotonic()
@@ -35,7 +38,8 @@ def bar(words: str) -> Iterator[Tell]:
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # What goes to standard output is the answer, wherever it is sent: not a line to show above the bar.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(words, total=None, visible=False, unit="")
 
         def tell(done: int, total: int, unit: str = "") -> None:

@@ -19,7 +19,6 @@ from .sizes import size
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
-    from morphogen.replay.replay import Replay
     from morphogen.replay.sinks import Sink
 
 _T = TypeVar("_T")
@@ -51,7 +50,7 @@ def rebuild(
     from morphogen.replay.rebuild import rebuild as rebuild_tables
 
     settings = settings_of(context)
-    with bar("rebuilding") as tell:
+    with _interruptible("go on with --resume; the tables are as they were"), bar("rebuilding") as tell:
         report = with_broker(
             settings, lambda conn: rebuild_tables(conn, settings, projections or None, resume=resume, progress=tell)
         )
@@ -64,7 +63,7 @@ def verify(context: typer.Context) -> None:
     from morphogen.replay.verify import verify as verify_tables
 
     settings = settings_of(context)
-    with bar("verifying") as tell:
+    with _interruptible("nothing was changed"), bar("verifying") as tell:
         report = with_broker(settings, lambda conn: verify_tables(conn, settings, progress=tell))
     for line in report.lines():
         typer.echo(line)
@@ -89,7 +88,7 @@ def archive(
     if not 0 <= keep < math.inf:
         raise typer.BadParameter(f"--keep {keep:g} is no time: give hours, such as 24 or 0")
     settings = settings_of(context)
-    with bar("archiving") as tell:
+    with _interruptible("what is archived counts; run it again to go on"), bar("archiving") as tell:
         report = with_broker(
             settings,
             lambda conn: archive_log(
@@ -104,7 +103,10 @@ def archive(
             ),
         )
     new = f"{report.messages:,} new messages" if report.messages else "nothing new"
-    typer.echo(f"{new}; the archive holds {report.archived:,} in {report.files:,} files, {size(report.bytes)}")
+    if report.repaired:
+        places = ", ".join(f"{first:,}" for first in report.repaired)
+        typer.echo(f"wrote damaged files again, in the segments that begin at {places}")
+    typer.echo(f"{new}; the archive holds {report.rows:,} in {report.files:,} files, {size(report.bytes)}")
     if trim:
         typer.echo(f"the log forgot {report.trimmed:,} archived messages")
 
@@ -128,10 +130,15 @@ def replay(
     resume: Annotated[
         bool, typer.Option(help="With a .duckdb file: go on where a replay into it was interrupted.")
     ] = False,
+    offline: Annotated[bool, typer.Option(help="Read the archive alone, without a broker.")] = False,
+    log: Annotated[
+        str | None, typer.Option(help="With --offline: the log to read, a folder of archive/, where it holds several.")
+    ] = None,
 ) -> None:
     """Send the past somewhere: archive and log as one. Replayed events are marked, so that nobody acts on them again."""
     from morphogen.replay.projection import into_projection
     from morphogen.replay.replay import Replay
+    from morphogen.replay.sinks import FileSink
     from morphogen.replay.span import parse_point, parse_speed
 
     settings = settings_of(context)
@@ -144,37 +151,54 @@ def replay(
         raise typer.BadParameter("--resume goes on after what the file holds; leave --from out")
     if folds and speed.strip().lower() != "max":
         raise typer.BadParameter("--speed is the pace of a stream; a .duckdb file is folded as fast as it goes")
+    if offline and into == "bus":
+        raise typer.BadParameter("--offline reads without a broker; --into bus needs one")
+    if log is not None and not offline:
+        raise typer.BadParameter("--log goes with --offline; a broker has one log")
     begin, end = (parse_point(text) if text is not None else None for text in (from_, to))
     pace = parse_speed(speed)
-    state: dict[str, Replay] = {}
+    job: Replay | None = None
+    sink: Sink | None = None
 
-    async def work(conn: "Connection") -> str:
+    async def work(conn: "Connection | None") -> str:
+        nonlocal job, sink
         if folds:
             report = await into_projection(
-                conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), resume=resume,
+                conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), resume=resume, epoch=log,
                 progress=tell,
             )  # fmt: skip
             return f"{report.events:,} events in {report.frames:,} frames folded into {into}"
         sink = _sink(conn, into, raw)
-        state["replay"] = Replay(
-            conn, settings, sink, from_=begin, to=end, run=run, types=types or (), speed=pace, progress=tell
+        job = Replay(
+            conn, settings, sink, from_=begin, to=end, run=run, types=types or (), speed=pace, epoch=log, progress=tell
         )
-        done = await state["replay"].run()
+        done = await job.run()
         name = f" as replay {sink.replay}" if sink.replay else ""
         if done.last < done.first:
             return f"no events: there is nothing from {done.first:,} on, up to {done.last:,}"
         return f"{done.events:,} events in {done.frames:,} frames, sequences {done.first:,} to {done.last:,}, into {into}{name}"
 
-    with bar("replaying") as tell, _resumable(state, folds):
-        typer.echo(with_broker(settings, work), err=True)
+    def go_on() -> str:
+        kept = f"what came is in {sink.path}; " if isinstance(sink, FileSink) and sink.saved else ""
+        if folds:
+            return "go on with --resume, and the same --run, --type and --to"
+        return f"{kept}go on with --from {job.position + 1}" if job is not None and job.position else "nothing was sent"
+
+    lines_here = into == "stdout" and sys.stdout is not None and sys.stdout.isatty()
+    with _interruptible(go_on), bar("replaying", hidden=lines_here) as tell:
+        said = asyncio.run(work(None)) if offline else with_broker(settings, work)
+    typer.echo(said, err=True)
 
 
-def _sink(conn: "Connection", into: str, raw: bool) -> "Sink":
+def _sink(conn: "Connection | None", into: str, raw: bool) -> "Sink":
+    from morphogen.replay.errors import SinkFailed
     from morphogen.replay.sinks import BusSink, FileSink, StreamSink
 
     if into == "stdout":
+        if sys.stdout is None:
+            raise SinkFailed("standard output is closed: send the replay to a file, --into NAME.jsonl")
         return StreamSink(sys.stdout.buffer if raw else sys.stdout, raw=raw)
-    if into == "bus":
+    if into == "bus" and conn is not None:
         import secrets
 
         return BusSink(conn, secrets.token_hex(4))
@@ -182,15 +206,13 @@ def _sink(conn: "Connection", into: str, raw: bool) -> "Sink":
 
 
 @contextlib.contextmanager
-def _resumable(state: "dict[str, Replay]", folds: bool) -> Iterator[None]:
+def _interruptible(then: str | Callable[[], str]) -> Iterator[None]:
+    """Say after Ctrl-C what became of the work, and how to go on with it."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
-        if "replay" in state:
-            typer.echo(f"morphogen: interrupted; go on with --from {state['replay'].position + 1}", err=True)
-        elif folds:
-            typer.echo("morphogen: interrupted; go on with --resume", err=True)
+        typer.echo(f"morphogen: interrupted; {then if isinstance(then, str) else then()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)

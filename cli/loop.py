@@ -254,7 +254,7 @@ def _progress() -> "Iterator[Callable[[int, int | None, str], None]]":
 
     said, counted = TextColumn("{task.description}"), MofNCompleteColumn()
     columns = (said, BarColumn(), counted, TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
         task = bars.add_task("", total=None, visible=False)
         yield lambda done, total, text: bars.update(
             task, completed=done, total=total, description=escape(text), visible=True

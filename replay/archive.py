@@ -7,7 +7,7 @@ with the log message by message.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,14 +15,17 @@ from morphogen.bus.archive.archive import Archive, ArchiveWriter
 from morphogen.bus.archive.writer import SegmentWriter
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveDamaged, LogGap
-from morphogen.bus.past import sequence_at
+from morphogen.bus.overlap import demand_same, foreign
+from morphogen.bus.past import first_hole, hole, sequence_at
 from morphogen.bus.reader import Message, read
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import DUPLICATE_WINDOW_S, LOG, stream_info, trim
 
+from .overlap import first_differing
 from .span import Progress, silent
 
 KEEP = 7 * 86400.0
+_EVER = 2**63 - 1  # nanoseconds
 _T = TypeVar("_T")
 
 
@@ -30,7 +33,8 @@ _T = TypeVar("_T")
 class ArchiveReport:
     """What one run of the archive did: new sequences `first` to `last` (none where last < first), and its state now.
 
-    `trimmed` is how many messages the log forgot; `repaired` are the first sequences of segments written again.
+    `archived` is its last sequence, `rows` the messages in it: the log may have lost some. `trimmed` is how many
+    messages the log forgot; `repaired` are the first sequences of segments written again.
     """
 
     epoch: str
@@ -40,6 +44,7 @@ class ArchiveReport:
     archived: int
     files: int
     bytes: int
+    rows: int
     trimmed: int = 0
     repaired: tuple[int, ...] = ()
 
@@ -60,13 +65,15 @@ async def archive(
 
     `trim_log` then purges the archived part of the log, less what was stored within the last `keep` seconds (at
     least the two minutes in which the broker refuses duplicates). `repair` writes damaged files again, as long as the
-    log has their messages. `accept_gap` goes on where the log begins after the archive's end.
+    log has their messages. `accept_gap` goes on where the log has lost messages, and notes which.
 
-    Raises LogGap, ArchiveDamaged, ArchiveBusy, ArchiveError (the disk), and what the bus raises.
+    Raises LogGap, ArchiveDamaged, ArchiveBusy, ArchiveError (the disk; a log that is not the one that was archived),
+    and what the bus raises.
     """
     info = await stream_info(conn, LOG)
     box = Archive.of(settings, info.epoch)
     with box.writing(info.first_seq) as writer:
+        await demand_same(conn, box)
         repaired = await _repair(conn, box, writer, info.first_seq, progress) if repair else ()
         first = box.covered + 1
         if info.first_seq > first and info.last_seq >= first and not accept_gap:
@@ -78,10 +85,12 @@ async def archive(
         trimmed = 0
         if trim_log:
             seconds = max(keep, DUPLICATE_WINDOW_S)
-            upper = await sequence_at(conn, settings, now_ns() - int(seconds * 1e9)) - 1
+            upper = await sequence_at(conn, settings, now_ns() - int(min(seconds * 1e9, _EVER))) - 1
             trimmed = await _trim(conn, box, min(upper, box.covered), progress)
     files = sum(len(segment.files) for segment in box.manifest.segments)
-    return ArchiveReport(info.epoch, first, box.covered, messages, box.covered, files, box.bytes, trimmed, repaired)
+    return ArchiveReport(
+        info.epoch, first, box.covered, messages, box.covered, files, box.bytes, box.rows, trimmed, repaired
+    )
 
 
 async def _extend(
@@ -113,7 +122,7 @@ async def _extend(
 
 
 async def _whole(conn: Connection, after: int, end: int, accept_gap: bool) -> AsyncGenerator[list[Message], None]:
-    """Read the log, and raise LogGap where it was trimmed meanwhile by somebody else."""
+    """Read the log, and raise LogGap where it has lost messages, or was trimmed meanwhile by somebody else."""
     position = after
     reader = read(conn, after=after, upto=end)
     try:
@@ -122,8 +131,12 @@ async def _whole(conn: Connection, after: int, end: int, accept_gap: bool) -> As
                 first = (await stream_info(conn, LOG)).first_seq
                 if first > position + 1:
                     raise LogGap(position + 1, first - 1, "the log was trimmed while it was archived")
+                if not accept_gap:
+                    raise hole(*first_hole(batch, position))
             position = batch[-1].seq
             yield batch
+        if position < end and not accept_gap:
+            raise hole(position + 1, end)
     finally:
         await reader.aclose()
 
@@ -170,22 +183,7 @@ async def _trim(conn: Connection, box: Archive, upto: int, progress: Progress) -
     for segment, lines in await asyncio.to_thread(box.damages, progress, first):
         if segment.first <= upto:
             raise ArchiveDamaged(f"nothing was trimmed: {lines[0]}")
-    archived = _each(box.read(after=first - 1, upto=upto))
-    async for batch in read(conn, after=first - 1, upto=upto):
-        differing = await _finish(_first_difference, batch, archived)
-        if differing is not None:
-            raise ArchiveDamaged(
-                f"nothing was trimmed: message {differing} of the log is not the one in {box.folder}; "
-                "move that folder away and archive again"
-            )
-        progress(batch[-1].seq - first + 1, upto - first + 1, "messages compared")
+    differing = await first_differing(conn, box, first, upto, progress)
+    if differing is not None:
+        raise ArchiveDamaged(f"nothing was trimmed: {foreign(differing, box)}")
     return await trim(conn, upto + 1)
-
-
-def _each(batches: Iterator[list[Message]]) -> Iterator[Message]:
-    for batch in batches:
-        yield from batch
-
-
-def _first_difference(batch: list[Message], archived: Iterator[Message]) -> int | None:
-    return next((message.seq for message in batch if tuple(message) != tuple(next(archived, ()))), None)

@@ -57,8 +57,12 @@ async def live_tables(
         return
     store = await asyncio.to_thread(Store.open, path, projections, epoch=epoch)
     try:
-        position = store.position()
-        stopped = {one.projection.name: one.error for one in store.generations if one.live and one.error is not None}
+        # What failed before is not tried again here: it stands where it stood.
+        failed = {one: reason for one in store.generations if (reason := one.error or one.failed_before)}
+        names = {one.projection.name for one in failed}
+        stopped = {one.projection.name: reason for one, reason in failed.items() if one.live}
+        going = [one for one in store.generations if one.live and one not in failed]
+        position = min((one.seq for one in going if not (one.outdated and one.projection.name in names)), default=0)
         with store.reading(position) as cursor:
             yield LiveTables(position, tuple(store.views()), stopped, cursor)
     finally:

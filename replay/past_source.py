@@ -20,7 +20,7 @@ _BLOB_PATIENCE = 60.0  # seconds
 class PastSource:
     """Archive and log as a `Source` of projections; without a connection, the archive alone.
 
-    `observe` is shown every list of messages before it is folded.
+    `observe` is shown every list of messages before it is folded. `holes` lets what the log has lost be passed over.
     """
 
     def __init__(
@@ -30,17 +30,21 @@ class PastSource:
         *,
         epoch: str | None = None,
         observe: Callable[[list[Message]], None] | None = None,
+        holes: bool = False,
     ) -> None:
         self._conn = conn
         self._settings = settings
         self._epoch = epoch
         self._observe = observe
+        self._holes = holes
 
     async def read(
         self, after: int, upto: int | None = None, *, follow: bool = False
     ) -> AsyncGenerator[list[Message], None]:
         """Yield messages with after < seq <= upto, in order."""
-        batches = past(self._conn, self._settings, after=after, upto=upto, follow=follow, epoch=self._epoch)
+        batches = past(
+            self._conn, self._settings, after=after, upto=upto, follow=follow, epoch=self._epoch, holes=self._holes
+        )
         try:
             async for batch in batches:
                 if self._observe is not None:

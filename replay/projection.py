@@ -2,21 +2,27 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from morphogen.bus.connection import Connection
 from morphogen.bus.past import extent
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.errors import StoreDamaged
 from morphogen.consumers.projections.follow.folder import Folder
 from morphogen.consumers.projections.projection import Projection
 from morphogen.consumers.projections.store import Store
+from morphogen.consumers.projections.store.duckfile import MEND
 from morphogen.schemas import Frame
 
 from .errors import SinkFailed
 from .past_source import FOLD_BYTES, blobs_of
 from .replay import ReplayReport, replay
 from .span import Point, Progress, silent
+
+_T = TypeVar("_T")
 
 
 class ProjectionSink:
@@ -45,11 +51,25 @@ class ProjectionSink:
         if not path.parent.is_dir():
             raise SinkFailed(f"{path.parent} is no folder: make it first")
         self.path = path
-        self._store = Store.open(path, projections, epoch=epoch)
-        self.position = self._store.position()
-        self._folder = Folder(self._store.live, self._store.lanes(self.position), resolve)
+        self.position = 0
+        self._open_store = partial(Store.open, path, projections, epoch=epoch)
+        self._resolve = resolve
+        self._store: Store | None = None
+        self._folder: Folder | None = None
         self._waiting: list[Message] = []
         self._bytes = 0
+        self._whole = True  # every commit that was tried is in the file
+        if resume:
+            try:
+                self._store = self._open_store()
+            except StoreDamaged as error:
+                reason = str(error).removesuffix(f": {MEND}")
+                raise SinkFailed(f"{reason}, so the replay into it cannot go on: fold into another file") from error
+            self.position = self._store.position()
+
+    async def begin(self, position: int) -> None:
+        """Open the file, and write down where it begins: so a resumed replay knows, however early it was killed."""
+        await _in_thread(self._begin, position)
 
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Take a message; it is folded with those around it."""
@@ -59,11 +79,15 @@ class ProjectionSink:
             await self._fold()
 
     async def close(self, position: int, complete: bool) -> None:
-        """Fold what is left, write down how far it is, and close the file."""
+        """Fold what is left, write down how far it is, and close the file; after a failed commit it stays as it was."""
+        failed: list[str] = []
+        if self._store is None:
+            return
         try:
-            await self._fold()
-            await asyncio.to_thread(self._store.advance, self._store.live, position)
-            failed = [one.error for one in self._store.generations if one.error is not None]
+            if self._folder is not None and self._whole:
+                await self._fold()
+                await asyncio.to_thread(self._store.advance, self._store.live, position)
+                failed = [one.error for one in self._store.generations if one.error is not None]
         finally:
             await asyncio.to_thread(self._store.close)
         if failed:
@@ -72,15 +96,40 @@ class ProjectionSink:
     async def _fold(self) -> None:
         if self._waiting:
             waiting, self._waiting, self._bytes = self._waiting, [], 0
-            work = asyncio.ensure_future(asyncio.to_thread(self._commit, waiting))
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await asyncio.wait([work])
-                raise
+            await _in_thread(self._commit, waiting)
+
+    def _begin(self, position: int) -> None:
+        if self._store is not None:
+            self._folder = Folder(self._store.live, self._store.lanes(self.position), self._resolve)
+            return
+        try:
+            self._store = self._open_store()
+            self._store.advance(self._store.live, position)
+            self._folder = Folder(self._store.live, {}, self._resolve)
+        except BaseException:  # a file that does not say where it begins is none to resume
+            if self._store is not None:
+                self._store.close()
+            self.path.unlink(missing_ok=True)
+            self.path.with_name(self.path.name + ".wal").unlink(missing_ok=True)
+            raise
 
     def _commit(self, messages: list[Message]) -> None:
+        assert self._store is not None
+        assert self._folder is not None
+        self._whole = False  # until it is in the file: what was folded is not folded twice
         self._store.commit(self._folder.fold(messages))
+        self._whole = True
+
+
+async def _in_thread(call: Callable[[_T], None], argument: _T) -> None:
+    """Run a blocking call in a thread; when cancelled, wait for its end first."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, argument))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        work.exception()  # of which `close` has the consequence
+        raise
 
 
 async def into_projection(
@@ -93,18 +142,22 @@ async def into_projection(
     run: str | None = None,
     types: Iterable[str] = (),
     resume: bool = False,
+    epoch: str | None = None,
     projections: Sequence[Projection] | None = None,
     progress: Progress = silent,
 ) -> ReplayReport:
     """Replay a stretch of the past into a DuckDB file; with `resume`, what is left after an interruption.
 
-    Blobs that bodies refer to are fetched. Raises what `ProjectionSink` and `replay` raise.
+    Where it began is in the file; `to`, `run` and `types` are given again. Blobs that bodies refer to are fetched.
+    Raises what `ProjectionSink` and `replay` raise.
     """
-    reach = await extent(conn, settings)
+    reach = await extent(conn, settings, epoch)
     fetch = blobs_of(conn) if conn is not None else None
     sink = await asyncio.to_thread(
         lambda: ProjectionSink(path, reach.epoch, projections=projections, resolve=fetch, resume=resume)
     )
     if resume:
         from_ = sink.position + 1
-    return await replay(conn, settings, sink, from_=from_, to=to, run=run, types=types, progress=progress)
+    return await replay(
+        conn, settings, sink, from_=from_, to=to, run=run, types=types, epoch=reach.epoch, progress=progress
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from morphogen.bus.connection import Connection
-from morphogen.bus.errors import NoResponders
+from morphogen.bus.errors import NoResponders, RequestTimeout
 from morphogen.bus.past import extent
 from morphogen.bus.requests import call
 from morphogen.bus.settings import Settings
@@ -33,6 +33,8 @@ Operation = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 _POLL = 0.2  # seconds
 _PATIENCE = 15.0  # seconds that a projector may be away (it restarts, or the broker does)
+_ANSWER = 5.0  # seconds for an answer about a rebuild; one that was killed with the question in hand never gives it
+_BUSY = 60.0  # seconds that a projector which is there may stay silent
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def controls(store: Store) -> dict[str, Operation]:
     return {"rebuild": begin, "generations": generations}
 
 
-async def ask(conn: Connection, operation: str, args: dict[str, Any] | None = None) -> dict[str, Any]:
+async def ask(
+    conn: Connection, operation: str, args: dict[str, Any] | None = None, timeout: float = _BUSY
+) -> dict[str, Any]:
     """Return what the running projector answers. Raises NoResponders where none runs, RebuildFailed with its reason."""
     request = encode(Control(op=operation, args=args or {}))
-    reply = decode_reply(await call(conn, CONTROL, request, timeout=60.0))
+    reply = decode_reply(await call(conn, CONTROL, request, timeout=timeout))
     if reply.failure is not None:
         raise RebuildFailed(reply.failure.line)
     return dict(reply.values)
@@ -136,10 +140,11 @@ async def _ask_projector(
     heard = time.monotonic()
     while True:
         try:
-            state = await ask(conn, "generations")
+            state = await ask(conn, "generations", timeout=_ANSWER)
             heard = time.monotonic()
-        except NoResponders:
-            if time.monotonic() - heard > _PATIENCE:
+        except (NoResponders, RequestTimeout) as silence:
+            patience = _PATIENCE if isinstance(silence, NoResponders) else _BUSY
+            if time.monotonic() - heard > patience:
                 raise RebuildFailed(
                     "the projector stopped during the rebuild: start it again, it goes on where it was"
                 ) from None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from morphogen.bus.connection import Connection
-from morphogen.bus.past import extent, past, sequence_at
+from morphogen.bus.errors import ArchiveError
+from morphogen.bus.past import extent, other_logs, past, sequence_at
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
 from morphogen.schemas import FrameError, decode_frame
@@ -35,7 +36,8 @@ class Replay:
 
     `from_` and `to` (both included) are sequences or moments of storing; the default is everything. `types` are
     patterns such as `health.*`. `speed` is a factor on the pace at which the log was stored, None for no pause.
-    `sleep` and `clock` are the time it lives in.
+    Without a connection the archive alone is read (`epoch` says whose, where the data folder has several). `sleep` and
+    `clock` are the time it lives in.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Replay:
         run: str | None = None,
         types: Iterable[str] = (),
         speed: float | None = None,
+        epoch: str | None = None,
         progress: Progress = silent,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -64,6 +67,7 @@ class Replay:
         self._run = run
         self._choice = Choice(types)
         self._speed = speed
+        self._epoch = epoch
         self._progress = progress
         self._sleep = sleep
         self._clock = clock
@@ -76,13 +80,20 @@ class Replay:
 
         Raises BadRange, SinkFailed, LogGap, and what else the bus raises.
         """
-        first, last = await self._range()
-        self.position = first - 1
         complete = False
-        self._started = self._clock()
         try:
+            first, last = await self._range()
+            self.position = first - 1
+            await self._sink.begin(self.position)
+            self._started = self._clock()
             batches = past(
-                self._conn, self._settings, after=first - 1, upto=last, run=self._run, family=self._choice.families
+                self._conn,
+                self._settings,
+                after=first - 1,
+                upto=last,
+                run=self._run,
+                family=self._choice.families,
+                epoch=self._epoch,
             )
             try:
                 async for batch in batches:
@@ -101,20 +112,28 @@ class Replay:
 
     async def _range(self) -> tuple[int, int]:
         """Return the first and last sequence to go over; nothing, if the last is below the first."""
-        reach = await extent(self._conn, self._settings)
+        reach = await extent(self._conn, self._settings, self._epoch)
+        if reach.last == 0 and (others := other_logs(self._settings, reach.epoch)):
+            raise ArchiveError(
+                f"the log is empty, but {self._settings.archive_dir} holds {', '.join(others)}: `morphogen replay "
+                "--offline` reads it"
+            )
         first, last = 1, reach.last
         if isinstance(self._from, datetime):
-            first = await sequence_at(self._conn, self._settings, nanoseconds(self._from))
+            first = await self._at(nanoseconds(self._from))
         elif self._from is not None:
             first = max(1, self._from)
         if isinstance(self._to, datetime):
-            last = min(last, await sequence_at(self._conn, self._settings, nanoseconds(self._to) + 1000) - 1)
+            last = min(last, await self._at(nanoseconds(self._to) + 1000) - 1)
         elif self._to is not None:
             last = min(last, self._to)
         given = self._from is not None and self._to is not None and type(self._from) is type(self._to)
         if given and self._from > self._to:  # type: ignore[operator]
             raise BadRange(f"a replay from {self._from} to {self._to} runs backwards: swap them")
         return first, last
+
+    async def _at(self, ns: int) -> int:
+        return await sequence_at(self._conn, self._settings, ns, self._epoch)
 
     async def _pause(self, stored: int) -> None:
         if self._speed is None:
@@ -152,10 +171,11 @@ async def replay(
     run: str | None = None,
     types: Iterable[str] = (),
     speed: float | None = None,
+    epoch: str | None = None,
     progress: Progress = silent,
 ) -> ReplayReport:
     """Go over a stretch of the past and put it into `sink`; see `Replay`, which can also say how far it came."""
     job = Replay(
-        conn, settings, sink, from_=from_, to=to, run=run, types=types, speed=speed, progress=progress
+        conn, settings, sink, from_=from_, to=to, run=run, types=types, speed=speed, epoch=epoch, progress=progress
     )  # fmt: skip
     return await job.run()

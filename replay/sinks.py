@@ -1,14 +1,17 @@
 """Where replayed events go: a stream of text or msgpack, a file, the bus. (`projection` has the fourth.)
 
-A sink gets one frame after the other. A file appears under its name only when the replay is complete; one that was
-interrupted is closed properly and named after the last sequence in it.
+A sink is begun when it is known what there is to come, and gets one frame after the other. A file appears under its
+name only when the replay is complete; one that was interrupted is closed properly and named after the last sequence in
+it; one that cannot be written is taken away.
 """
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from morphogen.bus.archive.rows import DICTIONARY, SCHEMA, STATISTICS, Row, row, table
@@ -29,11 +32,17 @@ class Sink(Protocol):
     replay: str | None
     """The name that every frame has to carry; None leaves them as they are."""
 
+    async def begin(self, position: int) -> None:
+        """Get ready for what comes after sequence `position`."""
+
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Take a message of the log, with its frame, or, where it is none, the reason."""
 
     async def close(self, position: int, complete: bool) -> None:
-        """Finish, after everything up to sequence `position` was put; `complete` when that is all there is."""
+        """Finish, after everything up to sequence `position` was put; `complete` when that is all there is.
+
+        Whatever failed, this is called once, also where the sink was not begun.
+        """
 
 
 class StreamSink:
@@ -44,6 +53,9 @@ class StreamSink:
     def __init__(self, stream: IO[Any], *, raw: bool = False) -> None:
         self._stream = stream
         self._raw = raw
+
+    async def begin(self, position: int) -> None:
+        """Do nothing: the stream is open."""
 
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Write the events of a message."""
@@ -63,7 +75,8 @@ class StreamSink:
 class FileSink:
     """A new file: `.jsonl` holds lines of JSON, `.parquet` rows as the archive has, `.frames` the frames as they are.
 
-    Raises SinkFailed where it exists already, or its ending is another one.
+    `path` is its name; once `saved`, the one that it got. Raises SinkFailed where it exists already, or its ending is
+    another one.
     """
 
     replay: str | None = None
@@ -71,29 +84,63 @@ class FileSink:
     def __init__(self, path: Path) -> None:
         if path.suffix not in _WRITERS:
             raise SinkFailed(f"{path} has no ending that names a form: write {', '.join(_WRITERS)}")
-        if path.exists():
-            raise SinkFailed(f"{path} is there already: name another file")
         self.path = path
+        self.saved = False
         self._part = path.with_name(path.name + ".part")
+        self._lock: IO[Any] | None = None
+        self._writer: Any = None
+        self._put = 0
+        self._spoiled = False
+        self._demand_free()
+
+    async def begin(self, position: int) -> None:
+        """Open the file, under another name. Raises SinkFailed where that cannot be, or another replay writes it."""
         with _told(self.path):
-            self._writer = _WRITERS[path.suffix](self._part)
+            self._lock = self._part.open("ab")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise SinkFailed(f"another replay is writing {self.path}: name another file") from None
+            try:
+                self._demand_free()  # the other one may just be done
+                self._writer = _WRITERS[self.path.suffix](self._part)
+            except BaseException:
+                self._part.unlink(missing_ok=True)
+                self._lock.close()
+                raise
 
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Write the events of a message."""
+        self._spoiled = True  # until it is written whole
         with _told(self.path):
             self._writer.put(message, frame, error)
+        self._spoiled = False
+        self._put += 1
 
     async def close(self, position: int, complete: bool) -> None:
-        """Give the file its name; one that is not complete says in it how far it goes (`path` holds it then)."""
+        """Give the file its name; one that is not complete says in it how far it goes, and is none where nothing came."""
+        if self._writer is None or self._lock is None:
+            return
         try:
+            if self._spoiled or not (complete or self._put):
+                with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+                    self._writer.close()
+                return
             with _told(self.path):
                 self._writer.close()
-                if not complete:
-                    self.path = self.path.with_name(f"{self.path.stem}.upto-{position}{self.path.suffix}")
+                ending = "" if complete else f".upto-{position}"
+                self.path = _free(self.path.with_name(f"{self.path.stem}{ending}{self.path.suffix}"))
                 self._part.replace(self.path)
-        except SinkFailed:
-            self._part.unlink(missing_ok=True)
-            raise
+                self.saved = True
+        finally:
+            if not self.saved:
+                self._part.unlink(missing_ok=True)
+            self._lock.close()
+
+    def _demand_free(self) -> None:
+        if self.path.exists():
+            raise SinkFailed(f"{self.path} is there already: name another file")
 
 
 class BusSink:
@@ -110,6 +157,9 @@ class BusSink:
         self._conn = conn
         self._prefix = f"morphogen.replay.{token(replay)}"
         self._name = replay
+
+    async def begin(self, position: int) -> None:
+        """Do nothing: the stream is there."""
 
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Publish a frame."""
@@ -195,6 +245,14 @@ def _lines(message: Message, frame: Frame | None, error: str | None) -> list[str
     return [unreadable_line(message.seq, message.stored, message.subject, message.data, error or "")]
 
 
+def _free(path: Path) -> Path:
+    """Return a path at which nothing is: this one, or with a number."""
+    number, found = 2, path
+    while found.exists():
+        found, number = path.with_name(f"{path.stem}.{number}{path.suffix}"), number + 1
+    return found
+
+
 def _sync_and_close(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
@@ -210,6 +268,8 @@ class _Told(contextlib.AbstractContextManager[None]):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             raise SinkFailed(f"cannot write {self._where}: {error.strerror or error}") from error
+        if isinstance(error, pa.ArrowException):
+            raise SinkFailed(f"cannot write {self._where}: {error}") from error
 
 
 def _told(where: object) -> _Told:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection
-from morphogen.bus.errors import ArchiveDamaged
-from morphogen.bus.past import Extent, extent
+from morphogen.bus.errors import ArchiveError
+from morphogen.bus.overlap import foreign
+from morphogen.bus.past import Extent, extent, other_logs
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.follow.follower import Follower
@@ -27,6 +28,7 @@ from morphogen.schemas import FrameError, decode_frame, verify_frame
 
 from .compare import Difference, TableCheck, check, first_difference
 from .live_tables import LiveTables, live_tables
+from .overlap import first_differing
 from .past_source import FOLD_BYTES, PastSource, blobs_of
 from .span import Progress, silent
 
@@ -88,34 +90,47 @@ async def verify(
     """Fold the whole past again up to the live position, and compare every table with the live one as of then.
 
     Without a connection the archive is the past. The second store lies in the data folder meanwhile and needs as
-    much room as the live one. Raises LogGap, StoreLocked, StoreDamaged.
+    much room as the live one. Raises LogGap where the log's beginning is lost, ArchiveError where the log ends before
+    its archive does, StoreLocked, StoreDamaged.
     """
     began = time.monotonic()
     reach = await extent(conn, settings, epoch)
     report = VerifyReport(reach.epoch, last=reach.last)
-    await _check_archive(settings, reach, report, progress)
+    await _check_archive(conn, settings, reach, report, progress)
     inspector = _Inspector(report, Archive.of(settings, reach.epoch).gaps)
-    source = PastSource(conn, settings, epoch=reach.epoch, observe=inspector.look)
+    source = PastSource(conn, settings, epoch=reach.epoch, observe=inspector.look, holes=True)
     try:
         async with live_tables(conn, settings, reach.epoch, projections) as live:
             if live is not None:
                 await _compare(conn, settings, source, live, report, projections, progress)
-            async for batch in source.read(inspector.position, reach.last):
-                progress(batch[-1].seq, reach.last, "messages read")
-        inspector.close(reach.last)
-    except ArchiveDamaged as error:
+            async for batch in source.read(inspector.position, report.last):
+                progress(batch[-1].seq, report.last, "messages read")
+        inspector.close(report.last)
+    except ArchiveError as error:
         name = str(error).split(" is damaged")[0]
-        report.faults += [] if any(fault.startswith(name) for fault in report.faults) else [str(error)]
+        known = any(fault.startswith(name) or " is not the one in " in fault for fault in report.faults)
+        report.faults += [] if known else [str(error)]
         report.notes.append(f"the past could be read up to {inspector.position} only; no table was compared beyond it")
     report.seconds = time.monotonic() - began
     return report
 
 
-async def _check_archive(settings: Settings, reach: Extent, report: VerifyReport, progress: Progress) -> None:
+async def _check_archive(
+    conn: Connection | None, settings: Settings, reach: Extent, report: VerifyReport, progress: Progress
+) -> None:
     archive = Archive.of(settings, reach.epoch)
-    report.faults += await asyncio.to_thread(archive.verify, progress)
-    report.notes += [f"{archive.folder / name} is not of this archive: move it away" for name in archive.strangers()]
+    damaged = await asyncio.to_thread(archive.verify, progress)
+    report.faults += damaged
+    if conn is not None and not damaged and archive.covered >= reach.live:
+        differing = await first_differing(conn, archive, reach.live, archive.covered, progress)
+        report.faults += [] if differing is None else [foreign(differing, archive)]
     report.notes += [f"messages {first}-{last} were lost before they were archived" for first, last in archive.gaps]
+    now = Archive.of(settings, reach.epoch)  # another process may be archiving
+    strangers = [name for name in now.strangers() if not now.unfinished(name, reach.live)]
+    report.notes += [f"{archive.folder / name} is not of this archive: move it away" for name in strangers]
+    if others := other_logs(settings, reach.epoch):
+        line = f"{settings.archive_dir} has nothing of this log, but of {', '.join(others)}: see Restore in docs/operations.md"
+        (report.notes if reach.last else report.faults).append(line)
 
 
 async def _compare(
@@ -129,6 +144,8 @@ async def _compare(
 ) -> None:
     report.position = live.position
     report.faults += [f"stopped: {reason}" for reason in live.stopped.values()]
+    if live.position > report.last:  # it went on meanwhile, and the tables with it
+        report.last = (await extent(conn, settings, report.epoch)).last
     if live.position > report.last:
         report.faults.append(
             f"the tables have seen message {live.position}, but the log ends at {report.last}: it was restored from an "
@@ -143,7 +160,9 @@ async def _compare(
             )
             await follower.catch_up(live.position, lambda done, total: progress(done, total, "messages folded"))
             names = [_whole_name(store, table) for table in store.tables()]
-            missing = {one.projection.name for one in store.generations if one.error is not None} | live.stopped.keys()
+            failed = {one.projection.name: one.error for one in store.generations if one.error is not None}
+            report.faults += [f"stopped: {failed[name]}" for name in failed.keys() - live.stopped.keys()]
+            missing = failed.keys() | live.stopped.keys()
             skipped = {
                 table for one in store.generations if one.projection.name in missing for table in one.projection.tables
             }
@@ -221,6 +240,7 @@ class _Inspector:
 @contextlib.contextmanager
 def _workplace(home: Path) -> Iterator[Path]:
     """Give a folder below `home` for as long as it is needed, and sweep those of processes that were killed."""
+    home.mkdir(parents=True, exist_ok=True)  # tables behind a broker elsewhere may be all that is known here
     with (home / ".verify.lock").open("a") as door:
         fcntl.flock(door, fcntl.LOCK_EX)
         for left in home.glob("verify-*"):

@@ -108,6 +108,15 @@ class Archive:
                 return min(found)
         return None
 
+    def newest(self) -> tuple[int, int] | None:
+        """Return sequence and broker's clock (unix ns) of the newest message; None where it holds none."""
+        for segment in reversed(self.manifest.segments):
+            if segment.files:
+                with _File(self.folder, max(segment.files, key=lambda file: file.last)) as opened:
+                    seqs, stored = opened.times()
+                return int(seqs[-1]), int(stored[-1])
+        return None
+
     def _windows(self, segment: Segment, after: int, end: int, run_token: str | None) -> Iterator[list[Message]]:
         """Yield what each window of a segment has in (after, end], its files merged by sequence."""
         chosen = [
@@ -166,6 +175,11 @@ class Archive:
         paths = (path.relative_to(self.folder).as_posix() for path in self.folder.glob("**/*.parquet*"))
         return sorted(set(paths) - known)
 
+    def unfinished(self, name: str, log_first: int) -> bool:
+        """Tell whether a stranger is a writer's, at work or killed: the next one sweeps what was left."""
+        match = _OURS.fullmatch(name)
+        return match is not None and (match[2] is not None or int(match[1]) >= max(self.covered + 1, log_first))
+
     @contextlib.contextmanager
     def writing(self, log_first: int) -> Iterator["ArchiveWriter"]:
         """Hold the archive for writing, alone, and sweep what a killed writer left. Raises ArchiveBusy.
@@ -181,8 +195,7 @@ class Archive:
     def _sweep(self, log_first: int) -> None:
         """Delete unfinished files, and finished ones that never entered the manifest."""
         for name in self.strangers():
-            match = _OURS.fullmatch(name)
-            if match and (match[2] or int(match[1]) >= max(self.covered + 1, log_first)):
+            if self.unfinished(name, log_first):
                 (self.folder / name).unlink(missing_ok=True)
 
 

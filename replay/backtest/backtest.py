@@ -142,7 +142,11 @@ async def backtest(
     named = make(0)
     examined: list[Examined] = []
     skipped: list[Skipped] = []
-    async for recorded in recorded_runs(conn, settings, patterns, progress=progress):
+
+    def missed(pattern: str) -> None:
+        skipped.append(Skipped(run=pattern, reason="no run that could grow is named so"))
+
+    async for recorded in recorded_runs(conn, settings, patterns, missed=missed, progress=progress):
         chosen = make(recorded.started.seed)
         try:
             examined.append(await in_thread(partial(_gone_over, recorded, chosen, learn)))

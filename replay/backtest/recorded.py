@@ -1,7 +1,7 @@
 """Runs that grew, read from archive and log: all that was told of them, ready to be gone over again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,20 +44,31 @@ class Recorded:
 
 
 async def recorded_runs(
-    conn: "Connection | None", settings: Settings, patterns: Sequence[str] = (), *, progress: Progress = silent
+    conn: "Connection | None",
+    settings: Settings,
+    patterns: Sequence[str] = (),
+    *,
+    missed: Callable[[str], None] = lambda pattern: None,
+    progress: Progress = silent,
 ) -> AsyncGenerator[Recorded, None]:
     """Yield the runs whose names match one of the patterns (all, without any), in the order in which they began.
 
-    Every run is read for itself, so that one fits into memory at a time. Raises BacktestFailed where there is none,
+    A pattern with commas that matches no run as it is stands for its parts. Every run is read for itself, so that one
+    fits into memory at a time. `missed` gets each pattern that matches none. Raises BacktestFailed where none does,
     LogGap, and what else the bus raises.
     """
     found: dict[str, None] = {}
     async for batch in _batches(conn, settings, None, ("adaptation",)):
         for entry in batch.entries(("adaptation.started",)):
             found[entry.run] = None
-    wanted = [run for run in found if not patterns or any(run == one or fnmatchcase(run, one) for one in patterns)]
+    runs = list(found)
+    matches = {one: _chosen(runs, one) for one in _split(runs, patterns)}
+    wanted = [run for run in runs if not matches or any(run in names for names in matches.values())]
     if not wanted:
         raise BacktestFailed(_none(found, patterns))
+    for pattern, names in matches.items():
+        if not names:
+            missed(pattern)
     for number, run in enumerate(wanted):
         progress(number, len(wanted), "runs")
         for one in await _read(conn, settings, run):
@@ -136,6 +147,16 @@ async def _batches(
             yield await asyncio.to_thread(decoded, some)
     finally:
         await messages.aclose()
+
+
+def _chosen(found: list[str], pattern: str) -> set[str]:
+    return {run for run in found if run == pattern or fnmatchcase(run, pattern)}
+
+
+def _split(found: list[str], patterns: Sequence[str]) -> list[str]:
+    """Return the patterns, each with commas that no run is named by as its parts."""
+    parts = [[one] if _chosen(found, one) else one.split(",") for one in patterns]
+    return [part for some in parts for part in some if part]
 
 
 def _none(found: Iterable[str], patterns: Sequence[str]) -> str:

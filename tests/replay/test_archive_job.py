@@ -226,3 +226,32 @@ def test_many_segments_and_windows_come_back_in_order(
         assert [m for batch in box.read() for m in batch] == [m async for batch in read(conn) for m in batch]
 
     bus(body)
+
+
+def test_a_hole_amid_the_log_has_to_be_accepted_and_is_noted(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        for run in ("a", "b", "c", "d"):
+            await fill(conn, run, range(2))
+        for run in ("b", "d"):
+            await conn.js(f"STREAM.PURGE.{LOG}", {"filter": f"morphogen.log.{run}.>"})
+
+        with pytest.raises(LogGap, match="messages 7-12 "):
+            await archive(conn, settings)
+        with pytest.raises(LogGap, match="messages 19-24 "):
+            await archive(conn, settings, accept_gap=True, upto=18)
+            await archive(conn, settings)
+        report = await archive(conn, settings, accept_gap=True)
+
+        assert (report.archived, report.rows) == (24, 12)
+        assert (await box_of(conn, settings)).gaps == [(7, 12), (19, 24)]
+        assert [m.seq for m in await everything(conn, settings)] == [*range(1, 7), *range(13, 19)]
+
+    bus(body)
+
+
+def test_a_time_to_keep_that_is_longer_than_time_keeps_everything(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(2))
+        assert (await archive(conn, settings, trim_log=True, keep=1e303)).trimmed == 0
+
+    bus(body)

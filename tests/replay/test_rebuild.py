@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import duckdb
 import pytest
@@ -14,6 +15,7 @@ from morphogen.consumers.projections.errors import DeclarationError
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.consumers.projections.follow.projector import run_projector, store_path
 from morphogen.consumers.projections.follow.source import LogSource
+from morphogen.consumers.projections.sql.protocol import CONTROL, Reply, encode
 from morphogen.consumers.projections.sql.service import serve
 from morphogen.consumers.projections.store import Store
 from morphogen.replay.archive import archive
@@ -238,3 +240,26 @@ async def catch_up(conn: Connection, settings: Settings, upto: int) -> None:
     epoch = (await stream_info(conn, LOG)).epoch
     with Store.open(store_path(settings, epoch), epoch=epoch) as store:
         assert await Follower(store, LogSource(conn, settings)).catch_up() == upto
+
+
+def test_a_projector_that_dies_with_a_question_in_hand_is_not_waited_for_long(
+    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.replay.rebuild._ANSWER", 0.2)
+    monkeypatch.setattr("morphogen.replay.rebuild._PATIENCE", 0.5)
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(2))
+
+        async def answer(question: Any) -> None:
+            if b"generations" in question.data:  # killed: it says nothing, and then nobody is there
+                await projector.unsubscribe()
+                return
+            await conn.nc.publish(question.reply, encode(Reply(values={"begun": [["metrics", 2]]})))
+
+        projector = await conn.nc.listen(CONTROL, answer)
+        async with asyncio.timeout(10):
+            with pytest.raises(RebuildFailed, match="the projector stopped during the rebuild"):
+                await rebuild(conn, settings)
+
+    bus(body)

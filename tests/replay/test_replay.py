@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import resource
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import duckdb
 import pytest
 
 from morphogen.bus.connection import Connection
+from morphogen.bus.errors import ArchiveError
 from morphogen.bus.past import past
 from morphogen.bus.reader import Message, read
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import LOG, stream_info, trim
+from morphogen.consumers.projections.errors import StoreFull
+from morphogen.consumers.projections.store import Folded, Store
 from morphogen.replay.archive import archive
 from morphogen.replay.errors import BadRange, SinkFailed
-from morphogen.replay.projection import ProjectionSink
+from morphogen.replay.projection import ProjectionSink, into_projection
 from morphogen.replay.replay import Replay, ReplayReport, replay
 from morphogen.replay.sinks import BusSink, FileSink, StreamSink
 from morphogen.schemas import decode_frame, verify_frame
@@ -177,6 +182,124 @@ def test_on_the_bus_a_replay_is_marked_and_stored_once(bus: Callable[[Body], Non
     bus(body)
 
 
+def test_a_run_may_be_named_as_a_family(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        for run in ("command", "dead"):
+            await fill(conn, run, range(1))
+        await replay(conn, settings, BusSink(conn, "again"))
+
+        stored = [m.subject async for batch in read(conn, stream="replay") for m in batch]
+        assert stored[0] == "morphogen.replay.again.command.metrics"
+        assert len(stored) == 6
+
+    bus(body)
+
+
+def test_a_second_part_that_is_interrupted_at_once_leaves_the_first_as_it_is(
+    bus: Callable[[Body], None], tmp_path: Path
+) -> None:
+    async def cancelled(conn: Connection, settings: Settings, from_: int, upto: int) -> FileSink:
+        sink = FileSink(tmp_path / "t.jsonl")
+
+        async def sleep(_: float) -> None:
+            if job.position >= upto:
+                raise asyncio.CancelledError
+
+        job = Replay(conn, settings, sink, from_=from_, speed=1e-9, sleep=sleep)
+        with pytest.raises(asyncio.CancelledError):
+            await job.run()
+        assert job.position == upto
+        return sink
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(5))
+        first = await cancelled(conn, settings, 1, 6)
+        assert (first.saved, first.path.name) == (True, "t.upto-6.jsonl")
+        kept = first.path.read_text()
+
+        empty = FileSink(tmp_path / "t.jsonl")
+        await empty.begin(6)
+        await empty.close(6, complete=False)
+        assert not empty.saved
+        again = await cancelled(conn, settings, 4, 6)
+        assert again.path.name == "t.upto-6.2.jsonl"
+
+        assert first.path.read_text() == kept
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["t.upto-6.2.jsonl", "t.upto-6.jsonl"]
+
+    bus(body)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".frames", ".parquet"])
+def test_a_file_that_cannot_be_written_or_has_no_stretch_is_not_left_behind(
+    bus: Callable[[Body], None], tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.replay.sinks.WINDOW_ROWS", 4)
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(60), per_frame=10)
+        await fill(conn, "b", range(60))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        written = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            sink = FileSink(tmp_path / f"full{ending}")
+            await sink.begin(0)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))  # as a full disk, for files of this process
+            with pytest.raises(SinkFailed, match="cannot write"):
+                async for batch in past(conn, settings):
+                    for message in batch:
+                        await sink.put(message, decode_frame(message.data), None)
+            await sink.close(9, complete=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, written)
+        with pytest.raises(BadRange):
+            await replay(conn, settings, FileSink(tmp_path / f"back{ending}"), from_=9, to=2)
+        with pytest.raises(BadRange):
+            await into_projection(conn, settings, tmp_path / "back.duckdb", from_=9, to=2)
+        assert list(tmp_path.iterdir()) == []
+
+    bus(body)
+
+
+def test_two_replays_do_not_write_into_one_file(tmp_path: Path) -> None:
+    async def body() -> None:
+        one, two = FileSink(tmp_path / "x.jsonl"), FileSink(tmp_path / "x.jsonl")
+        await one.begin(0)
+        with pytest.raises(SinkFailed, match="another replay is writing"):
+            await two.begin(0)
+        await two.close(0, complete=False)
+        await one.close(0, complete=True)
+        three = FileSink.__new__(FileSink)
+        three.__dict__.update(two.__dict__)
+        with pytest.raises(SinkFailed, match="there already"):
+            await three.begin(0)
+        assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+
+    asyncio.run(body())
+
+
+def test_the_archive_of_another_log_is_named_and_read_offline(bus: Callable[[Body], None], tmp_path: Path) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        last = await fill(conn, "a", range(3))
+        epoch = (await archive(conn, settings)).epoch
+        config = (await conn.js(f"STREAM.INFO.{LOG}"))["config"]
+        await conn.js(f"STREAM.DELETE.{LOG}")
+        fresh = {"name": LOG, "subjects": config["subjects"], "metadata": {"epoch": "fresh"}}
+        await conn.js(f"STREAM.CREATE.{LOG}", fresh)
+
+        with pytest.raises(ArchiveError, match=f"the log is empty, but .* holds {epoch}: .*--offline"):
+            await replay(conn, settings, StreamSink(io.StringIO()))
+        out = io.StringIO()
+        for named in (None, epoch):
+            assert (await replay(None, settings, StreamSink(out), epoch=named)).last == last
+        with pytest.raises(ArchiveError, match="holds no log other: name one of"):
+            await replay(None, settings, StreamSink(out), epoch="other")
+        await into_projection(None, settings, tmp_path / "old.duckdb", epoch=epoch)
+
+    bus(body)
+
+
 class FullDisk(io.StringIO):
     """A stream whose disk is full."""
 
@@ -238,5 +361,61 @@ def test_an_interrupted_projection_goes_on_where_it_was(
         with duckdb.connect(str(path), read_only=True) as con:
             assert con.sql("SELECT count(*), count(DISTINCT step) FROM metrics").fetchall() == [(120, 40)]
             assert con.sql("SELECT DISTINCT seq FROM morphogen.positions").fetchall() == [(last,)]
+
+    bus(body)
+
+
+def test_a_commit_that_failed_is_made_by_the_resumed_replay(
+    bus: Callable[[Body], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.replay.projection.FOLD_BYTES", 1000)
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        last = await fill(conn, "a", range(40))
+        path = tmp_path / "full.duckdb"
+        commit, calls = Store.commit, []
+
+        def full(store: Store, folded: Folded) -> None:
+            calls.append(folded.last)
+            if len(calls) == 3:
+                raise StoreFull("no room")
+            commit(store, folded)
+
+        monkeypatch.setattr(Store, "commit", full)
+        with pytest.raises(StoreFull):
+            await into_projection(conn, settings, path)
+        assert len(calls) == 3  # nothing was written after it, not even how far it came
+        await into_projection(conn, settings, path, resume=True)
+
+        with duckdb.connect(str(path), read_only=True) as con:
+            assert con.sql("SELECT count(*), count(DISTINCT step) FROM metrics").fetchall() == [(120, 40)]
+            assert con.sql("SELECT DISTINCT seq FROM morphogen.positions").fetchall() == [(last,)]
+
+    bus(body)
+
+
+def test_a_resumed_replay_begins_where_the_first_did_and_a_foreign_file_is_none(
+    bus: Callable[[Body], None], tmp_path: Path
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        last = await fill(conn, "a", range(10))
+        path = tmp_path / "late.duckdb"
+        epoch = (await stream_info(conn, LOG)).epoch
+        killed = ProjectionSink(path, epoch)
+        await killed.begin(15)
+        await killed.put(next(iter([m async for b in past(conn, settings, after=15) for m in b])), None, None)
+        killed._store.close()  # type: ignore[union-attr]  # as by kill -9: nothing was folded
+
+        report = await into_projection(conn, settings, path, resume=True)
+
+        assert (report.first, report.last) == (16, last)
+        with duckdb.connect(str(path), read_only=True) as con:
+            assert con.sql("SELECT min(seq) FROM events").fetchall() == [(16,)]
+        (tmp_path / "junk.duckdb").write_bytes(b"junk" * 5000)
+        Store.open(tmp_path / "other.duckdb", epoch="other").close()
+        for name in ("junk", "other"):
+            with pytest.raises(SinkFailed, match=f"{name}.duckdb .* fold into another file") as caught:
+                await into_projection(conn, settings, tmp_path / f"{name}.duckdb", resume=True)
+            assert "rebuild" not in str(caught.value)
 
     bus(body)
