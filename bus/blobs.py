@@ -7,19 +7,23 @@ two who upload the same at once store it once, and an upload that was cut off go
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from .aside import in_thread
 from .errors import BlobDamaged, BlobMissing, Disconnected, JetStreamApiError, NoBroker, RequestTimeout
+from .place import behind_links, is_plain
 from .reader import read
 from .streams import BLOBS
 
@@ -98,9 +102,15 @@ async def put_bytes(conn: "Connection", data: bytes | bytearray | memoryview) ->
 async def put_file(conn: "Connection", path: str | Path, progress: Progress | None = None) -> BlobRef:
     """Store a file; `progress` is told the bytes handed over so far and their total.
 
-    Raises BlobDamaged where the file changes meanwhile.
+    A pipe is read to its end first. Raises BlobDamaged where the file changes meanwhile.
     """
-    return await _put(conn, _File(Path(path)), progress)
+    source = Path(path)
+    if source.is_file():
+        return await _put(conn, _File(source), progress)
+    with tempfile.NamedTemporaryFile() as kept:  # what can be read only once; a name is needed twice before it is sent
+        await in_thread(lambda: _take(source, kept))
+        kept.flush()
+        return await _put(conn, _File(Path(kept.name)), progress)
 
 
 async def get_bytes(conn: "Connection", sha256: str) -> bytes:
@@ -109,19 +119,25 @@ async def get_bytes(conn: "Connection", sha256: str) -> bytes:
 
 
 async def get_file(conn: "Connection", sha256: str, path: str | Path, progress: Progress | None = None) -> int:
-    """Write a blob to a file, which appears whole and verified or not at all; return its size in bytes."""
+    """Write a blob to a file, which appears whole and verified or not at all; return its size in bytes.
+
+    A link stays one. A pipe or a device is written to, as soon as all is verified.
+    """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "It is a folder, name a file in it", str(target))
     manifest = await _manifest(conn, sha256)
+    if not is_plain(target):
+        with tempfile.TemporaryFile() as kept:
+            written = await _write(conn, sha256, manifest, kept, progress)
+            kept.seek(0)
+            await in_thread(lambda: _give(kept, target))
+        return written
+    target = behind_links(target)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    written = 0
     try:
         with partial.open("xb") as file:
-            async with contextlib.aclosing(_verified(conn, sha256, manifest)) as chunks:
-                async for chunk in chunks:
-                    file.write(chunk)
-                    written += len(chunk)
-                    if progress is not None:
-                        progress(written, manifest.size)
+            written = await _write(conn, sha256, manifest, file, progress)
             file.flush()
             await in_thread(lambda: os.fsync(file.fileno()))
         partial.replace(target)
@@ -280,6 +296,30 @@ async def _verified(conn: "Connection", sha256: str, manifest: _Manifest) -> Asy
         yield message_of.data
     if digest.hexdigest() != sha256:
         raise BlobDamaged(f"the bytes of blob {sha256} have another hash: delete it and store it again from its source")
+
+
+async def _write(
+    conn: "Connection", sha256: str, manifest: _Manifest, file: IO[bytes], progress: Progress | None
+) -> int:
+    """Write all verified chunks of a blob; return their bytes."""
+    written = 0
+    async with contextlib.aclosing(_verified(conn, sha256, manifest)) as chunks:
+        async for chunk in chunks:
+            file.write(chunk)
+            written += len(chunk)
+            if progress is not None:
+                progress(written, manifest.size)
+    return written
+
+
+def _take(path: Path, into: IO[bytes]) -> None:
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, into, CHUNK)
+
+
+def _give(file: IO[bytes], path: Path) -> None:
+    with path.open("ab") as into:
+        shutil.copyfileobj(file, into, CHUNK)
 
 
 async def _manifest(conn: "Connection", sha256: str) -> _Manifest:

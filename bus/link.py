@@ -181,9 +181,9 @@ async def open_link(endpoint: Endpoint, *, name: str, timeout: float) -> Link:
 
 
 def shown(url: str) -> str:
-    """Return an address without the user and password that it may hold."""
+    """Return an address without the user, password or token that it may hold."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}:{parts.port}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _reason(error: Exception, link: Link) -> str:

@@ -71,6 +71,14 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
         self._writing_soon = False
         self._flushing: asyncio.Future[Any] | None = None  # held: the loop alone would let go of it
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Go on in the clear only where the address lets us: nats-py shows the token to any server that does not ask for TLS."""
+        if initial_connection and self._current_server.uri.scheme == "tls":
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise errors.Error("it offers no TLS, which the address asks for")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
     async def listen(self, subject: str, heard: Heard) -> Any:
         """Subscribe; `heard` is called from within the read loop, for one message after another, and must not block."""
         subscription = await self.subscribe(subject, cb=heard, pending_msgs_limit=0, pending_bytes_limit=0)

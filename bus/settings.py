@@ -83,8 +83,15 @@ class Settings:
 def _home(value: str | Path | None) -> Path:
     if value is None or not str(value).strip():
         return Path(platformdirs.user_data_dir("morphogen"))
-    home = Path(value).expanduser().absolute()
-    if home.exists() and not home.is_dir():
+    try:
+        home = Path(value).expanduser().absolute()
+        other = home.exists() and not home.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"MORPHOGEN_HOME cannot be used: {str(value)!r} ({reason}); name a folder or unset it"
+        ) from error
+    if other:
         raise SettingsError(f"MORPHOGEN_HOME is not a folder: {home}; name a folder or unset it")
     return home
 
@@ -103,7 +110,8 @@ def _urls(text: str, name: str) -> tuple[str, ...]:
         except ValueError:
             valid = False
         if not valid:
-            raise SettingsError(f"{name} has a bad address {part.strip()!r}; write nats://host:port")
+            shown = part.rpartition("@")[2].strip()  # a password is nobody's business
+            raise SettingsError(f"{name} has a bad address {shown!r}; write nats://host:port")
         urls.append(url if parts.port else f"{url.rstrip('/')}:4222")
     return tuple(urls)
 
@@ -111,8 +119,12 @@ def _urls(text: str, name: str) -> tuple[str, ...]:
 def _creds(value: str | Path | None) -> Path | None:
     if value is None or not str(value).strip():
         return None
-    path = Path(value).expanduser().absolute()
-    if not os.access(path, os.R_OK) or not path.is_file():
+    try:
+        path = Path(value).expanduser().absolute()
+        readable = os.access(path, os.R_OK) and path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        path, readable = Path(value), False
+    if not readable:
         raise SettingsError(f"MORPHOGEN_CREDS cannot be read: {path}; name a readable .creds file")
     return path
 

@@ -9,6 +9,7 @@ from .aside import in_thread
 from .broker import Endpoint
 from .broker import lifecycle as broker
 from .broker.standing import has_room, stuck
+from .broker.state import BrokerFiles, is_held
 from .errors import BusError, NoResponders, RequestTimeout
 from .link import Link
 from .settings import Settings
@@ -23,6 +24,10 @@ _ROOM_AFTER_CRASH = 32 << 20
 _ROOM_AFTER_REFUSAL = 128 << 20  # more than a broker leaves free, so that a restart gains something
 
 _log = logging.getLogger("morphogen.bus")
+
+
+class _Orphan(Exception):
+    """The files of the broker were deleted while it runs: what it still acknowledges, nobody will find."""
 
 
 class Watch:
@@ -48,7 +53,7 @@ class Watch:
         self._refused = self._refused or err_code in _OUT_OF_ROOM
 
     async def until_lost(self, link: Link, endpoint: Endpoint) -> None:
-        """Return when the client has ended, or met two questions in a row with silence."""
+        """Return when the client has ended, met two questions in a row with silence, or its broker lost its files."""
         silent = 0
         while not link.ended.is_set():
             with contextlib.suppress(TimeoutError):
@@ -58,6 +63,9 @@ class Watch:
             try:
                 await self._check(link, endpoint)
                 silent = 0
+            except _Orphan:
+                _log.warning("the files of the broker (pid %s) were deleted while it runs", endpoint.pid)
+                return
             except RequestTimeout:
                 # Once may be our own loop, blocked by somebody; the second question finds out.
                 silent += 1
@@ -70,6 +78,8 @@ class Watch:
         if not endpoint.embedded or endpoint.pid is None:
             await link.echo(ECHO_TIMEOUT)
             return
+        if not await in_thread(lambda: is_held(BrokerFiles(self._settings.broker_dir).alive_lock)):
+            raise _Orphan
         try:
             reply = await link.request("$JS.API.INFO", b"", timeout=ECHO_TIMEOUT)
             off = json.loads(reply.data).get("error", {}).get("err_code") in _JETSTREAM_OFF

@@ -31,9 +31,10 @@ def get(
     sha256: Annotated[str, typer.Argument(help="The hash that `put` printed.")],
     path: Annotated[Path, typer.Argument(help="Where to write it.")],
 ) -> None:
-    """Fetch a file, verified while it is read."""
+    """Fetch a file, verified while it is read. What goes into a pipe or a device is verified before."""
     from morphogen.bus.bus import Bus
+    from morphogen.bus.place import is_plain
 
     with Bus.open(settings_of(context)) as bus, bar("fetching") as tell:
         count = bus.blobs.get_file(sha256.strip().lower(), path, progress=tell)
-    typer.echo(f"{path}: {size(count)}")
+    typer.echo(f"{path}: {size(count)}", err=not is_plain(path))  # which may be standard output

@@ -57,7 +57,13 @@ def lift(
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a file there whole or not at all."""
+    """Put a file there whole or not at all; a link stays one, and a pipe or a device is written to."""
+    from morphogen.bus.place import behind_links, is_plain
+
+    if not is_plain(path):
+        path.write_text(text, encoding="utf-8")
+        return
+    path = behind_links(path)
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,5 +1,7 @@
 """`up`, `down`, `status`: the broker of this machine, and how the log and the projector stand."""
 
+import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -7,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morphogen.schemas import MorphogenError
+
 from .app import FAILED, app, settings_of
 from .sizes import size
 
 if TYPE_CHECKING:
+    from morphogen.bus.settings import Settings
     from morphogen.consumers.projections.sql.protocol import Status
 
 _PATIENCE = 15.0  # seconds for a projector to answer
@@ -26,17 +31,21 @@ def up(
 
     settings = settings_of(context)
     endpoint = broker.ensure(settings)
-    typer.echo(f"broker at {', '.join(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
+    if not settings.embedded:
+        asyncio.run(_knock(settings))
+    typer.echo(f"broker at {_shown(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
     if projector:
         from morphogen.consumers.projections.sql.query import status as projector_status
 
         found = projector_status(settings=settings)
         if found is None:
             settings.home.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "morphogen.cli", *_again(context), "projector"]
+            command = [sys.executable, "-m", "morphogen.cli", *_again(settings), "projector"]
+            # Arguments can be seen by every user of the machine, and an address may hold a password.
+            env = {**os.environ, "MORPHOGEN_URL": ",".join(settings.urls)}
             with (settings.home / "projector.log").open("ab") as log:
                 subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
                 )
             end = time.monotonic() + _PATIENCE
             while found is None and time.monotonic() < end:
@@ -53,7 +62,13 @@ def down(context: typer.Context) -> None:
     """Stop the embedded broker. What was recorded stays; running jobs keep recording into their spools."""
     from morphogen.bus import broker
 
-    typer.echo("broker stopped" if broker.down(settings_of(context)) else "no broker was running")
+    settings = settings_of(context)
+    found = _projector_of(settings) if settings.embedded and broker.status(settings).running else None
+    typer.echo("broker stopped" if broker.down(settings) else "no broker was running")
+    if found is not None:
+        typer.echo(
+            f"its projector, pid {found.pid} on {found.host}, waits for the next one and holds the tables: kill it to end it"
+        )
 
 
 @app.command()
@@ -77,7 +92,7 @@ def status(context: typer.Context) -> None:
             )
         reachable = found.running
     else:
-        lines.append(("broker", ", ".join(settings.urls)))
+        lines.append(("broker", _shown(settings.urls)))
         reachable = True
     if reachable:
         try:
@@ -86,7 +101,11 @@ def status(context: typer.Context) -> None:
             lines.append(
                 ("log", f"{info.messages:,} messages, {info.first_seq:,} to {info.last_seq:,}, {size(info.bytes)}")
             )
-            lines.append(("projector", _projector(projector_status(settings=settings))))
+            standing = projector_status(settings=settings)
+            lines.append(("projector", _projector(standing)))
+            lines += [
+                ("stopped", " ".join(reason.split())) for reason in (standing.stopped.values() if standing else ())
+            ]
         except BusError as error:
             lines.append(("log", str(error)))
             reachable = False
@@ -99,18 +118,41 @@ def status(context: typer.Context) -> None:
         raise typer.Exit(FAILED)
 
 
+def _projector_of(settings: "Settings") -> "Status | None":
+    """Return how the projector of a running broker stands; None too where it does not say so within two seconds."""
+    from morphogen.consumers.projections.sql.query import SqlClient
+
+    client = SqlClient.shared(settings)
+    try:
+        return client.status(timeout=2.0)
+    except MorphogenError:
+        return None
+    finally:
+        client.close()  # or it would look for the broker that is stopped
+
+
 def _projector(found: "Status | None") -> str:
     if found is None:
         return "none running; queries catch up by themselves"
     return f"pid {found.pid} on {found.host}, position {found.position:,}, {found.lag:,} behind, {found.answered:,} answered"
 
 
-def _again(context: typer.Context) -> list[str]:
-    """Return the options before the verb, for a process that is to see the same data."""
-    settings = settings_of(context)
+async def _knock(settings: "Settings") -> None:
+    """Return where the broker of an address takes us in. Raises NoBroker."""
+    from morphogen.bus.connection import connect
+
+    await (await connect(settings, name="up")).close()
+
+
+def _shown(urls: tuple[str, ...]) -> str:
+    from morphogen.bus.link import shown
+
+    return ", ".join(map(shown, urls))
+
+
+def _again(settings: "Settings") -> list[str]:
+    """Return the options before the verb, but for the address, for a process that is to see the same data."""
     options = ["--home", str(settings.home)]
-    if settings.urls:
-        options += ["--url", ",".join(settings.urls)]
     if settings.creds:
         options += ["--creds", str(settings.creds)]
     return options

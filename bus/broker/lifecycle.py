@@ -21,6 +21,7 @@ from .state import (
     holders,
     is_broker,
     is_held,
+    orphans,
     process_born,
     read_state,
     start_lock,
@@ -33,6 +34,7 @@ __all__ = ["BrokerStatus", "Endpoint", "down", "ensure", "restart", "status"]
 _LITTLE_SPACE = 256 << 20
 _STARTS = 5
 _LETTING_GO = 1.0
+_REFUSALS = 10  # of a token, within a second: whoever starts a broker anew may be about to write another one
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,14 @@ def down(settings: Settings, *, deadline: float = 10.0) -> bool:
         raise BrokerFailed("the broker of MORPHOGEN_URL is not ours to stop; unset it to stop the embedded one")
     files = BrokerFiles(settings.broker_dir)
     if not files.folder.is_dir():
-        return False
+        return _end_orphans(files, deadline)
     with start_lock(files, deadline):
         write_private(files.stopped, "")
+        lost = _end_orphans(files, deadline)
         pids = _running(files)
         for pid in pids:
             _terminate(pid, deadline)
-    return bool(pids)
+    return lost or bool(pids)
 
 
 def restart(settings: Settings, *, pid: int, deadline: float = 30.0) -> None:
@@ -114,6 +117,7 @@ def _find_or_start(files: BrokerFiles, background: bool, end: float) -> BrokerSt
         state = find_live(files)
         if state is not None:
             return state
+        _end_orphans(files, 5.0)
         _free_store(files)
         return _start(files, end)
 
@@ -169,11 +173,18 @@ def _await_ready(state: BrokerState, token: str, end: float) -> bool:
 
 def _await_answer(files: BrokerFiles, state: BrokerState, end: float) -> bool:
     """Wait until a broker accepts the token; False when its process ended."""
-    token = read_token(files)
-    pause = 0.005
+    pause, refused = 0.005, 0
     while True:
         try:
-            probe(state.port, token, timeout=min(1.0, max(0.05, end - time.monotonic())))
+            probe(state.port, read_token(files), timeout=min(1.0, max(0.05, end - time.monotonic())))
+        except PermissionError as error:
+            refused += 1
+            if refused == _REFUSALS and state.alive():
+                raise BrokerFailed(
+                    f"the broker (pid {state.pid}) does not take the token in {files.config}: "
+                    f"run `morphogen down`, then `morphogen up`"
+                ) from error
+            reason = str(error)
         except OSError as error:
             reason = error.strerror or str(error)
         else:
@@ -195,6 +206,14 @@ def _running(files: BrokerFiles) -> list[int]:
         return []
     state = find_live(files)
     return [state.pid] if state is not None else [p for p in holders(files.alive_lock) if is_broker(p, files)]
+
+
+def _end_orphans(files: BrokerFiles, deadline: float) -> bool:
+    """End what still runs although its files were deleted: nobody finds it, and it may write to a store with another."""
+    found = orphans(files)
+    for pid in found:
+        _terminate(pid, deadline)
+    return bool(found)
 
 
 def _free_store(files: BrokerFiles) -> None:

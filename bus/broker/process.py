@@ -3,7 +3,10 @@
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
+import re
+import resource
 import secrets
 import shutil
 import socket
@@ -15,6 +18,8 @@ from typing import Any
 from ..errors import BrokerFailed, BrokerMissing
 from .state import BrokerFiles, write_private
 
+_log = logging.getLogger("morphogen.bus")
+
 HOST = "127.0.0.1"
 MAX_PAYLOAD = 8 << 20
 _LOG_LIMIT = 4 << 20
@@ -24,6 +29,11 @@ _RESERVE = 64 << 20
 # The background job of a shell that ends at once: the broker is nobody's child, so it outlives its starter, leaves no
 # zombie in a long-lived trainer, and gets no Ctrl-C of its terminal.
 _DETACH = '"$@" </dev/null >/dev/null 2>"$0" & echo $!'
+# It serves more than its starter: files as large and as many as it may have, whatever the starter allows itself.
+_FREE = 'for kind in f n; do ulimit -S -$kind "$(ulimit -H -$kind)"; done 2>/dev/null; '
+_LARGE_FILE = 64 << 20  # more than any file of a store
+_TOKEN = re.compile(r'^ *token: (".*")$', re.MULTILINE)
+_SHORTEST_TOKEN = 32
 
 
 def find_binary() -> Path:
@@ -44,11 +54,11 @@ def find_binary() -> Path:
 
 
 def read_token(files: BrokerFiles) -> str:
-    """Return the secret of the broker. Raises BrokerFailed where it cannot be read."""
-    try:
-        return files.token.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise BrokerFailed(f"cannot read the broker's token {files.token}: {error}; run `morphogen up`") from error
+    """Return the secret of the running broker. Raises BrokerFailed where it is lost."""
+    token = _token_in(files.config) or _token_in(files.token)  # what it was started with; what the next one will be
+    if token is None:
+        raise BrokerFailed(f"the broker's token {files.token} is lost: run `morphogen down`, then `morphogen up`")
+    return token
 
 
 def prepare(files: BrokerFiles) -> str:
@@ -58,11 +68,8 @@ def prepare(files: BrokerFiles) -> str:
         trial = files.store / ".writable"
         trial.write_bytes(b"x")
         trial.unlink()
-        try:
-            token = files.token.read_text(encoding="ascii").strip()
-        except (FileNotFoundError, UnicodeDecodeError):
-            token = ""
-        if len(token) < 32:
+        token = _token_in(files.token)
+        if token is None:
             token = secrets.token_hex(24)
             write_private(files.token, token)
         files.token.chmod(0o600)
@@ -72,6 +79,17 @@ def prepare(files: BrokerFiles) -> str:
             f"free some space, or set MORPHOGEN_HOME to a folder that can be written"
         ) from error
     return token
+
+
+def _token_in(path: Path) -> str | None:
+    """Return the token that a file holds, alone or as configuration; None where there is none of some length."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        found = _TOKEN.search(text)
+        token = str(json.loads(found[1])) if found is not None else text
+    except (OSError, ValueError):
+        return None
+    return token if len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable() else None
 
 
 def write_config(files: BrokerFiles, port: int, token: str, *, feature_flags: bool) -> None:
@@ -115,7 +133,13 @@ def free_port(preferred: int | None = None) -> int:
 
 def spawn(binary: Path, files: BrokerFiles, lock: int) -> int:
     """Start a detached nats-server that inherits the descriptor `lock`; return its pid."""
-    command = ["/bin/sh", "-c", _DETACH, str(files.output), str(binary), "-c", str(files.config)]
+    largest = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if 0 <= largest < _LARGE_FILE:
+        _log.warning(
+            "the broker may write files of %d KiB only, as what starts it (ulimit -H -f), and will soon store no more: "
+            "run `morphogen down`, then `morphogen up` where there is no such limit", largest >> 10,
+        )  # fmt: skip
+    command = ["/bin/sh", "-c", _FREE + _DETACH, str(files.output), str(binary), "-c", str(files.config)]
     try:
         shell = subprocess.run(
             command,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from ..errors import BusError
 from ..settings import Settings
 from .process import HOST, probe, read_token
-from .state import BrokerFiles, find_live, is_held
+from .state import BrokerFiles, find_live, is_held, orphans
 
 # What a server writes to its log when it stops storing for good; freeing the disk alone does not bring it back.
 _STUCK = ("critical write error", "will be disabled")
@@ -88,6 +88,8 @@ def has_room(settings: Settings, need: int) -> bool:
 def _why_down(files: BrokerFiles) -> str:
     if is_held(files.alive_lock):
         return "it is starting, or runs on another machine or in another container"
+    if lost := orphans(files):
+        return f"its files were deleted while it ran (pid {lost[0]}); replace it with `morphogen up`"
     if files.stopped.exists():
         return "stopped by `morphogen down`; start it with `morphogen up`"
     if files.state.exists():

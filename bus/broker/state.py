@@ -183,6 +183,22 @@ def is_broker(pid: int, files: BrokerFiles) -> bool:
     return os.fsencode(files.config) in arguments[1:]
 
 
+def orphans(files: BrokerFiles) -> list[int]:
+    """Return the pids of brokers of these files that run although their lock, or their whole folder, was deleted.
+
+    Surely ours: each was started with our configuration, and has the lock that stood here open.
+    """
+    deleted = f"{os.path.realpath(files.alive_lock)} (deleted)"
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and is_broker(int(entry.name), files):
+            with contextlib.suppress(OSError):
+                here = os.readlink(entry / "ns/mnt") == os.readlink("/proc/self/ns/mnt")  # names mean the same there
+                if here and deleted in {os.readlink(fd) for fd in (entry / "fd").iterdir()}:
+                    found.append(int(entry.name))
+    return found
+
+
 @contextlib.contextmanager
 def start_lock(files: BrokerFiles, deadline: float) -> Iterator[None]:
     """Hold the right to start or stop the broker. Raises BrokerFailed after `deadline` seconds of waiting."""

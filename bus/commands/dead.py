@@ -46,9 +46,12 @@ async def letters(conn: "Connection", *, run: str | None = None) -> list[Letter]
 
 
 async def show(conn: "Connection", key: int | str) -> Letter:
-    """Return the letter at a place, or of a command id (the newest of it). Raises CommandError where there is none."""
+    """Return the letter at a place, else of a command id (the newest of it). Raises CommandError where there is none."""
     number = int(key) if isinstance(key, int) or key.isdecimal() else None
-    found = [letter for letter in await letters(conn) if key == letter.body.command_id or number == letter.seq]
+    held = await letters(conn)
+    found = [letter for letter in held if letter.seq == number] or [
+        letter for letter in held if letter.body.command_id == key
+    ]
     if not found:
         raise CommandError(f"there is no dead letter {key}: run `morphogen dead list`")
     return found[-1]

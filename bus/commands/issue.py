@@ -1,11 +1,12 @@
 """Ask somebody to do something: one write to the log is the record, its copy in the work queue the act."""
 
+import math
 import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from morphogen.schemas import CommandIssued, token
+from morphogen.schemas import CommandIssued, Unknown, decode_event, token
 
 from ..emit import LARGEST, emit, event_id
 from ..errors import CommandError, MessageTooLarge
@@ -27,6 +28,7 @@ __all__ = [
     "serve",
 ]
 
+_LONGEST = 1e9  # seconds, some thirty years: behind them lies what 64 bits of nanoseconds cannot name
 _ROOM_FOR_A_REASON = 16 * 1024  # bytes; a dead letter carries the arguments and more
 
 
@@ -51,8 +53,8 @@ async def send(
     """
     if not target or not name:
         raise CommandError("a command needs a target and a name")
-    if max_deliveries < 1:
-        raise CommandError(f"command {name!r} asks for {max_deliveries} deliveries: ask for at least 1")
+    if args is not None and not isinstance(args, Mapping):
+        raise CommandError(f"the arguments of command {name!r} are no mapping: give names and values")
     key = command_id or uuid.uuid4().hex
     issued = CommandIssued(
         command_id=key,
@@ -61,15 +63,28 @@ async def send(
         args=dict(args or {}),
         issuer=issuer,
         max_deliveries=max_deliveries,
-        expires=None if expires_in is None else time.time_ns() + int(expires_in * 1e9),
+        expires=None if expires_in is None else _moment(name, expires_in),
     )
-    size = len(issued.encode())
+    body = issued.encode()
+    read_back = decode_event(issued.type, issued.version, body)  # as a worker will
+    if isinstance(read_back, Unknown):
+        raise CommandError(f"no worker could read command {name!r}: {read_back.reason}")
+    if max_deliveries < 1:
+        raise CommandError(f"command {name!r} asks for {max_deliveries} deliveries: ask for at least 1")
+    size = len(body)
     if size > LARGEST - _ROOM_FOR_A_REASON:
         raise MessageTooLarge(
             f"command {name!r} of {size} bytes does not fit into the log: put its data into a blob and send the hash"
         )
     await emit(conn, issued, run=run, cause=cause, label=command_label(target), msg_id=command_message_id(key))
     return key
+
+
+def _moment(name: str, seconds: float) -> int:
+    """Return the time (unix ns) so many seconds from now."""
+    if not math.isfinite(seconds) or abs(seconds) > _LONGEST:
+        raise CommandError(f"command {name!r} cannot expire in {seconds} s: give a number of seconds, or none")
+    return time.time_ns() + int(seconds * 1e9)
 
 
 def command_event_id(command_id: str) -> str:

@@ -19,7 +19,7 @@ from .alarm import Alarm
 from .chores import Chores
 from .courier import Courier
 from .desk import Desk
-from .leftover import Leftover, leftovers
+from .leftover import Leftover, Unreadable, leftovers
 from .pace import LINGER, QUIET, Pace
 from .spool import Spool
 
@@ -236,7 +236,11 @@ class Dispatcher:
 
     async def _adopt_one(self, folder: Path, limit: asyncio.Semaphore) -> None:
         async with limit:
-            left = Leftover.adopt(self._desk.settings, folder, _ADOPTED_BUDGET)
+            try:
+                left = Leftover.adopt(self._desk.settings, folder, _ADOPTED_BUDGET)
+            except Unreadable as error:
+                _log.warning("%s", error)
+                return
             if left is None or self._conn is None:
                 return
             courier = Courier(self._conn, left, budget=_ADOPTED_BUDGET)

@@ -1,5 +1,6 @@
 """Publish everything that dead writers left on this machine, and return when it is in the log: `morphogen sync`."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,7 +8,9 @@ from ..connection import connect
 from ..settings import Settings
 from ..streams import ensure_streams
 from .courier import FRAME_RECORDS, Courier
-from .leftover import Leftover, leftovers
+from .leftover import Leftover, Unreadable, leftovers
+
+_log = logging.getLogger("morphogen.bus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class DrainReport:
     """Count what was brought to the log: spools and the runs they belong to, events, their bytes.
 
     `quarantined` events were damaged on disk and set aside; `busy` spools belong to living processes, which publish
-    them; `stuck` ones hold something that could neither be read nor set aside, and stay.
+    them; `stuck` ones hold something that could neither be read nor set aside, and stay: a line names each.
     """
 
     runs: tuple[str, ...] = ()
@@ -37,7 +40,12 @@ async def drain(settings: Settings, progress: "Callable[[DrainReport], None] | N
         await ensure_streams(conn)
         report = DrainReport()
         for folder in leftovers(settings):
-            left = Leftover.adopt(settings, folder, FRAME_RECORDS)
+            try:
+                left = Leftover.adopt(settings, folder, FRAME_RECORDS)
+            except Unreadable as error:
+                _log.warning("%s", error)
+                report = _plus(report, stuck=1)
+                continue
             if left is None:
                 report = _plus(report, busy=1)
                 continue

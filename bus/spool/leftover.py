@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from morphogen.schemas.errors import FrameError
+from morphogen.schemas.frames import decode_records
 from morphogen.schemas.names import token, untoken
 
+from ..errors import BusError
 from ..settings import Settings
 from .attempts import note_attempt
 from .cut import Cut
@@ -21,6 +24,10 @@ from .writer import Writer, lock
 
 _OLD = 60.0  # seconds after which an unfinished folder is nobody's
 _log = logging.getLogger("morphogen.bus")
+
+
+class Unreadable(BusError):
+    """Raised where nobody can say what a folder among the spools holds; its text names the folder."""
 
 
 class LeftoverLane:
@@ -171,31 +178,42 @@ class Leftover:
         self.claimed = threading.Event()
         self._fd = fd
         quarantine = settings.home / "quarantine" / token(identity.run) / identity.writer
-        self.lanes = {
-            family: LeftoverLane(path, family, quarantine, budget)
-            for path in sorted(folder.iterdir())
-            if path.is_dir() and (family := untoken(path.name)) is not None
-        }
+        self.lanes: dict[str, LeftoverLane] = {}
+        self._stuck = False
+        for path in sorted(folder.iterdir()):
+            if not path.is_dir():
+                continue
+            family, empty = _family(path)
+            if family is not None:
+                self.lanes[family] = LeftoverLane(path, family, quarantine, budget)
+            elif not empty:
+                self._stuck = True
+                _log.warning("%s: nobody can say of which family it is; it stays", path)
 
     @classmethod
     def adopt(cls, settings: Settings, folder: Path, budget: int) -> "Leftover | None":
-        """Take over a spool; None where its owner lives, somebody else has it, or nobody can say whose it was."""
+        """Take over a spool; None where its owner lives, somebody else has it, or it is gone. Raises Unreadable."""
         try:
             fd = lock(folder)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise Unreadable(f"{folder}: cannot be opened: {error.strerror}; left as it is") from error
         if fd is None:
             return None
-        identity = Writer.load(folder)
-        if identity is not None:
-            try:
-                return cls(settings, folder, identity, fd, budget)
-            except OSError as error:
-                _log.warning("%s: cannot be read: %s", folder, error.strerror)
-        else:
-            _log.warning("%s: is no spool of ours, or both copies of its writer are damaged; left as it is", folder)
-        os.close(fd)
-        return None
+        try:
+            identity = Writer.load(folder)
+            if identity is None:
+                raise Unreadable(
+                    f"{folder}: is no spool of ours, or both copies of its writer are damaged; left as it is"
+                )
+            return cls(settings, folder, identity, fd, budget)
+        except OSError as error:
+            os.close(fd)
+            raise Unreadable(f"{folder}: cannot be read: {error.strerror}; left as it is") from error
+        except BaseException:
+            os.close(fd)
+            raise
 
     @property
     def pending(self) -> bool:
@@ -210,7 +228,7 @@ class Leftover:
 
     def finish(self) -> bool:
         """Let go of it, and delete it where all is in the log; tell whether it was."""
-        done = not self.pending and not any(lane.stuck for lane in self.lanes.values())
+        done = not self.pending and not self._stuck and not any(lane.stuck for lane in self.lanes.values())
         if done:
             remove(self.folder)
         self.release()
@@ -233,6 +251,31 @@ def leftovers(settings: Settings, run: str | None = None) -> Iterator[Path]:
                 yield folder
             elif folder.suffix == ".gone" or (folder.suffix == ".new" and _is_old(folder)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _family(folder: Path) -> tuple[str | None, bool]:
+    """Return whose lane a folder is, None where that cannot be told, and whether there is nothing in it to lose.
+
+    A long family's name does not fit into its folder's; its records tell it.
+    """
+    family = untoken(folder.name)
+    if family is not None:
+        return family, False
+    empty = True
+    for path in sorted(path for path in folder.iterdir() if path.name != "acked"):
+        if path.suffix != ".seg" or not path.is_file():
+            empty = False
+            continue
+        walk = Walk(path.read_bytes(), 0)
+        while (found := walk.step(1, 0)) is not None:
+            empty = False
+            if isinstance(found, Cut):
+                with contextlib.suppress(FrameError):
+                    family = next(decode_records(found.records)).type.partition(".")[0]
+                    if token(family) == folder.name:
+                        return family, False
+                break
+    return None, empty
 
 
 def _folders(parent: Path) -> list[Path]:

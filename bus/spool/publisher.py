@@ -58,7 +58,7 @@ class Publisher:
             self._desk.spools = [each for each in self._desk.spools if each is not spool]
             self._desk.removed.append(spool)
         self._desk.ear.ring()
-        return spool.finish()
+        return _finish(spool)
 
     def flush(self, timeout: float, spool: Spool | None = None) -> bool:
         """Wait until all that was appended before this call is in the log; False after `timeout` seconds."""
@@ -86,7 +86,7 @@ class Publisher:
         if thread is not None and thread is not threading.current_thread():
             self._desk.ear.ring()
             thread.join(max(1.0, end - time.monotonic()))
-        finished = [spool.finish() for spool in self.spools]
+        finished = [_finish(spool) for spool in self.spools]
         return all(finished)
 
     def stats(self) -> dict[str, Counts]:
@@ -127,6 +127,16 @@ class Publisher:
         self._lock = threading.RLock()
         self._thread = None
         self._desk = Desk(self.settings, False, Ear(), self._desk.spools, stop_at=self._desk.stop_at)
+
+
+def _finish(spool: Spool) -> bool:
+    """Close a spool; tell whether all is in the log, and say so where the rest has nowhere to stay."""
+    last_word = not spool.finished and spool.folder is None
+    done = spool.finish()
+    lost = sum(lane.n - lane.done for lane in list(spool.lanes.values()))
+    if last_word and lost:
+        _log.warning("run %s: %d events are lost: no broker took them, and they were in memory only", spool.run, lost)
+    return done
 
 
 def _publish(desk: Desk) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from morphogen.bus import blobs
+from morphogen.bus.aside import in_thread
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import BlobDamaged, BlobMissing
 from morphogen.bus.streams import BLOBS, stream_info
@@ -210,5 +211,42 @@ def test_a_file_that_changes_while_it_is_stored_is_not_stored(
         with pytest.raises(BlobDamaged, match="changed"):
             await blobs.put_file(conn, source)
         assert not await blobs.exists(conn, hashlib.sha256(bytes(MB)).hexdigest())
+
+    on_bus(story)
+
+
+def test_links_pipes_and_folders_stay_what_they_are(on_bus: OnBus, tmp_path: Path) -> None:
+    data = os.urandom(2 * MB)
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_bytes(b"older")
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+
+    async def story(conn: Connection) -> None:
+        sha256 = await blobs.put_bytes(conn, data)
+        assert await blobs.get_file(conn, sha256, link) == len(data)
+        assert link.is_symlink()
+        assert real.read_bytes() == data
+        reading = asyncio.create_task(in_thread(pipe.read_bytes))
+        assert await blobs.get_file(conn, sha256, pipe) == len(data)
+        assert await reading == data
+        assert pipe.is_fifo()
+        with pytest.raises(IsADirectoryError, match="name a file in it"):
+            await blobs.get_file(conn, sha256, tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+    on_bus(story)
+
+
+def test_what_can_be_read_only_once_is_stored_too(on_bus: OnBus, tmp_path: Path) -> None:
+    data, pipe = os.urandom(2 * MB), tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    async def story(conn: Connection) -> None:
+        writing = asyncio.create_task(in_thread(lambda: pipe.write_bytes(data)))
+        ref = await blobs.put_file(conn, pipe)
+        await writing
+        assert ref == (hashlib.sha256(data).hexdigest(), len(data))
+        assert await blobs.get_bytes(conn, ref.sha256) == data
 
     on_bus(story)

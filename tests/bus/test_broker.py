@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import stat
@@ -24,6 +26,7 @@ from morphogen.bus.broker.state import (
     holders,
     is_broker,
     is_held,
+    orphans,
     process_born,
     read_state,
     write_state,
@@ -342,3 +345,99 @@ def test_a_broker_elsewhere_is_used_as_it_is_and_never_stopped(settings: Setting
 def test_the_state_file_holds_nothing_but_the_place(settings: Settings, broker: Endpoint) -> None:
     state = json.loads(BrokerFiles(settings.broker_dir).state.read_text())
     assert set(state) == {"host", "pid", "born", "port", "started_ns"}
+
+
+@pytest.mark.parametrize("what", ["folder", "lock"])
+def test_a_broker_whose_files_were_deleted_is_told_stopped_and_replaced(settings: Settings, what: str) -> None:
+    files = BrokerFiles(settings.broker_dir)
+
+    def lose() -> int:
+        pid = broker.ensure(settings).pid
+        assert pid is not None
+        if what == "folder":
+            shutil.rmtree(files.folder)
+        else:
+            files.alive_lock.unlink()
+        return pid
+
+    first = lose()
+    assert f"pid {first}" in str(broker.status(settings).reason)
+    second = broker.ensure(settings)
+    assert second.pid != first
+    assert process_born(first) is None
+
+    third = lose()
+    assert broker.down(settings)
+    assert process_born(third) is None
+    assert not broker.down(settings)
+
+
+def test_only_what_holds_our_deleted_lock_is_taken_for_a_broker_without_files(settings: Settings) -> None:
+    files = BrokerFiles(settings.broker_dir)
+    broker.ensure(settings)
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-c", str(files.config)])
+    try:
+        files.alive_lock.unlink()
+        assert stranger.pid not in orphans(files)
+        assert len(orphans(files)) == 1
+        broker.down(settings)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("text", [None, "", "0" * 48, b"\xff" * 50])
+def test_a_running_broker_outlives_its_token_file(settings: Settings, text: str | bytes | None) -> None:
+    first = broker.ensure(settings)
+    token = BrokerFiles(settings.broker_dir).token
+    if text is None:
+        token.unlink()
+    else:
+        token.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    assert broker.ensure(settings) == first
+    assert broker.status(settings).running
+
+
+@pytest.mark.parametrize("config", [None, 'authorization {\n  token: "' + "0" * 48 + '"\n}\n'])
+def test_a_token_that_is_lost_for_good_is_told_at_once_with_what_heals_it(
+    settings: Settings, config: str | None
+) -> None:
+    broker.ensure(settings)
+    files = BrokerFiles(settings.broker_dir)
+    files.token.unlink()
+    if config is None:
+        files.config.unlink()
+    else:
+        files.config.write_text(config)
+    began = time.monotonic()
+
+    with pytest.raises(BrokerFailed, match="run `morphogen down`, then `morphogen up`"):
+        broker.ensure(settings)
+
+    assert time.monotonic() - began < 5
+    broker.down(settings)
+    broker.ensure(settings)
+
+
+def test_it_is_not_bound_by_the_limits_of_who_started_it(settings: Settings) -> None:
+    kept = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)}
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, kept[resource.RLIMIT_FSIZE][1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, kept[resource.RLIMIT_NOFILE][1]))
+        pid = broker.ensure(settings).pid
+    finally:
+        for kind, limits in kept.items():
+            resource.setrlimit(kind, limits)
+
+    assert pid is not None
+    for kind, (_, hard) in kept.items():
+        assert resource.prlimit(pid, kind) == (hard, hard)
+
+
+def test_a_limit_that_it_cannot_shed_is_told(settings: Settings) -> None:
+    command = ["sh", "-c", 'ulimit -f 20000; exec "$0" -c "$1"', sys.executable, ENSURE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "may write files of 10000 KiB only" in done.stderr
+    assert broker.status(settings).running

@@ -364,3 +364,27 @@ def test_a_killed_broker_neither_loses_nor_doubles_a_command(on_bus: OnBus) -> N
         assert await dead.letters(conn) == []
 
     on_bus(story)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"args": {1: 2}},
+        {"args": [1]},
+        {"max_deliveries": 2.5},
+        {"max_deliveries": True},
+        {"max_deliveries": 0},
+        {"expires_in": float("nan")},
+        {"expires_in": float("inf")},
+        {"expires_in": 1e300},
+        {"issuer": 5},
+    ],
+    ids=str,
+)
+def test_what_no_worker_could_read_is_refused(on_bus: OnBus, options: dict[str, Any]) -> None:
+    async def story(conn: Connection) -> None:
+        with pytest.raises(CommandError, match="do"):
+            await send(conn, "job", "do", **options)
+        assert (await stream_info(conn, COMMANDS)).messages == 0
+
+    on_bus(story)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from morphogen.bus import watch
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker import lifecycle as brokers
 from morphogen.bus.broker.process import find_binary, free_port
+from morphogen.bus.broker.state import process_born
 from morphogen.bus.connection import Connection, connect
 from morphogen.bus.errors import (
     BrokerFailed,
@@ -536,5 +538,83 @@ def test_a_frame_that_waits_for_the_end_of_the_turn_is_not_acknowledged_where_th
         await conn.close()
         with pytest.raises(Disconnected):
             await publishing
+
+    with_connection(settings, story)
+
+
+def test_a_tls_address_gives_nothing_away_in_the_clear(settings: Settings, broker: Endpoint) -> None:
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true}\r\n')
+        heard.append(await reader.read(4096))
+        writer.close()
+
+    async def story() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            plain = broker.urls[0].replace("nats://", "tls://")
+            for url in (f"tls://me:hunter2@127.0.0.1:{port}", plain):
+                with pytest.raises(NoBroker, match="no TLS"):
+                    await connect(Settings(home=settings.home, urls=(url,), token=broker.token), name="test")
+            while not heard:
+                await asyncio.sleep(0.005)
+
+    asyncio.run(story())
+    assert heard == [b""]
+
+
+@pytest.mark.parametrize("also_plain", [False, True])
+def test_a_tls_address_is_met_with_tls(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also_plain: bool
+) -> None:
+    key, cert, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    alternative = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    subprocess.run(
+        [*make.split(), *alternative, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    config = tmp_path / "server.conf"
+    config.write_text(
+        f'listen: "127.0.0.1:{port}"\ntls {{ cert_file: "{cert}", key_file: "{key}" }}\n'
+        f'allow_non_tls: {str(also_plain).lower()}\njetstream {{ store_dir: "{tmp_path}" }}\n'
+    )
+    server = subprocess.Popen([find_binary(), "-c", config], stderr=subprocess.DEVNULL)
+    try:
+        with contextlib.closing(socket.socket()) as trial:
+            while trial.connect_ex(("127.0.0.1", port)):
+                time.sleep(0.01)
+
+        async def story(conn: Connection) -> None:
+            assert conn.nc._transport._io_writer.get_extra_info("ssl_object") is not None
+            await conn.js("INFO")
+
+        with_connection(Settings(home=settings.home, urls=(f"tls://127.0.0.1:{port}",)), story)
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("what", ["folder", "lock"])
+def test_a_broker_whose_files_are_gone_is_left_for_a_new_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(watch, "WATCH_EVERY", 0.1)
+
+    async def story(conn: Connection) -> None:
+        first = conn.endpoint.pid
+        assert first is not None
+        if what == "folder":
+            shutil.rmtree(settings.broker_dir)
+        else:
+            (settings.broker_dir / "alive.lock").unlink()
+        while conn.generation == 1:
+            await asyncio.sleep(0.01)
+        assert conn.endpoint.pid != first
+        assert process_born(first) is None
+        await conn.js("INFO")
 
     with_connection(settings, story)

@@ -175,3 +175,13 @@ async def _forget_ids(conn: Connection) -> None:
         config = (await conn.js(f"STREAM.INFO.{stream}"))["config"]
         await conn.js(f"STREAM.UPDATE.{stream}", {**config, "duplicate_window": 100_000_000})
     await asyncio.sleep(0.3)
+
+
+def test_a_number_is_a_letters_place_before_it_is_a_commands_id(on_bus: OnBus) -> None:
+    async def story(conn: Connection) -> None:
+        await bury(conn, "a", "1", "77")
+        assert (await dead.show(conn, "1")).body.command_id == "a"
+        assert (await dead.show(conn, "2")).body.command_id == "1"
+        assert (await dead.show(conn, "77")).seq == 3
+
+    on_bus(story)

@@ -204,3 +204,72 @@ def test_a_live_past_goes_on_from_the_archive_into_what_is_stored_later(bus: Cal
         assert found == list(range(1, 13))
 
     bus(body)
+
+
+def test_a_hole_amid_the_log_is_named_and_what_is_before_it_comes(
+    bus: Callable[[Body], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await publish(conn, 1, 21)
+        await conn.js(f"STREAM.PURGE.{LOG}", {"filter": "morphogen.log.run1.log.1-0"})  # 3, 9, 15, 21
+        found: list[int] = []
+
+        with pytest.raises(LogGap, match=r"messages 3-3 .* accept the loss"):
+            async for batch in past(conn, settings):
+                found += [message.seq for message in batch]
+        assert found == [1, 2]
+        with pytest.raises(LogGap, match="messages 21-21 "):
+            await seqs(past(conn, settings, after=15))
+        whole = [seq for seq in range(1, 21) if seq not in (3, 9, 15)]
+        assert await seqs(past(conn, settings, holes=True)) == whole
+        assert await seqs(past(conn, settings, upto=20, follow=True)) == whole  # one that goes on is warned
+        assert await seqs(past(conn, settings, after=3, upto=8)) == [4, 5, 6, 7, 8]
+
+    bus(body)
+
+
+def test_a_time_behind_a_lost_range_is_an_error_and_a_whole_log_no_warning(
+    bus: Callable[[Body], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await publish(conn, 1, 20)
+        stored = [message.stored async for batch in read(conn) for message in batch]
+        for ns, seq in ((-(10**30), 1), (0, 1), (stored[11], 12), (10**30, 21)):
+            assert await sequence_at(conn, settings, ns) == seq
+        assert [m.seq async for batch in read(conn, since_ns=stored[11]) for m in batch] == list(range(12, 21))
+        assert "damaged" not in caplog.text
+
+        await archive_upto(conn, settings, 5)
+        await trim(conn, 9)
+        for seq in (6, 9):  # which of 6 to 8 were stored by then, nobody knows
+            with pytest.raises(LogGap, match="messages 6-8 "):
+                await sequence_at(conn, settings, stored[seq - 1])
+        assert await sequence_at(conn, settings, stored[4]) == 5
+        assert await sequence_at(conn, settings, stored[9]) == 10
+
+    bus(body)
+
+
+async def put_back(conn: Connection, last: int) -> None:
+    """Let the log be another one of the same identity, as a broker's store that is restored from an older copy."""
+    config = (await conn.js(f"STREAM.INFO.{LOG}"))["config"]
+    await conn.js(f"STREAM.DELETE.{LOG}")
+    await conn.js(f"STREAM.CREATE.{LOG}", {name: config[name] for name in ("name", "subjects", "metadata", "storage")})
+    await publish(conn, 1, last)
+
+
+def test_a_log_older_than_its_archive_is_refused(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await publish(conn, 1, 10)
+        epoch = (await archive_upto(conn, settings, 10)).folder.name
+        await put_back(conn, 6)
+
+        with pytest.raises(ArchiveError, match=r"the log ends at 6, its archive .* at 10: .* older copy"):
+            await extent(conn, settings)
+        await publish(conn, 7, 14)
+        for after in (0, 12):
+            with pytest.raises(ArchiveError, match="message 10 of the log is not the one in"):
+                await seqs(past(conn, settings, after=after))
+        assert await seqs(past(None, settings, epoch=epoch)) == list(range(1, 11))
+
+    bus(body)

@@ -44,6 +44,9 @@ def test_a_spool_limit_may_have_a_unit(text: str, size: int) -> None:
         {"MORPHOGEN_SPOOL_LIMIT": "12"},
         {"MORPHOGEN_CREDS": "/no/such/file.creds"},
         {"MORPHOGEN_HOME": __file__},
+        {"MORPHOGEN_HOME": "~nosuchuser/x"},
+        {"MORPHOGEN_HOME": "x" * 300},
+        {"MORPHOGEN_CREDS": "~nosuchuser/x.creds"},
     ],
 )
 def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(env: dict[str, str]) -> None:
@@ -51,3 +54,9 @@ def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(env: dict[st
         Settings.from_environ(env)
     assert next(iter(env)) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bad_address_is_told_without_its_password() -> None:
+    with pytest.raises(SettingsError, match="'host:99999'") as caught:
+        Settings.from_environ({"MORPHOGEN_URL": "nats://me:hunter2@host:99999"})
+    assert "hunter2" not in str(caught.value)
