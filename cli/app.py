@@ -1,6 +1,7 @@
 """The command tree, and the one place where errors become a line and an exit code."""
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -81,14 +82,19 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     from . import verbs  # noqa: F401  registers every verb on `app`
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no such letter gets its number
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="morphogen", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush does not fail
-        return 0
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        return _broken(end.__context__)  # typer meets it first, and says nothing
+    except BrokenPipeError as error:
+        return _broken(error)
     except MorphogenError as error:
         _debug()
         _say(str(error))
@@ -107,6 +113,15 @@ def run(arguments: Sequence[str]) -> int:
         )
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _broken(error: BrokenPipeError) -> int:
+    """End as the reader of the output has: it had enough; unless what broke was a pipe that the user named."""
+    if error.filename:
+        _say(_os_line(error))
+        return FAILED
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's own flush does not fail
+    return 0
 
 
 def _debug() -> None:

@@ -3,13 +3,15 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from morphogen.schemas import MorphogenError
 
 from .app import app, settings_of
 from .bars import bar
@@ -57,7 +59,9 @@ def sql(
     """Ask the tables in SQL. Without a running projector the tables are caught up first."""
     from morphogen.consumers.projections.sql.query import query
 
-    text = sys.stdin.read() if statement == "-" else statement
+    if output is None:
+        _needed(sys.stdout, "output")  # found out now, and not after the work
+    text = _typed() if statement == "-" else statement
     chosen = form or _by_ending(output)
     moment = int(as_of) if as_of is not None and as_of.strip().isdecimal() else as_of
     with bar("catching up") as tell:
@@ -73,18 +77,13 @@ def sql(
     if chosen is Format.TABLE:
         _print(result, output)
         return
-    target = (
-        output
-        if output is not None
-        else (sys.stdout.buffer if chosen in {Format.PARQUET, Format.ARROW} else sys.stdout)
-    )
     {
         Format.CSV: result.to_csv,
         Format.JSON: result.to_json,
         Format.JSONL: result.to_jsonl,
         Format.PARQUET: result.to_parquet,
         Format.ARROW: result.to_arrow_file,
-    }[chosen](target)
+    }[chosen](output or sys.stdout.buffer)  # in UTF-8, whatever the terminal reads
 
 
 @app.command()
@@ -102,6 +101,19 @@ def snapshot(
         typer.echo(write_snapshot(target, form.value, settings=settings_of(context), progress=tell))
 
 
+def _typed() -> str:
+    try:
+        return str(_needed(sys.stdin, "input").read())
+    except UnicodeDecodeError as error:
+        raise MorphogenError(f"standard input is not {error.encoding.upper()} text (byte {error.start})") from error
+
+
+def _needed(stream: IO[Any] | None, name: str) -> IO[Any]:
+    if stream is None:
+        raise MorphogenError(f"standard {name} is closed: this command needs it open")
+    return stream
+
+
 def _by_ending(output: Path | None) -> Format:
     endings = {
         ".csv": Format.CSV,
@@ -116,7 +128,9 @@ def _by_ending(output: Path | None) -> Format:
 def _print(result: "Result", output: Path | None) -> None:
     rows = result.rows()
     if output is not None:
-        with output.open("w") as file:
+        from morphogen.consumers.projections.sql.formats import opened
+
+        with opened(output, binary=False) as file:
             Console(file=file, width=_WIDE).print(_table(result, rows))
         return
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
@@ -151,7 +165,9 @@ def _record(result: "Result", row: tuple[object, ...], number: int) -> Table:
 
 
 def _cell(value: object) -> str:
-    return "[dim]NULL[/]" if value is None else escape(str(value))
+    from morphogen.consumers.projections.sql.cells import shown  # with pyarrow, which the answer has brought
+
+    return "[dim]NULL[/]" if value is None else escape(shown(value, whole=True))
 
 
 def _numeric(result: "Result") -> set[str]:

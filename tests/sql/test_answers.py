@@ -2,6 +2,8 @@
 
 import datetime as dt
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,11 +14,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 from morphogen.bus.settings import Settings
+from morphogen.consumers.projections.sql import query as asking
+from morphogen.consumers.projections.sql.asof import parse_as_of
+from morphogen.consumers.projections.sql.cells import Moment
 from morphogen.consumers.projections.sql.errors import PositionNotReached, SqlError, SqlTooLong
 from morphogen.consumers.projections.sql.query import SqlClient, query, status, wait_for
+from morphogen.schemas import MorphogenError
 
 Start = Callable[[], "subprocess.Popen[str]"]
 
@@ -294,6 +301,7 @@ def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
         ({"params": 5}, "params is a int"),
         ({"params": "ab"}, "params is a str"),
         ({"params": ["\ud800"]}, "cannot be sent"),
+        ({"as_of": pd.NaT}, "as_of is NaT"),
         ({"as_of": "²"}, "no sequence and no time"),
         ({"as_of": dt.datetime.max}, "in the future"),
         ({"as_of": 10**9}, "beyond the end of the log"),
@@ -324,3 +332,118 @@ def test_parameters_may_be_numpys(anywhere: None) -> None:
     given = [np.int64(5), np.float32(0.5), np.arange(3)]
 
     assert query("SELECT ?, ?, ?", params=given).rows() == [(5, 0.5, [0, 1, 2])]
+
+
+NS = 1_767_323_045_123_456_789  # 2026-01-02 03:04:05.123456789
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Moment.of(NS),
+        Moment.of(NS, dt.UTC),
+        pd.Timestamp(NS),
+        pd.Timestamp(NS, tz="Europe/Berlin"),
+        np.datetime64(NS, "ns"),
+    ],
+    ids=repr,
+)
+def test_a_time_with_nanoseconds_finds_its_row(anywhere: None, moment: Any) -> None:
+    rows = f"FROM (VALUES (make_timestamp_ns({NS})), (make_timestamp_ns({NS - 789}))) rows(t)"
+
+    assert query(f"SELECT epoch_ns(t) {rows} WHERE t = $t", params={"t": moment}).rows() == [(NS,)]
+    assert query(f"SELECT epoch_ns(t) {rows} WHERE t IN (SELECT unnest($l))", params={"l": [moment]}).rows() == [(NS,)]
+
+
+def test_a_time_of_an_answer_goes_in_again_and_one_that_is_none_is_null(anywhere: None) -> None:
+    taken = query(f"SELECT make_timestamp_ns({NS}) AS t")
+    given = [taken.scalar(), taken.pandas()["t"][0], np.array([NS, NS + 1], "datetime64[ns]")]
+
+    assert query("SELECT epoch_ns(?), epoch_ns(?), epoch_ns(?[2])", params=given).rows() == [(NS, NS, NS + 1)]
+    assert query("SELECT epoch_ns(?[1])", params=[taken.pandas()["t"]]).scalar() == NS
+    none = [pd.NaT, np.datetime64("NaT"), np.datetime64("2026-01-02")]
+    assert query("SELECT ?, ?, ?", params=none).rows() == [(None, None, dt.date(2026, 1, 2))]
+
+
+def test_as_of_takes_the_times_of_pandas() -> None:
+    plain = dt.datetime(2026, 1, 2, 3, 4, 5, 123456)
+
+    assert parse_as_of(pd.Timestamp(plain)) == parse_as_of(plain)  # without a zone both are local
+    assert parse_as_of(pd.Timestamp(NS, tz="Europe/Berlin")) == (None, NS)
+
+
+def test_a_projector_that_is_held_or_killed_does_not_hold_its_askers(
+    log: Any, start_projector: Start, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SILENCE", 1.5)
+    log.metrics()
+    process = start_projector()
+    wait_for()
+    process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        with pytest.raises(SqlTooLong, match=r"did not answer within 0\.5 s"):
+            query("SELECT 1", timeout=0.5)
+        assert time.monotonic() - began < 4
+    finally:
+        process.send_signal(signal.SIGCONT)
+    client, answers = SqlClient.shared(settings), list[Any]()
+    _until(lambda: _running(client) == 0)
+    asker = threading.Thread(
+        target=lambda: answers.append(query("SELECT count(*) FROM range(300000000) t(i) WHERE i % 7 = 3").scalar())
+    )
+    asker.start()
+    _until(lambda: _running(client) == 1)
+
+    process.kill()
+
+    asker.join()
+    assert answers == [42857143]  # by this process, which asked again
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_while_a_thread_asks_another_waits_no_longer_than_its_time_and_a_forked_child_not_at_all(
+    log: Any, settings: Settings
+) -> None:
+    log.metrics()
+    going, stop = threading.Event(), SqlClient.shared(settings).close
+    endless = "SELECT count(*) FROM range(1000000000000)"
+
+    def ask() -> None:
+        with pytest.raises(MorphogenError):
+            query(endless, progress=lambda *_: going.set())
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        assert going.wait(20)
+        began = time.monotonic()
+        with pytest.raises(SqlTooLong, match="another thread of this process"):
+            query("SELECT 1", timeout=0.3)
+        assert time.monotonic() - began < 3
+        assert "forked" in _in_a_child(lambda: query("SELECT 1", timeout=5))
+    finally:
+        stop()
+        asker.join()
+    assert query("SELECT 1").scalar() == 1
+    assert _in_a_child(lambda: query("SELECT 1").scalar()) == "1"
+
+
+def _in_a_child(work: Callable[[], object]) -> str:
+    """Return what a forked child has to say, which has 20 seconds."""
+    source, sink = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            said = str(work())
+        except MorphogenError as error:
+            said = str(error)
+        finally:
+            os.write(sink, said.encode())
+            os._exit(0)
+    os.close(sink)
+    with open(source, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return said

@@ -5,10 +5,12 @@ import datetime as dt
 import io
 import json
 import math
+import os
 import pickle
 import resource
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -266,3 +268,75 @@ def test_a_disk_that_is_full_is_told_with_the_file_and_leaves_none(
 
     assert caught.value.filename == str(tmp_path / "rows")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interval_keeps_all_its_digits_in_every_form_at_any_depth(at_lasting: Settings, tmp_path: Path) -> None:
+    span, told = "INTERVAL '34:17:36.789012'", "0 months 0 days 123456.789012 s"
+    result = query(
+        f"SELECT * FROM (VALUES ({span}, [{span}, NULL], {{'a': {span}}}, MAP {{'k': {span}}}, [{span}]::INTERVAL[1]), "
+        "(NULL, NULL, NULL, NULL, NULL), (INTERVAL '-0.000001 s', [], {'a': NULL}, MAP {}, [NULL])) t(i, l, s, m, f)"
+    )
+    rows = [
+        {"i": told, "l": [told, None], "s": {"a": told}, "m": {"k": told}, "f": [told]},
+        {"i": None, "l": None, "s": None, "m": None, "f": None},
+        {"i": "0 months 0 days -0.000001 s", "l": [], "s": {"a": None}, "m": {}, "f": [None]},
+    ]
+    lines, table = io.StringIO(), io.StringIO()
+
+    result.to_jsonl(lines)
+    result.to_csv(table)
+    result.to_parquet(tmp_path / "spans.parquet")
+
+    assert [json.loads(line) for line in lines.getvalue().splitlines()] == rows
+    assert next(csv.DictReader(io.StringIO(table.getvalue())))["l"] == f'["{told}",null]'
+    held = pq.read_table(tmp_path / "spans.parquet").to_pylist(maps_as_pydicts="strict")
+    assert held == rows
+    assert result.polars()["l"].to_list() == [[told, None], None, []]
+    assert told in repr(result)
+    assert "Decimal" not in repr(query("SELECT [1.5]"))
+
+
+def test_sums_are_integers_within_lists_too_and_keys_keep_their_digits(at_lasting: Settings) -> None:
+    result = query(
+        "SELECT [sum(3)] AS l, {'s': sum(3)} AS s, MAP {1.23456789::DOUBLE: sum(3)} AS m, 3::DECIMAL(38) AS d"
+    )
+    out = io.StringIO()
+
+    result.to_jsonl(out)
+
+    assert result.rows() == [([3], {"s": 3}, {1.23456789: 3}, Decimal(3))]
+    assert json.loads(out.getvalue()) == {"l": [3], "s": {"s": 3}, "m": {"1.23456789": 3}, "d": "3"}
+
+
+FORMS = ["to_csv", "to_json", "to_jsonl", "to_parquet", "to_arrow_file"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_link_stays_one_and_a_file_keeps_its_permissions(tmp_path: Path, form: str) -> None:
+    (tmp_path / "file").touch(mode=0o640)
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "ahead").symlink_to("later")
+
+    for name in ("link", "ahead"):
+        getattr(Result(pa.table({"a": [1]})), form)(tmp_path / name)
+
+    assert (tmp_path / "link").readlink() == Path("file")
+    assert (tmp_path / "file").stat().st_size > 0
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "later").read_bytes() == (tmp_path / "file").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ahead", "file", "later", "link"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path, form: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+
+    getattr(Result(pa.table({"a": [1]})), form)(tmp_path / "pipe")
+
+    reader.join()
+    assert len(read[0]) > 0
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from morphogen.bus.settings import Settings
+from morphogen.consumers.projections import Projection, Store
 from morphogen.consumers.projections.sql.errors import SnapshotFailed
 from morphogen.consumers.projections.sql.query import query, snapshot
+from morphogen.consumers.projections.sql.snapshot import write_snapshot
 
 
 def read(path: Path, sql: str) -> list[Any]:
@@ -119,3 +121,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(log: Any, settings: Setting
     with pytest.raises(SnapshotFailed, match="is the store itself"):
         snapshot(store)
     assert resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
+
+
+class Spans(Projection, name="spans", version=1, types=("metrics.scalars",)):
+    views = {"spans": "SELECT INTERVAL '1 day 0.000001 s' AS i, [INTERVAL '1 s'] AS l, {'a': NULL::INTERVAL} AS s"}  # noqa: RUF012
+
+
+class Odd(Projection, name="odd", version=1, types=("metrics.scalars",)):
+    views = {"odd": "SELECT empty_struct FROM test_all_types()"}  # noqa: RUF012
+
+
+def test_intervals_are_text_in_parquet_and_a_table_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "good.duckdb", [Spans()], epoch="one") as store:
+        path = write_snapshot(store, tmp_path / "copy", "parquet")
+        kept = write_snapshot(store, tmp_path / "copy")
+    with (
+        Store.open(tmp_path / "bad.duckdb", [Odd()], epoch="one") as store,
+        pytest.raises(SnapshotFailed, match="table odd: "),
+    ):
+        write_snapshot(store, tmp_path / "none", "parquet")
+
+    (row,) = pd.read_parquet(path / "spans.parquet").to_dict("records")
+    assert (row["i"], [*row["l"]], row["s"]) == ("0 months 1 days 0.000001 s", ["0 months 0 days 1 s"], {"a": None})
+    assert read(kept, "SELECT i = INTERVAL '1 day 0.000001 s' FROM spans") == [(True,)]

@@ -29,7 +29,10 @@ def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
     if isinstance(value, int):
         return _sequence(value), None
     if isinstance(value, dt.datetime):
-        return None, _ns(value) + getattr(value, "nanosecond", 0) % 1000
+        if value != value:  # noqa: PLR0124  (pandas' NaT, which is a datetime too)
+            raise SqlError("as_of is NaT, which is no time: give one, a sequence, or a text such as '5m ago'")
+        plain = dt.datetime.combine(value.date(), value.time(), value.tzinfo).replace(fold=value.fold)
+        return None, _ns(plain) + getattr(value, "nanosecond", 0) % 1000
     text = str(value).strip()
     if text.isdecimal():
         return _sequence(int(text)), None

@@ -70,19 +70,19 @@ def python_values(column: Any, sql_type: str = "") -> list[Any]:
     if sql_type in _WIDE:
         return [None if value is None else int(value) for value in column.to_pylist()]
     if pa.types.is_map(kind):
-        keys, items = python_values(column.keys), python_values(column.items)
+        keys, items = _inner(column.keys), _inner(column.items)
         return _gathered(column, lambda a, b: _mapping(keys[a:b], items[a:b]))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        values = python_values(column.values)
+        values = _inner(column.values)
         return _gathered(column, lambda a, b: values[a:b])
     if pa.types.is_fixed_size_list(kind):
         size = kind.list_size
-        values = python_values(column.values.slice(column.offset * size, len(column) * size))
+        values = _inner(column.values.slice(column.offset * size, len(column) * size))
         valid = column.is_valid().to_pylist()
         return [values[row * size : (row + 1) * size] if there else None for row, there in enumerate(valid)]
     if pa.types.is_struct(kind):
         names = [field.name for field in kind]
-        parts = [python_values(column.field(number)) for number in range(kind.num_fields)]
+        parts = [_inner(column.field(number)) for number in range(kind.num_fields)]
         rows = zip(*parts, strict=True) if parts else ((),) * len(column)
         valid = column.is_valid().to_pylist()
         return [dict(zip(names, row, strict=True)) if there else None for row, there in zip(rows, valid, strict=True)]
@@ -105,8 +105,8 @@ def jsonable(value: Any, document: bool = False) -> Any:
             return value
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else shown(key): jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(value, "months"):
+        return {key if isinstance(key, str) else _key(key): jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and not is_interval(value):
         return [jsonable(inner) for inner in value]
     if isinstance(value, Decimal):
         return str(value)
@@ -115,17 +115,48 @@ def jsonable(value: Any, document: bool = False) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else shown(value)
 
 
-def shown(value: Any) -> str:
-    """Return a value for the eye."""
+def shown(value: Any, *, whole: bool = False) -> str:
+    """Return a value for the eye: numbers with six digits and bytes in hexadecimal, or both `whole`, as Python has them."""
     if value is None:
         return "NULL"
-    if isinstance(value, float):
+    if isinstance(value, float) and not whole:
         return f"{value:.6g}" if abs(value) < 1e15 else repr(value)
-    if isinstance(value, bytes):
+    if isinstance(value, bytes) and not whole:
         return "0x" + value.hex()
-    if hasattr(value, "months") and hasattr(value, "nanoseconds"):
-        return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} s"
+    if is_interval(value):
+        return f"{value.months} months {value.days} days {_seconds(value.nanoseconds)} s"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_within(key, whole)}: {_within(one, whole)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_within(one, whole) for one in value) + "]"
+    if isinstance(value, tuple):  # a key with its value, where the keys of a map are lists or structs
+        return "(" + ", ".join(_within(one, whole) for one in value) + ")"
     return str(value)
+
+
+def _key(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else shown(value)
+
+
+def is_interval(value: Any) -> bool:
+    """Tell whether a value is pyarrow's MonthDayNano, which is a tuple too."""
+    return isinstance(value, pa.MonthDayNano)
+
+
+def _inner(column: Any) -> list[Any]:
+    """Return the values within others: of the decimals there, those that a HUGEINT arrives as are integers."""
+    return python_values(column, "HUGEINT" if column.type == pa.decimal128(38, 0) else "")
+
+
+def _within(value: Any, whole: bool) -> str:
+    return repr(value) if isinstance(value, str) else shown(value, whole=whole)
+
+
+def _seconds(nanoseconds: int) -> str:
+    """Return nanoseconds as seconds, with as many digits as it takes to say them exactly."""
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    sign = "-" if nanoseconds < 0 else ""
+    return f"{sign}{seconds}" + (f".{rest:09d}".rstrip("0") if rest else "")
 
 
 def _dated(column: Any) -> list[Any]:

@@ -10,14 +10,18 @@ import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from morphogen.bus.place import behind_links, is_plain
+
 from .cells import jsonable, python_values, shown
 from .errors import SqlError
+from .intervals import without_intervals
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +100,7 @@ class Result:
         _need("polars")
         import polars
 
-        frame = polars.from_arrow(_without_intervals(self._narrowed()))
+        frame = polars.from_arrow(without_intervals(self._narrowed()))
         assert isinstance(frame, polars.DataFrame)
         return frame
 
@@ -115,13 +119,13 @@ class Result:
         from pyarrow import csv
 
         table = self._flat()
-        with _opened(target, binary=True) as file:
+        with opened(target, binary=True) as file:
             if table.num_columns:
                 csv.write_csv(table, file)
 
     def to_json(self, target: Target) -> None:
         """Write one JSON array of objects."""
-        with _opened(target, binary=False) as file:
+        with opened(target, binary=False) as file:
             file.write("[")
             for number, line in enumerate(self._json_lines()):
                 file.write(("," if number else "") + "\n" + line)
@@ -129,7 +133,7 @@ class Result:
 
     def to_jsonl(self, target: Target) -> None:
         """Write one JSON object a line."""
-        with _opened(target, binary=False) as file:
+        with opened(target, binary=False) as file:
             for line in self._json_lines():
                 file.write(line + "\n")
 
@@ -137,16 +141,16 @@ class Result:
         """Write Parquet (zstd); intervals become text."""
         from pyarrow import parquet
 
-        with _opened(target, binary=True) as file:
+        with opened(target, binary=True) as file:
             try:
-                parquet.write_table(_without_intervals(self._table), file, compression="zstd")
+                parquet.write_table(without_intervals(self._table), file, compression="zstd")
             except pa.ArrowException as error:
                 raise SqlError(f"Parquet cannot hold this answer ({error}): cast that column to VARCHAR") from None
 
     def to_arrow_file(self, target: Target) -> None:
         """Write Arrow IPC: the file format to a path, the stream format to a stream."""
         new = pa.ipc.new_file if _is_path(target) else pa.ipc.new_stream
-        with _opened(target, binary=True) as file, new(file, self._table.schema) as writer:
+        with opened(target, binary=True) as file, new(file, self._table.schema) as writer:
             writer.write_table(self._table)
 
     def _tuples(self) -> Iterator[tuple[Any, ...]]:
@@ -187,20 +191,18 @@ class Result:
 
 
 @contextlib.contextmanager
-def _opened(target: Target, *, binary: bool) -> Iterator[Any]:
-    """Open a path so that the file appears whole or not at all, or pass a stream on, text or binary as needed."""
+def opened(target: Target, *, binary: bool) -> Iterator[Any]:
+    """Open a path so that the file appears whole or not at all, or pass a stream on, text or binary as needed.
+
+    A link stays one, and a file that was there keeps its permissions; a pipe or a device is written straight into.
+    """
     if _is_path(target):
-        path = Path(target)  # type: ignore[arg-type]
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with part.open("wb") if binary else part.open("w", encoding="utf-8") as file:
+        with _file(Path(target)) as file:  # type: ignore[arg-type]
+            if binary:
                 yield file
-            part.replace(path)
-        except OSError as error:
-            error.filename, error.filename2 = str(path), None  # which is what its user knows
-            raise
-        finally:
-            part.unlink(missing_ok=True)
+            else:
+                with opened(file, binary=False) as text:
+                    yield text
         return
     stream: Any = target
     if binary:
@@ -214,6 +216,37 @@ def _opened(target: Target, *, binary: bool) -> Iterator[Any]:
         finally:
             wrapper.flush()
             wrapper.detach()
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[IO[bytes]]:
+    part: Path | None = None
+    try:
+        if not is_plain(path):
+            with path.open("ab") as file:
+                yield file
+            return
+        mode = _permissions(path)
+        target = behind_links(path)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        with part.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
+        part.replace(target)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # which is what its user knows
+        raise
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _permissions(path: Path) -> int | None:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
 
 
 class _Unclosed(io.RawIOBase):
@@ -282,14 +315,6 @@ def _distinct(names: list[str]) -> list[str]:
         seen.add(candidate)
         distinct.append(candidate)
     return distinct
-
-
-def _without_intervals(table: pa.Table) -> pa.Table:
-    for number, field in enumerate(table.schema):
-        if pa.types.is_interval(field.type):
-            texts = [None if value is None else shown(value) for value in table.column(number).to_pylist()]
-            table = table.set_column(number, field.name, pa.array(texts, pa.string()))
-    return table
 
 
 def _csv_text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,7 @@ from ..follow.source import LogSource, Progress
 from ..store.store import Store
 from .answer import Answer, Chunks, answer_parts
 from .asof import cut_at
-from .errors import PositionNotReached, SqlError
+from .errors import PositionNotReached, SqlError, SqlTooLong
 from .formats import Result
 from .protocol import Ask
 from .sandbox import Limits, Query, harden
@@ -30,42 +31,76 @@ if TYPE_CHECKING:
 
 _BLOB_PATIENCE = 60.0  # seconds for one blob
 _owner = threading.Lock()  # within one process, one at a time: DuckDB would share the file without asking
+_inherited = False  # this process was forked while another thread of its parent had a store open
+
+
+@contextlib.asynccontextmanager
+async def turn(end: float) -> AsyncIterator[None]:
+    """Be the one of this process who may open a store, as long as the block lasts.
+
+    Raises SqlTooLong where it still is another thread's turn at the monotonic time `end`, SqlError in a child that was
+    forked while it was.
+    """
+    if _inherited:  # DuckDB would give it the parent's open database, without the threads and without the lock
+        raise SqlError(
+            "this process was forked while another thread of its parent was asking, and can only ask a projector: "
+            "start one with `morphogen projector`, or fork while none asks"
+        )
+    while not _owner.acquire(blocking=False):
+        if time.monotonic() >= end:
+            raise SqlTooLong(
+                "another thread of this process was still asking when the time was over: allow more with a timeout, "
+                "or start `morphogen projector`, which answers many at once"
+            )
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        _owner.release()
 
 
 @contextlib.asynccontextmanager
 async def opened(
     conn: "Connection", settings: "Settings", progress: Progress | None
 ) -> AsyncIterator[tuple[Store, Follower]]:
-    """Own the store, caught up with the log, as long as the block lasts. Raises StoreLocked where another does."""
+    """Own the store, caught up with the log, as long as the block lasts; have the `turn` of this process for it.
+
+    Raises StoreLocked where another process owns it.
+    """
     info = await _log(conn)
-    while not _owner.acquire(blocking=False):
-        await asyncio.sleep(0.005)
+    path = store_path(settings, info.epoch)
+    store = await in_thread(lambda: Store.open(path, epoch=info.epoch))
     try:
-        path = store_path(settings, info.epoch)
-        store = await in_thread(lambda: Store.open(path, epoch=info.epoch))
-        try:
-            follower = Follower(store, LogSource(conn, settings), resolve=_blobs_of(conn))
-            await follower.catch_up(progress=progress)
-            yield store, follower
-        finally:
-            await asyncio.shield(in_thread(store.close))
+        follower = Follower(store, LogSource(conn, settings), resolve=_blobs_of(conn))
+        await follower.catch_up(progress=progress)
+        yield store, follower
     finally:
-        _owner.release()
+        await asyncio.shield(in_thread(store.close))
 
 
-async def answer_here(conn: "Connection", settings: "Settings", ask: Ask, progress: Progress | None = None) -> Result:
-    """Answer a query from the store itself. Raises StoreLocked where another process owns it."""
-    async with opened(conn, settings, progress) as (store, follower):
-        end = time.monotonic() + ask.timeout  # catching up is no part of the query's time
-        goal = ask.wait or 0
-        while store.position() < goal:
-            if time.monotonic() >= end:
-                raise PositionNotReached(
-                    f"the log ends at {store.position()} and did not reach {goal} within {ask.timeout:g} s"
-                )
-            await asyncio.sleep(0.02)
-            await follower.catch_up()
-        return await _run(store, ask, max(0.05, end - time.monotonic()))
+async def answer_here(
+    conn: "Connection", settings: "Settings", ask: Ask, end: float, progress: Progress | None = None
+) -> Result:
+    """Answer a query from the store itself, by the monotonic time `end`.
+
+    Raises StoreLocked where another process owns it.
+    """
+    async with turn(end):
+        left = end - time.monotonic()
+        async with opened(conn, settings, progress) as (store, follower):
+            return await _answer(store, follower, ask, time.monotonic() + left)  # catching up is no part of its time
+
+
+async def _answer(store: Store, follower: Follower, ask: Ask, end: float) -> Result:
+    goal = ask.wait or 0
+    while store.position() < goal:
+        if time.monotonic() >= end:
+            raise PositionNotReached(
+                f"the log ends at {store.position()} and did not reach {goal} within {ask.timeout:g} s"
+            )
+        await asyncio.sleep(0.02)
+        await follower.catch_up()
+    return await _run(store, ask, max(0.05, end - time.monotonic()))
 
 
 async def _run(store: Store, ask: Ask, left: float) -> Result:
@@ -108,3 +143,12 @@ async def _log(conn: "Connection") -> StreamInfo:
     except StreamMissing:
         await ensure_streams(conn)
         return await stream_info(conn, LOG_STREAM)
+
+
+def _forked() -> None:
+    global _owner, _inherited  # noqa: PLW0603  the child's own; the thread that holds the parent's is not in it
+    _inherited = _inherited or _owner.locked()
+    _owner = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -19,7 +19,7 @@ CONTROL = "morphogen.sql.control"
 QUEUE = "projector"
 CHUNK = 480 * 1024  # bytes of Arrow in one part; with its frame it stays below 512 KiB
 
-_INT, _DECIMAL, _DATE, _TIME, _DATETIME, _UUID = range(1, 7)
+_INT, _DECIMAL, _DATE, _TIME, _DATETIME, _UUID, _MOMENT = range(1, 8)
 
 
 class Ask(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -101,6 +101,8 @@ class Status(msgspec.Struct, kw_only=True):
     host: str
     running: int = 0
     answered: int = 0
+    stopped: dict[str, str] = {}
+    """Why the projections that failed go on no more, by name."""
 
 
 def _enc_hook(value: Any) -> Any:
@@ -115,13 +117,25 @@ def _enc_hook(value: Any) -> Any:
 
 
 def packed_params(value: Any) -> Any:
-    """Return parameters with what msgpack would change (wide ints, decimals, dates, times) as extensions."""
+    """Return parameters with what msgpack would change (wide ints, decimals, dates, times) as extensions.
+
+    Times may have nanoseconds, as a Moment, pandas' and numpy's have; NaT is NULL.
+    """
     if isinstance(value, dict):
         return {str(name): packed_params(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [packed_params(inner) for inner in value]
     if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63):
         return value
+    if getattr(getattr(value, "dtype", None), "kind", "") == "M":  # numpy's: as a list they would be plain integers
+        return _packed_times(value)
+    if isinstance(value, dt.datetime):
+        if value != value:  # noqa: PLR0124  (pandas' NaT)
+            return None
+        if nanosecond := getattr(value, "nanosecond", 0):
+            utc = value if value.tzinfo is None else value.astimezone(dt.UTC)
+            plain = dt.datetime.combine(utc.date(), utc.time())
+            return msgspec.msgpack.Ext(_MOMENT, f"{plain.isoformat(' ', 'microseconds')}{nanosecond:03d}".encode())
     for kind, code in _CODES:
         if isinstance(value, kind):
             text = value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
@@ -129,10 +143,26 @@ def packed_params(value: Any) -> Any:
     return value
 
 
+def _packed_times(value: Any) -> Any:
+    """Return numpy's datetime64, or an array or a Series of them, as `packed_params` does the datetimes that they are."""
+    if value.ndim:
+        return [packed_params(inner) for inner in value]
+    if value != value:  # noqa: PLR0124  (NaT)
+        return None
+    plain = value.item()
+    if isinstance(plain, dt.date):
+        return packed_params(plain)
+    return msgspec.msgpack.Ext(_MOMENT, str(value.astype("datetime64[ns]")).replace("T", " ").encode())
+
+
 def _ext_hook(code: int, data: memoryview) -> Any:
     raw = bytes(data)
     if code == _UUID:
         return uuid.UUID(bytes=raw)
+    if code == _MOMENT:
+        from duckdb import Value, sqltypes  # only here: who asks a projector may do without
+
+        return Value(raw.decode(), sqltypes.TIMESTAMP_NS)
     readers: dict[int, Any] = {
         _INT: int, _DECIMAL: Decimal, _DATE: dt.date.fromisoformat, _TIME: dt.time.fromisoformat,
         _DATETIME: dt.datetime.fromisoformat,

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .sandbox import Params
 
 AT_ONCE = 0.1  # seconds in which most answers are there
+REPLY_PATIENCE = 5.0  # seconds more in which a projector that works says at least `later`
+GRACE = 1.0  # seconds past the end in which the projector's own word on it arrives
+SILENCE = 10.0  # seconds in which a projector that is at work gives a sign of life
 LOCK_PATIENCE = 10.0  # seconds in which a store that one other process owns is tried again
 SNAPSHOT_PATIENCE = 3600.0
 LONGEST_TIMEOUT = 86_400.0
@@ -202,37 +205,38 @@ class SqlClient:
         first = encode(question)
         question = decode_ask(payload)  # with the parameters as a projector would see them
 
-        async def remote() -> "Result":
+        async def remote(end: float) -> "Result":
             from .answer import Answer
 
             answer = Answer()
             with contextlib.suppress(RequestTimeout):
-                answer.add(await call(conn, QUERY, first, timeout=AT_ONCE + 5.0))
+                answer.add(await call(conn, QUERY, first, timeout=min(AT_ONCE + REPLY_PATIENCE, _left(end))))
                 if not answer.later:
                     return answer.result()
-            stream = call_stream(conn, QUERY, payload, timeout=question.timeout + 2.0)
+            left = _left(end) + GRACE
+            stream = call_stream(conn, QUERY, payload, timeout=left, idle_timeout=min(SILENCE, left))
             async with contextlib.aclosing(stream) as parts:
                 async for part in parts:
                     answer.add(part)
             return answer.result()
 
-        async def here() -> "Result":
+        async def here(end: float) -> "Result":
             from .local import answer_here  # DuckDB, which the projector has and this process may not need
 
-            return await answer_here(conn, self.settings, question, progress)
+            return await answer_here(conn, self.settings, question, end, progress)
 
         return await self._either(conn, remote, here, question.timeout)
 
     async def _snapshot(self, conn: Connection, target: Path, form: str, progress: "Progress | None") -> Path:
-        async def remote() -> Path:
+        async def remote(_end: float) -> Path:
             args = {"target": str(target), "format": form, "host": socket.gethostname()}
             return Path((await _asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
 
-        async def here() -> Path:
-            from .local import opened
+        async def here(end: float) -> Path:
+            from .local import opened, turn
             from .snapshot import write_snapshot
 
-            async with opened(conn, self.settings, progress) as (store, _):
+            async with turn(end), opened(conn, self.settings, progress) as (store, _):
                 return await in_thread(lambda: write_snapshot(store, target, form))
 
         return await self._either(conn, remote, here, SNAPSHOT_PATIENCE)
@@ -240,24 +244,29 @@ class SqlClient:
     async def _either(
         self,
         conn: Connection,
-        remote: Callable[[], Awaitable[_T]],
-        here: Callable[[], Awaitable[_T]],
+        remote: Callable[[float], Awaitable[_T]],
+        here: Callable[[float], Awaitable[_T]],
         timeout: float,
     ) -> _T:
-        """Ask the projector, or do it here where there is none; both may change while we try."""
+        """Ask the projector, or do it here where there is none; both may change while we try.
+
+        Both are told the monotonic time of the end.
+        """
         started = time.monotonic()
         end = started + timeout
         pause = 0.01
         holder, held_since = "", started
         while True:
             try:
-                return await remote()
+                return await remote(end)
             except NoResponders:
                 pass
             except RequestTimeout as error:
-                raise SqlTooLong(
-                    f"the projector did not answer within {timeout:g} s: see `morphogen status`"
-                ) from error
+                if time.monotonic() >= end:
+                    raise SqlTooLong(
+                        f"the projector did not answer within {timeout:g} s: see `morphogen status`"
+                    ) from error
+                continue  # it fell silent: where it was killed, the next try finds nobody, or another one
             except (Disconnected, ServiceError) as error:
                 # The connection or the projector went away; a query changes nothing, so it is asked again.
                 gone = isinstance(error, Disconnected) or error.kind == "Disconnected"
@@ -268,7 +277,7 @@ class SqlClient:
                 pause = min(2 * pause, 0.5)
                 continue
             try:
-                return await here()
+                return await here(end)
             except StoreLocked as error:
                 if str(error) != holder:  # others that ask own it in turn: one that does not let go is the trouble
                     holder, held_since = str(error), time.monotonic()
@@ -286,6 +295,10 @@ class SqlClient:
             return self.control("status", timeout=timeout)
         with Bus.open(self.settings, name="sql status", start_broker=False) as bus:  # to look is not to start one
             return bus.run(_asked(bus.conn, "status", {}, timeout))
+
+
+def _left(end: float) -> float:
+    return max(0.05, end - time.monotonic())
 
 
 def _params(params: "Params") -> Any:

@@ -268,6 +268,7 @@ class Service:
             host=socket.gethostname(),
             running=self._waiting,
             answered=self._answered,
+            stopped={one.projection: one.error for one in self._store.status() if one.error is not None},
         )
         return {name: getattr(status, name) for name in status.__struct_fields__}
 

@@ -21,6 +21,7 @@ from pyarrow import parquet
 
 from .errors import SnapshotFailed
 from .exported import exported_type, projection_of, quoted
+from .intervals import without_intervals
 
 if TYPE_CHECKING:
     from ..store.store import Store
@@ -101,7 +102,12 @@ def _write(cursor: Any, part: Path, form: str, position: int, epoch: str) -> dic
 
 
 def _each(cursor: Any, names: list[str], about: Any, copy: Copy) -> dict[str, int]:
-    counts = {name: copy(name, cursor.sql(f"SELECT * FROM {quoted(name)}")) for name in names}
+    counts = {}
+    for name in names:
+        try:
+            counts[name] = copy(name, cursor.sql(f"SELECT * FROM {quoted(name)}"))
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise RuntimeError(f"table {name}: {error}") from error
     counts[ABOUT] = copy(ABOUT, about)
     return counts
 
@@ -122,10 +128,11 @@ def _to_table(out: Any, name: str, relation: Any) -> int:
 
 def _to_parquet(path: Path, relation: Any) -> int:
     reader = _batches(relation)
+    schema = without_intervals(reader.schema.empty_table()).schema  # Parquet's intervals end at milliseconds
     count = 0
-    with parquet.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in reader:
-            writer.write_batch(batch)
+            writer.write_table(without_intervals(pa.Table.from_batches([batch])))
             count += batch.num_rows
     _sync(path)
     return count
