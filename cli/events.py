@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, fingerprint, json_schema
+from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, json_schema, shape
 from morphogen.schemas.fingerprint import key
 from morphogen.schemas.installed import load_installed_events
 
@@ -71,7 +71,7 @@ def schema(
     imports: Annotated[
         list[str] | None, typer.Option("--import", help="Modules that declare events, besides the entry points.")
     ] = None,
-    lock: Annotated[Path | None, typer.Option(help="Write the fingerprint of every schema to this file.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="Write what every schema is to this file.")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Fail where a schema changed since --lock without a version bump.")
     ] = None,
@@ -82,7 +82,7 @@ def schema(
     if types and (unknown := sorted(set(types) - {cls.type for cls in chosen})):
         raise SchemaError(f"no event of type {', '.join(unknown)} is registered: name its module with --import")
     if lock is not None:
-        lock.write_text(json.dumps({key(cls): fingerprint(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
+        lock.write_text(json.dumps({key(cls): shape(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
         typer.echo(f"locked {len(chosen)} schemas in {lock}")
         return
     if check is not None:
@@ -90,6 +90,8 @@ def schema(
             locked = json.loads(check.read_text())
         except ValueError as error:
             raise SchemaError(f"{check} is no file of `morphogen schema --lock`: {error}") from error
+        if not isinstance(locked, dict):
+            raise SchemaError(f"{check} is no file of `morphogen schema --lock`: it holds no object")
         for line in (lines := changed(chosen, locked)):
             typer.echo(line)
         raise typer.Exit(FAILED if lines else 0)

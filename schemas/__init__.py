@@ -58,7 +58,7 @@ from .executions import (
     ExecutionStep,
     GoalEmbedded,
 )
-from .fingerprint import changed, fingerprint
+from .fingerprint import changed, fingerprint, shape
 from .frames import (
     Frame,
     Record,
@@ -268,6 +268,7 @@ __all__ = [
     "json_text",
     "jsonable",
     "plain",
+    "shape",
     "sound",
     "token",
     "untoken",

@@ -13,7 +13,7 @@ def json_schema(classes: "list[type[Event]] | None" = None) -> dict[str, Any]:
     chosen = list(event_classes()) if classes is None else classes
     definitions: dict[str, Any] = {}
     for cls in chosen:
-        (schema,), parts = msgspec.json.schema_components([cls], schema_hook=_hook, ref_template="#/$defs/{name}")
+        (schema,), parts = msgspec.json.schema_components([cls], schema_hook=hook, ref_template="#/$defs/{name}")
         body = parts.pop(cls.__name__) if schema.get("$ref", "").endswith(f"/{cls.__name__}") else schema
         definitions.update(parts)
         definitions[f"{cls.type}@{cls.version}"] = {
@@ -28,7 +28,8 @@ def json_schema(classes: "list[type[Event]] | None" = None) -> dict[str, Any]:
     }
 
 
-def _hook(kind: Any) -> dict[str, Any]:
+def hook(kind: Any) -> dict[str, Any]:
+    """Return the schema of a type of ours that is no struct."""
     if kind is Vector:
         return {
             "type": "array",

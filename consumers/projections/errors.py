@@ -4,6 +4,7 @@ MorphogenError
 └── ProjectionError
     ├── DeclarationError    a projection class is declared wrongly, or two claim one name
     ├── FoldError           a projection's own code failed on a batch
+    ├── NoInitialState      or before the first one
     └── StoreError
         ├── StoreLocked     another process owns the store
         ├── StoreDamaged    the file is not a DuckDB store of ours, or is cut short
@@ -30,7 +31,18 @@ class FoldError(ProjectionError):
         self.first = first
         self.last = last
         super().__init__(
-            f"projection {projection!r} failed on messages {first}..{last}: {type(error).__name__}: {error}; "
+            f"projection {projection!r} failed on messages {first}..{last}: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; "
+            f"mend it, then run `morphogen rebuild {projection}`"
+        )
+
+
+class NoInitialState(ProjectionError):
+    """Raised when a projection's own code fails before its first message."""
+
+    def __init__(self, projection: str, error: BaseException) -> None:
+        super().__init__(
+            f"projection {projection!r} has no initial state: {type(error).__name__}: {' '.join(str(error).split())}; "
             f"mend it, then run `morphogen rebuild {projection}`"
         )
 

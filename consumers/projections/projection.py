@@ -20,6 +20,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from .column_types import outside, spelled, split
 from .errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ def _check(cls: type[Projection]) -> None:
 
 
 def _columns(projection: str, table: str, text: str) -> dict[str, str]:
-    """Split `name VARCHAR, value DECIMAL(9, 2)` at the commas that stand outside brackets."""
+    """Split `name VARCHAR, value DECIMAL(9, 2)` at the commas that stand outside brackets and quotes."""
     columns: dict[str, str] = {}
-    for part in re.split(r",(?![^(]*\))", text):
+    for part in split(text):
         if not part.strip():
             continue
         column, _, kind = part.strip().partition(" ")
@@ -186,10 +187,10 @@ def _columns(projection: str, table: str, text: str) -> dict[str, str]:
                 f"projection {projection!r}, table {table!r}: bad column {part.strip()!r}; write `name TYPE`, "
                 f"each name once, none of {', '.join(FRONT)} (they are added in front)"
             )
-        if re.search(r"\b(primary|unique|references|check|default|generated)\b", kind, re.IGNORECASE):
+        if re.search(r"\b(primary|unique|references|check|default|generated)\b", outside(kind), re.IGNORECASE):
             raise DeclarationError(
                 f"projection {projection!r}, table {table!r}: column {column!r} has a constraint; tables only grow, "
                 "declare the type alone"
             )
-        columns[column] = " ".join(kind.split()).upper()
+        columns[column] = spelled(kind)
     return columns

@@ -40,14 +40,15 @@ def unregister(name: str) -> None:
 def discover(extra: Iterable[type[Projection]] = (), *, installed: bool = True) -> list[Projection]:
     """Return all projections in a stable order: built-in ones first, `events` at their head.
 
-    Raises DeclarationError where two share a name, a table or a view, or an entry point cannot be loaded.
+    Raises DeclarationError where two share a name (but for the newer declarations of this process, which win), a table
+    or a view, or where an entry point cannot be loaded.
     """
     from .builtin import BUILTIN, Events
 
     if installed:
         _load_events()
     classes: dict[str, type[Projection]] = {cls.name: cls for cls in BUILTIN}
-    found = [*(_installed() if installed else ()), *_registered.values(), *extra]
+    found = [*(_one_a_name(_installed()) if installed else ()), *_registered.values(), *extra]
     for cls in found:
         known = classes.get(cls.name)
         if known is not None and known is not cls and (cls.name == Events.name or known in BUILTIN):
@@ -55,10 +56,33 @@ def discover(extra: Iterable[type[Projection]] = (), *, installed: bool = True) 
         classes[cls.name] = cls
     if Events.name in classes:
         raise DeclarationError(f"{Events.name!r} is built in, take another name")
-    others = [cls() for cls in classes.values()]
+    others = [_made(cls) for cls in classes.values()]
     projections: list[Projection] = [Events(tuple(others)), *others]
     _refuse_doubles(projections)
     return projections
+
+
+def _one_a_name(classes: Iterable[type[Projection]]) -> list[type[Projection]]:
+    """Return each class once, in order. Raises DeclarationError where two share a name."""
+    known: dict[str, type[Projection]] = {}
+    for cls in classes:
+        other = known.setdefault(cls.name, cls)
+        if other is not cls:
+            raise DeclarationError(
+                f"projection {cls.name!r} is declared by two installed packages: {other.__module__}.{other.__qualname__} "
+                f"and {cls.__module__}.{cls.__qualname__}; rename it in one, or uninstall that"
+            )
+    return list(known.values())
+
+
+def _made(cls: type[Projection]) -> Projection:
+    try:
+        return cls()
+    except Exception as error:
+        raise DeclarationError(
+            f"projection {cls.name!r} ({cls.__module__}.{cls.__qualname__}) cannot be made: {type(error).__name__}: "
+            f"{error}; mend it, or uninstall its package"
+        ) from error
 
 
 def _load_events() -> None:

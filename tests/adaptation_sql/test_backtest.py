@@ -381,6 +381,15 @@ def test_a_log_without_growth_says_so(settings: Settings, capsys: pytest.Capture
     assert "no run in the log could grow" in capsys.readouterr().err
 
 
+def test_a_name_among_several_that_no_run_has_is_named(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    record([ran("bandit", 1)])
+
+    assert command(["backtest", "random", "--runs", "bandit-1,nope"]) == 0
+    assert "nope could not be gone over: no run that could grow is named so" in capsys.readouterr().out
+    assert command(["backtest", "random", "--runs", "bandit-1,band*"]) == 0
+    assert "could not be gone over" not in capsys.readouterr().out
+
+
 def test_a_backtest_changes_nothing_in_the_log(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     record([ran("heuristic", 1)])
     count = "SELECT count(*) FROM events"

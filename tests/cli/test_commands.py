@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import morphogen
+from morphogen.bus.broker import Endpoint
+from morphogen.bus.broker.state import process_born
 from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
 from morphogen.consumers.projections.sql.query import SqlClient
@@ -178,6 +180,10 @@ WRONG = [
     (("schema", "no.such"), "no.such"),
     (("schema", "--import", "no_such_module"), "no_such_module"),
     (("send", "t", "n", "--arg", "novalue"), "key=value"),
+    (("send", "t", "n", "--expires", "nan"), "nan"),
+    (("--home", "~nosuchuser/x", "status"), "~nosuchuser/x"),
+    (("--home", "x" * 300, "status"), "MORPHOGEN_HOME"),
+    (("blob", "get", "00" * 32, "."), "name a file in it"),
     (("--url", "ftp://x", "status"), "ftp://x"),
     (("--url", "a b", "status"), "'a b'"),
     (("--url", "nats://127.0.0.1:9", "sql", "SELECT 1"), "no broker"),
@@ -364,6 +370,10 @@ def test_schema_of_ones_own_events(tmp_path: Path) -> None:
     changed = process("schema", "--import", "mine", "--check", lock, **env)
     assert changed.returncode == 1
     assert "mine.thing version 1 changed" in changed.stdout
+    (tmp_path / "mine.py").write_text(
+        "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: int\n    y: int = 3\n"
+    )
+    assert process("schema", "--import", "mine", "--check", lock, **env).returncode == 0
 
 
 def test_every_verb_has_help_and_stands_in_the_readme() -> None:
@@ -378,3 +388,117 @@ def test_every_verb_has_help_and_stands_in_the_readme() -> None:
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         assert command.help, f"{name} has no help"
         assert f"morphogen {name}" in docs, f"{name} is not in the documents"
+
+
+SECRET = "nats://me:hunter2@127.0.0.1:9"
+
+
+def test_no_password_of_an_address_is_shown_and_up_says_where_nobody_answers(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHOGEN_URL", SECRET)
+    for verb in ("status", "up"):
+        done = cli(verb)
+        assert done.returncode == 1
+        assert "nats://127.0.0.1:9" in done.stdout + done.stderr
+        assert "hunter2" not in done.stdout + done.stderr
+    assert "broker at" not in cli("up").stdout
+
+
+def test_a_projector_in_the_background_gets_its_address_where_nobody_sees_it(
+    settings: Settings, broker: Endpoint, cli: Cli
+) -> None:
+    url = broker.urls[0].replace("//", f"//{broker.token}@")
+    done = cli("--url", url, "up", "--projector")
+    assert done.returncode == 0, done.stderr
+    assert str(broker.token) not in done.stdout
+    pid = int(done.stdout.split("projector, pid ")[1].split()[0])
+    try:
+        assert str(broker.token) not in Path(f"/proc/{pid}/cmdline").read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        while process_born(pid) is not None:
+            time.sleep(0.02)
+
+
+def test_output_goes_behind_links_and_into_pipes(at_lasting: Settings, tmp_path: Path, ok: Ok) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 300_000)
+    digest = ok("blob", "put", tmp_path / "in").strip()
+    real, link, pipe = tmp_path / "real.csv", tmp_path / "link.csv", tmp_path / "pipe.csv"
+    real.write_text("older")
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+
+    ok("sql", "SELECT 7 AS n", "-o", link)
+    assert link.is_symlink()
+    assert real.read_text().split() == ['"n"', "7"]
+
+    for arguments, first in ((("sql", "SELECT 7 AS n", "-o", pipe), b'"n"'), (("blob", "get", digest, pipe), b"xxx")):
+        got: list[bytes] = []
+        reader = threading.Thread(target=lambda got=got: got.append(pipe.read_bytes()), daemon=True)
+        reader.start()
+        ok(*map(str, arguments))
+        reader.join(10)
+        assert pipe.is_fifo()
+        assert got[0].startswith(first)
+
+    streamed = process("blob", "get", digest, "/dev/stdout")
+    assert (streamed.returncode, streamed.stdout) == (0, "x" * 300_000)
+    with (tmp_path / "log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        subprocess.run(
+            [sys.executable, "-m", "morphogen.cli", "blob", "get", digest, "/dev/stdout"],
+            stdout=log, stderr=subprocess.PIPE, check=True,
+        )  # fmt: skip
+    assert (tmp_path / "log").read_text() in ("x" * 300_000, "before\n" + "x" * 300_000)
+
+
+def test_sync_fails_where_it_understands_nothing(settings: Settings, cli: Cli) -> None:
+    stray = settings.spool_dir / "foo" / "bar"
+    stray.mkdir(parents=True)
+
+    done = cli("sync")
+
+    assert done.returncode == 1
+    assert "living" not in done.stdout
+    assert str(stray) in done.stderr
+
+
+def test_sql_says_what_it_misses_and_writes_in_any_encoding(recorded: Settings, tmp_path: Path, ok: Ok) -> None:
+    shell = '"$@" {} ' + f"2>{tmp_path}/said"
+    command = [sys.executable, "-m", "morphogen.cli", "sql"]
+    for closed, rest in (("<&-", ["-"]), (">&-", ["SELECT 1"])):
+        done = subprocess.run(["sh", "-c", shell.format(closed), "sh", *command, *rest], check=False)
+        assert done.returncode == 1
+        assert "is closed" in (tmp_path / "said").read_text()
+        assert len((tmp_path / "said").read_text().splitlines()) == 1
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    spoiled = subprocess.run([*command, "-"], input=b"\xff", stderr=subprocess.PIPE, env=strict, check=False)
+    assert b"not UTF-8 text" in spoiled.stderr
+    letter, plain = "SELECT chr(26085) AS a", {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    assert "\\u65e5" in process("sql", letter, PYTHONIOENCODING="ascii").stdout
+    done = process("sql", letter, "-f", "json", PYTHONIOENCODING="ascii")
+    assert json.loads(done.stdout) == [{"a": "日"}]
+    assert process("sql", letter, "-o", str(tmp_path / "t.txt"), **plain).returncode == 0
+    assert "日" in (tmp_path / "t.txt").read_text(encoding="utf-8")
+    assert "Decimal" not in ok("sql", "SELECT [1.5] AS d")
+    assert "0 days 1.5 s" in ok("sql", "SELECT INTERVAL '1.5 s' AS i")
+
+
+def test_a_reader_that_has_had_enough_is_no_failure(recorded: Settings, tmp_path: Path) -> None:
+    many = ["sql", "SELECT range, repeat('x', 100) FROM range(50000)", "-f", "csv"]
+    with subprocess.Popen([sys.executable, "-m", "morphogen.cli", *many], stdout=subprocess.PIPE) as asker:
+        assert asker.stdout is not None
+        assert asker.stdout.read(20)
+        asker.stdout.close()
+        assert asker.wait(60) == 0
+    os.mkfifo(tmp_path / "pipe")
+    asker = subprocess.Popen(
+        [sys.executable, "-m", "morphogen.cli", *many, "-o", str(tmp_path / "pipe")], stderr=subprocess.PIPE, text=True
+    )
+    with (tmp_path / "pipe").open("rb", buffering=0) as pipe:
+        assert pipe.read(20)
+    _, said = asker.communicate(timeout=60)
+    assert asker.returncode == 1
+    assert said.strip() == f"morphogen: Broken pipe: {tmp_path / 'pipe'}"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from morphogen.consumers.projections import Batch, Entry, Projection, Rows, Store, discover
 from morphogen.consumers.projections.follow.folder import Folder
+from morphogen.consumers.projections.store import commits
 from morphogen.schemas import (
     SIGNALS,
     CommandAccepted,
@@ -143,7 +145,7 @@ class CrashError(Exception):
     """The process dies here."""
 
 
-def die(_: object) -> None:
+def die(*_: object) -> None:
     raise CrashError
 
 
@@ -175,9 +177,8 @@ def fold_in_cuts(empty: Path, path: Path, log: Any, cuts: list[int], crashes: se
         if start == end:
             continue
         if number in crashes:
-            store._move = die  # type: ignore[method-assign]
             folded = folder.fold(log.messages[start:end])
-            with pytest.raises(CrashError):
+            with mock.patch.object(commits, "move", die), pytest.raises(CrashError):
                 store.commit(folded)
             store.close()
             store = Store.open(path, discover([Sensors, Totals], installed=False), epoch="epoch")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from morphogen.consumers.projections import DeclarationError, Entry, PositionBeyondLog, Projection, Store
+from morphogen.consumers.projections import DeclarationError, Entry, PositionBeyondLog, Projection, Store, discover
+from morphogen.consumers.projections.errors import FoldError
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import Event, Metrics
 
@@ -33,6 +34,13 @@ class BeatsTwo(Projection, name="beats", version=2, types=("follower.beat",)):
         yield event.body.value, 2 * event.body.value
 
 
+class BeatsOfOthers(Projection, name="beats_of_others", version=1, types=("follower.beat",)):
+    tables = {"beats_again": "value BIGINT"}
+    views = {"beats_of_others": "SELECT value FROM beats JOIN beats_again USING (seq, idx, value)"}
+
+    rows = Beats.rows
+
+
 class Fragile(Projection, name="fragile", version=1, types=("follower.beat",)):
     tables = {"fragile": "value BIGINT"}
 
@@ -54,6 +62,34 @@ class WrongRows(Projection, name="wrong_rows", version=1, types=("follower.beat"
 
     def rows(self, event: Entry) -> Any:
         yield ([event.body.value * 1000],)
+
+
+class Unstorable(Projection, name="unstorable", version=1, types=("follower.beat",)):
+    tables = {"unstorable": "value BIGINT"}
+
+    def initial(self) -> Any:
+        return 1
+
+    def advance(self, state: Any, batch: Any) -> Any:
+        return state * 2**20, self.fold(batch)  # soon too large for msgpack
+
+    rows = Beats.rows
+
+
+class NoBeginning(Projection, name="no_beginning", version=1, types=("follower.beat",)):
+    tables = {"no_beginning": "value BIGINT"}
+
+    def initial(self) -> Any:
+        raise RuntimeError("no beginning")
+
+    rows = Beats.rows
+
+
+class Unmade(Projection, name="unmade", version=1, types=("follower.beat",)):
+    tables = {"unmade": "value BIGINT"}
+
+    def __init__(self) -> None:
+        raise RuntimeError("not ready")
 
 
 @contextlib.asynccontextmanager
@@ -214,6 +250,50 @@ def test_a_failing_projection_stops_alone_says_why_and_goes_on_after_it_is_mende
     assert ask(store, "SELECT value FROM fragile ORDER BY 1") == [(value,) for value in range(6)]
 
 
+def test_a_state_that_cannot_be_stored_or_begun_stops_its_projection_alone(
+    log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], ask: Callable[..., Any], monkeypatch: Any
+) -> None:
+    for value in range(6):
+        beat(log, value)
+    extra = [Beats, Unstorable, NoBeginning]
+    for _ in range(2):
+        store = open_store(extra=extra)
+        assert catch_up(store, log, batch_bytes=1) == 6
+        assert ask(store, "SELECT count(*) FROM beats") == [(6,)]
+        assert ask(store, "SELECT value FROM unstorable ORDER BY 1") == [(0,), (1,), (2,)]
+        errors = {one.projection: str(one.error) for one in store.status() if one.error}
+        assert set(errors) == {"unstorable", "no_beginning"}
+        assert errors["unstorable"].startswith("projection 'unstorable' failed on messages 4..4: OverflowError")
+        assert "RuntimeError: no beginning; mend it" in errors["no_beginning"]
+        store.close()
+
+    monkeypatch.setattr(Unstorable, "advance", Projection.advance)
+    monkeypatch.setattr(NoBeginning, "initial", Projection.initial)
+    store = open_store(extra=extra)
+    catch_up(store, log)
+    assert ask(store, "SELECT count(*) FROM no_beginning, unstorable") == [(36,)]
+    assert [one.error for one in store.status() if one.error] == []
+    assert store._con.execute("SELECT count(error) FROM morphogen.positions").fetchall() == [(0,)]
+
+
+def test_a_projection_whose_class_fails_is_named() -> None:
+    with pytest.raises(DeclarationError, match=r"projection 'unmade' .* cannot be made: RuntimeError: not ready; mend"):
+        discover([Unmade], installed=False)
+
+
+def test_an_older_version_whose_next_one_fails_holds_nobody_back(
+    log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat(log, 3)
+    store = open_store(extra=[Beats])
+    catch_up(store, log)
+    store.close()
+    beat(log, 4)
+    monkeypatch.setattr(BeatsTwo, "rows", Leaving.rows)
+
+    assert catch_up(open_store(extra=[BeatsTwo]), log) == 2
+
+
 def test_a_projection_that_is_uninstalled_leaves_no_view_and_goes_on_when_it_is_back(
     log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], ask: Callable[..., Any]
 ) -> None:
@@ -230,6 +310,28 @@ def test_a_projection_that_is_uninstalled_leaves_no_view_and_goes_on_when_it_is_
     store = open_store(extra=[Beats])
     catch_up(store, log)
     assert ask(store, "SELECT value FROM beats ORDER BY 1") == [(1,), (2,)]
+
+
+def test_a_view_over_the_table_of_an_uninstalled_package_is_left_out_and_is_back_with_it(
+    log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], ask: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    beat(log, 1)
+    for extra, seen in [([Beats, BeatsOfOthers], True), ([BeatsOfOthers], False), ([Beats, BeatsOfOthers], True)]:
+        caplog.clear()
+        store = open_store(extra=extra)
+        catch_up(store, log)
+        said = [record.getMessage() for record in caplog.records]
+        assert ask(store, "SELECT count(*) FROM beats_again") == [(1,)]
+        assert ("beats_of_others" in store.views()) is seen
+        assert [("'beats_of_others'" in line, "uninstall" in line) for line in said] == ([] if seen else [(True, True)])
+        if not seen:  # what comes later is not held up by it
+            store.rebuild(["metrics", "beats_of_others"])
+            catch_up(store, log)
+            assert {one.number for one in store.generations if one.projection.name == "metrics"} == {2}
+        store.close()
+
+    assert ask(open_store("fresh", extra=[BeatsOfOthers]), "SELECT count(*) FROM beats_again") == [(0,)]
 
 
 def test_a_store_that_has_seen_more_than_the_log_says_so(
@@ -262,3 +364,7 @@ def test_a_store_can_stop_short_and_go_on(
     assert store.seq_at(stored) == 3
     assert store.seq_at(stored - 1) == 2
     assert store.seq_at(0) == 0
+
+
+def test_what_a_fold_raised_is_told_in_one_line() -> None:
+    assert "ValueError: one two; mend it" in str(FoldError("mine", 1, 2, ValueError("one\n  two")))

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,23 @@ def test_installed_events_and_tables_are_found_and_lifted_over_two_versions(site
     assert asked(site, "SELECT run, n FROM save_counts") == [{"run": "saver", "n": 2}]
 
 
+def test_two_packages_with_one_projection_name_are_refused_in_one_line(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "others.py").write_text("from mine.tables import *\n" + TABLES.format(version=2))
+    info = tmp_path / "others-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[morphogen.projections]\nothers = others\nagain = mine.tables:Saves\n")
+
+    code = "from morphogen.consumers.projections import DeclarationError, discover\ntry:\n discover()\nexcept DeclarationError as e:\n print(e)"
+    done = python(tmp_path, "-c", code)
+
+    assert done.stdout == (
+        "projection 'saves' is declared by two installed packages: mine.tables.Saves and others.Saves; rename it in one, "
+        "or uninstall that\n"
+    ), done.stderr
+
+
 def test_a_package_whose_events_cannot_be_imported_costs_only_its_own(site: Path) -> None:
     install(site, events="import nothing_of_that_name\n")
     (site / "mine-1.0.dist-info" / "entry_points.txt").write_text("[morphogen.events]\nmine = mine.events\n")
@@ -132,3 +151,20 @@ def test_a_package_whose_events_cannot_be_imported_costs_only_its_own(site: Path
     assert done.stdout.splitlines()[1] == "6", done
     assert "mine.events cannot be loaded: ModuleNotFoundError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_projection_that_stopped_is_told_by_status(site: Path) -> None:
+    (site / "mine" / "tables.py").write_text(TABLES.format(version=2) + "\n    def rows(self, event):\n        1 / 0\n")
+    done = python(site, "-m", "morphogen.cli", "up", "--projector")
+    pid = int(done.stdout.split("projector, pid ")[1].split()[0])
+    try:
+        end = time.monotonic() + 30
+        while "stopped" not in (said := python(site, "-m", "morphogen.cli", "status").stdout):
+            assert time.monotonic() < end, said
+    finally:
+        os.kill(pid, signal.SIGTERM)
+
+    (line,) = [line for line in said.splitlines() if line.startswith("stopped")]
+    assert "projection 'saves' failed on messages" in line
+    assert "ZeroDivisionError" in line
+    assert ", 0 behind" in said

@@ -80,6 +80,25 @@ def test_a_view_that_cannot_be_made_is_named_with_its_projection(con: duckdb.Duc
         replace_views(con, wanted(bad="SELECT * FROM nowhere"), ())
 
 
+def test_a_view_that_may_be_left_out_is_until_it_can_be_made(
+    con: duckdb.DuckDBPyConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = {"bad": ("theirs", "SELECT * FROM nowhere"), "worse": ("theirs", "SELECT * FROM bad")}
+    replace_views(con, wanted() | theirs, (), {"theirs"})
+
+    assert oids(con).keys() == wanted().keys()
+    assert [record.getMessage().split(";")[0].split(": ")[0] for record in caplog.records] == [
+        "view 'bad' is left out",
+        "view 'worse' is left out",
+    ]
+    with pytest.raises(DeclarationError, match="view 'odd'"):
+        replace_views(con, wanted(odd="SELECT * FROM nowhere") | theirs, (), {"theirs"})
+
+    con.execute("CREATE TABLE nowhere AS SELECT 3 AS three")
+    replace_views(con, wanted() | theirs, ())
+    assert con.execute("SELECT * FROM worse").fetchall() == [(3,)]
+
+
 def test_a_view_that_waits_for_a_projection_is_made_when_that_one_is_there(con: duckdb.DuckDBPyConnection) -> None:
     views = wanted(late="SELECT * FROM later")
     replace_views(con, views, ["building"])

@@ -4,10 +4,12 @@
 what is new; it never rewrites what is there.
 """
 
+import enum
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -103,10 +105,12 @@ from morphogen.schemas import (
     TrialFinished,
     TrialStarted,
     Unknown,
+    Vector,
     changed,
     decode_event,
     event_classes,
     fingerprint,
+    shape,
 )
 from morphogen.schemas.crystals import CrystalAsked, Guard, Parameter
 from morphogen.schemas.dispatch import Alternative, DispatchCompared
@@ -1006,6 +1010,69 @@ def test_a_changed_field_changes_the_fingerprint() -> None:
     assert changed([after], {"testing.changing@1": fingerprint(before)}) == [
         "testing.changing version 1 changed its fields: bump its version and write an upcaster"
     ]
+
+
+class Point(msgspec.Struct):
+    x: float
+
+
+class WidePoint(msgspec.Struct):
+    x: float
+    y: float = float("nan")
+
+
+class OtherPoint(msgspec.Struct):
+    x: int
+
+
+class Chain(msgspec.Struct):
+    next: "Chain | None" = None
+
+
+Colour = enum.Enum("Colour", {"RED": "red"})
+Colours = enum.Enum("Colours", {"RED": "red", "BLUE": "blue"})
+
+
+def declared(**fields: Any) -> type[Event]:
+    """Return an event with these fields: each a type, or a type and a default."""
+    names = {name: field if isinstance(field, tuple) else (field,) for name, field in fields.items()}
+    space = {"__annotations__": {name: field[0] for name, field in names.items()}}
+    space |= {name: field[1] for name, field in names.items() if len(field) > 1}
+    return type(Event)("Locked", (Event,), space, type="testing.locked", version=1)  # type: ignore[return-value]
+
+
+LOCKED: dict[str, Any] = {
+    "x": int, "point": Point, "points": list[Point], "colour": Colour, "loss": (float | None, None), "chain": (Chain | None, None),
+    "vector": (Vector | None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("now", "fits"),
+    [
+        ({}, True),
+        ({"new": (int, 3), "more": (list[str] | None, None)}, True),
+        ({"points": list[WidePoint]}, True),  # a field with a default, further down
+        ({"new": int}, False),
+        ({"x": float}, False),
+        ({"point": OtherPoint}, False),
+        ({"points": list[OtherPoint]}, False),
+        ({"colour": Colours}, False),
+        ({"loss": (float | None, 0.5)}, False),
+        ({"loss": float | None}, False),
+        ({"vector": (list[int] | None, None)}, False),
+    ],
+)
+def test_a_lock_sees_all_the_way_down_and_lets_new_fields_with_a_default_in(now: dict[str, Any], fits: bool) -> None:
+    locked = json.loads(json.dumps({"testing.locked@1": shape(declared(**LOCKED))}))
+
+    assert (changed([declared(**(LOCKED | now))], locked) == []) is fits
+
+
+def test_a_field_that_is_gone_is_a_change() -> None:
+    locked = {"testing.locked@1": shape(declared(**LOCKED))}
+
+    assert changed([declared(**{name: kind for name, kind in LOCKED.items() if name != "loss"})], locked)
 
 
 def test_a_golden_body_decodes_to_the_values_it_was_made_from() -> None:

@@ -4,8 +4,10 @@ Arrow arrays are made from buffers, never by `pyarrow.array`: that would import 
 costs a short-lived process half a second and a long-lived one 60 MB.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +33,14 @@ _OF_DTYPE = {
         "u2": pa.uint16(), "u1": pa.uint8(), "f8": pa.float64(), "f4": pa.float32(), "f2": pa.float16(),
     }.items()
 }  # fmt: skip
-_TEXT = ("VARCHAR", "TEXT", "STRING")
+TEXT = ("VARCHAR", "TEXT", "STRING")
 _FLAG = ("BOOLEAN", "BOOL")
 _FEW = 256  # words of one column that are worth being kept for the next batch
 _PLAIN = 1024  # rows up to which a dictionary costs DuckDB more than it saves
 _BLOB = ("BLOB", "BYTEA", "BINARY", "VARBINARY")
+WIDE = ("HUGEINT", "INT128", "UHUGEINT", "UINT128", "BIGNUM", "VARINT")
+"""Integers for which Arrow has no type: they travel as text."""
+_EPOCH = dt.datetime(1970, 1, 1)
 
 
 class Words:
@@ -139,12 +144,15 @@ def to_arrow(values: Any, kind: str) -> pa.Array:
         if values.dtype in _OF_DTYPE:
             return from_numpy(values, _arrow_type(values, kind))
         values = values.tolist()
-    if kind in _TEXT:
+    if kind in TEXT:
         return text(values)
     if kind in _BLOB:
         return binary(values)
     if kind in _BUILDERS or kind in _FLAG:
         return _listed(values, kind)
+    if kind in WIDE:
+        _refuse_fractions(values, kind)
+        return text([None if value is None else str(int(value)) for value in values])
     return pa.array(values)  # a type that few have, such as a list or a decimal: DuckDB casts it
 
 
@@ -192,7 +200,30 @@ def _listed(values: Sequence[Any], kind: str) -> pa.Array:
     if kind in _FLAG:
         return flags(np.array(filled, np.bool_), missing)
     arrow, dtype = _BUILDERS[kind]
+    if kind == "TIMESTAMP_NS":
+        filled = [value if type(value) is int else _nanoseconds(value) for value in filled]
+    elif dtype not in {np.float64, np.float32}:
+        _refuse_fractions(filled, kind)
     return from_numpy(np.array(filled, dtype), arrow, missing)
+
+
+def _refuse_fractions(values: Sequence[Any], kind: str) -> None:
+    """Raise ValueError for a number that an integer column would cut."""
+    if set(map(type, values)) <= {int, bool, type(None)}:
+        return
+    for value in values:
+        if isinstance(value, Number) and value != int(value):  # type: ignore[call-overload]
+            raise ValueError(f"{value!r} is no integer, and the column is {kind}")
+
+
+def _nanoseconds(value: Any) -> Any:
+    """Return a time as nanoseconds since 1970; one without a zone is UTC. What is no time is returned as it is."""
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[ns]").astype(np.int64))
+    if not isinstance(value, dt.datetime):
+        return value
+    plain = value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+    return (plain - _EPOCH) // dt.timedelta(microseconds=1) * 1000 + getattr(value, "nanosecond", 0)
 
 
 def _arrow_type(values: "npt.NDArray[Any]", kind: str) -> pa.DataType:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from .arrays import text, to_arrow
 from .body_json import to_json
+from .nested import is_shaped, shaped
 
 if TYPE_CHECKING:
     from ..projection import Projection
@@ -68,6 +69,8 @@ class Columns:
 def _array(values: Values, kind: str) -> pa.Array:
     if kind in DOCUMENTS and not isinstance(values, pa.Array | pa.ChunkedArray):
         return text([None if value is None else to_json(value) for value in values])
+    if is_shaped(kind) and not isinstance(values, pa.Array | pa.ChunkedArray):
+        return shaped(values, kind)
     return to_arrow(values, kind)
 
 

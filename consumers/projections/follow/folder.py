@@ -4,11 +4,13 @@ import contextlib
 import gc
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import pyarrow as pa
 
 from ..errors import FoldError
 from ..fold.batch import Batch, Lane, Message, Resolve
 from ..fold.rows import Made
+from ..parts import Parts
 from ..projection import Rows
 from ..store.generation import Folded, Generation
 
@@ -49,12 +51,15 @@ class Folder:
             try:
                 state, rows = one.projection.advance(self._states[one], batch)
                 tables = _arrow(one, rows, made)
+                encoded = None if state is None or isinstance(state, Parts) else msgspec.msgpack.encode(state)
             except (Exception, SystemExit) as error:  # noqa: BLE001  a user's fold is foreign code: it must not stop the others
                 folded.failed[one] = str(FoldError(one.projection.name, batch.first, batch.last, error))
                 self.generations.remove(one)
                 continue
             if state is not None:
                 self._states[one] = folded.states[one] = state
+                if encoded is not None:
+                    folded.encoded[one] = encoded
             folded.rows.extend(tables)
         batch.release()
         return folded

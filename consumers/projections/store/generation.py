@@ -20,6 +20,7 @@ class Generation:
     live: bool
     state: Any = None
     error: str | None = None
+    failed_before: str | None = None  # the error that the file still holds: it is tried again, and has not moved yet
     outdated: bool = False  # live, but its code is gone: it answers, and does not go on
     hidden: bool = False  # called for by the log no more: it goes on, and nobody sees it
 
@@ -38,6 +39,8 @@ class Folded:
     rows: list[tuple[Generation, str, pa.Table]]
     generations: list[Generation]
     states: dict[Generation, Any] = field(default_factory=dict)
+    encoded: dict[Generation, bytes] = field(default_factory=dict)
+    """The states as the file keeps them, but for those in parts."""
     failed: dict[Generation, str] = field(default_factory=dict)
     events: int = 0
     bytes: int = 0

@@ -39,9 +39,16 @@ class Standing:
     def position(self) -> int:
         """Return the last sequence that every table shows.
 
-        A new projection has no table before it is built, and one whose code failed is left out; `status` tells both.
+        A new projection has no table before it is built, and one whose code failed is left out, in its older version
+        too; `status` tells both.
         """
-        return min((one.seq for one in self.generations if one.live and one.error is None), default=0)
+        failed = {one.projection.name for one in self.generations if one.error is not None}
+        going = (
+            one.seq
+            for one in self.generations
+            if one.live and one.error is None and not (one.outdated and one.projection.name in failed)
+        )
+        return min(going, default=0)
 
     def status(self) -> list[Status]:
         """Return how each generation stands."""

@@ -9,17 +9,18 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from ..errors import DeclarationError
+from ..errors import DeclarationError, NoInitialState
 from ..parts import Parts
 from ..projection import Projection
 from . import layout
+from .commits import BadRows, write
 from .doors import Doors
 from .duckfile import connect, first_line, translated
 from .generation import Folded, Generation, Status
@@ -31,18 +32,7 @@ from .width import Width
 __all__ = ["Folded", "Generation", "Status", "Store"]
 
 _log = logging.getLogger("morphogen.projections")
-_WRONG_ROWS = (
-    duckdb.ConversionException, duckdb.InvalidInputException, duckdb.BinderException, duckdb.OutOfRangeException,
-)  # fmt: skip
-
-
-class _BadRowsError(Exception):
-    """Rows of one projection do not fit its table."""
-
-    def __init__(self, generation: "Generation", reason: str) -> None:
-        self.generation = generation
-        self.reason = reason
-        super().__init__(reason)
+_OURS = f"{__name__.partition('.')[0]}."
 
 
 class Store(Readable):
@@ -54,6 +44,7 @@ class Store(Readable):
         self.epoch = epoch
         self.projections = list(projections)
         self._derived: list[Projection] = []  # those of `projections` that rows of others call for
+        self._excused: Collection[str] = frozenset()  # projections whose views may be left out
         self._config = config
         self._writing = threading.Lock()
         self._doors = Doors()
@@ -143,9 +134,9 @@ class Store(Readable):
         with self._writing:
             while True:
                 try:
-                    self._write(folded)
+                    write(self._con, folded, self.generations, self._doors, self._width)
                     break
-                except _BadRowsError as error:
+                except BadRows as error:
                     folded.failed[error.generation] = error.reason
                 except duckdb.Error as error:
                     raise translated(error, self.path) from error
@@ -163,47 +154,11 @@ class Store(Readable):
                 generation.error = folded.failed[generation]
                 _log.error("%s", generation.error)
             else:
-                generation.seq = folded.last
+                generation.seq, generation.failed_before = folded.last, None
                 generation.state = folded.states.get(generation, generation.state)
         if any(one.projection.derives and one.live for one, _, _ in folded.rows):
             self._derive()
         self._tell()
-
-    def _write(self, folded: Folded) -> None:
-        con = self._con
-        self._width.fit(con, sum(rows.num_rows for _, _, rows in folded.rows))
-        con.begin()
-        try:
-            for generation, table, rows in folded.rows:
-                if generation in folded.failed or generation not in self.generations:
-                    continue  # one that was dropped while it was built has no table any more
-                try:
-                    self._doors.insert(con, generation, table, rows, self._width.now)
-                except _WRONG_ROWS as error:
-                    reason = f"projection {generation.projection.name!r}, table {table!r}: {first_line(error)}"
-                    raise _BadRowsError(generation, reason) from error
-            self._move(folded)
-            con.commit()
-        except BaseException:
-            with contextlib.suppress(duckdb.Error):
-                con.rollback()
-            raise
-
-    def _move(self, folded: Folded) -> None:
-        moved = [one for one in folded.generations if one not in folded.failed]
-        states = {one: state for one, state in folded.states.items() if not isinstance(state, Parts)}
-        self._doors.move(self._con, [one.id for one in moved if one not in states], folded.last)
-        for one, state in folded.states.items():
-            if isinstance(state, Parts):
-                if one in moved and one in self.generations:
-                    self._write_parts(one, state)
-            elif one not in folded.failed:
-                self._con.execute(
-                    "UPDATE morphogen.positions SET seq = ?, state = ? WHERE id = ?",
-                    [folded.last, msgspec.msgpack.encode(state), one.id],
-                )
-        for one, reason in folded.failed.items():
-            self._con.execute("UPDATE morphogen.positions SET error = ? WHERE id = ?", [reason, one.id])
 
     def rebuild(self, names: Iterable[str] | None = None) -> list[Generation]:
         """Begin a new generation of these projections (all by default) beside the live ones, and return them.
@@ -229,12 +184,15 @@ class Store(Readable):
             names = {one.projection.name for one in generations}
             older = [one for one in self.generations if one.projection.name in names and one not in generations]
             after = [one for one in self.generations if one not in older]
-            with self._transaction():
+
+            def take_over() -> None:
                 for one in older:
                     self._discard(one)
                 for new in generations:
                     self._con.execute("UPDATE morphogen.positions SET live = true WHERE id = ?", [new.id])
                 self._replace_views(after, generations)
+
+            self._leniently(take_over)
             for new in generations:  # only now: who sees that one is live may ask its tables at once
                 new.live = True
             self.generations = after
@@ -257,25 +215,25 @@ class Store(Readable):
                     self._derived = self._called_for()  # by now it is known which of them are live
                     self._fit(self._derived, set())
                     self.projections = own + self._derived
-                self._replace_views()
+            self._leniently(self._replace_views)
         except duckdb.Error as error:
             raise translated(error, self.path) from error
 
     def _reconcile(self, projections: Sequence[Projection]) -> None:
         rows = self._con.execute(
-            "SELECT id, projection, signature, generation, seq, state, live FROM morphogen.positions "
+            "SELECT id, projection, signature, generation, seq, state, live, error FROM morphogen.positions "
             "ORDER BY generation"
         ).fetchall()
         fresh = not rows
         for projection in projections:
             live: Generation | None = None
             building: Generation | None = None
-            for key, name, signature, number, seq, state, is_live in rows:
+            for key, name, signature, number, seq, state, is_live, error in rows:
                 if name != projection.name:
                     continue
-                one = Generation(key, projection, number, seq, is_live)
+                one = Generation(key, projection, number, seq, is_live, failed_before=error)
                 same = signature == projection.signature
-                one.state = self._state(one, state)
+                self._restore(one, state)
                 one.outdated = not same
                 if is_live:
                     live = one
@@ -289,23 +247,15 @@ class Store(Readable):
                 self._begin(projection, live=fresh or not projection.tables)
             elif live is not None and live.outdated and building is None:
                 self._begin(projection, live=False)
-        self._con.execute("UPDATE morphogen.positions SET error = NULL")
 
-    def _state(self, one: Generation, stored: bytes | None) -> Any:
-        """Return the state of a generation as it was committed last."""
-        initial = one.projection.initial()
-        if isinstance(initial, Parts):
+    def _restore(self, one: Generation, stored: bytes | None) -> None:
+        """Give a generation its state as it was committed last."""
+        _initiate(one)
+        if isinstance(one.state, Parts):
             rows = self._con.execute("SELECT key, state FROM morphogen.parts WHERE id = ?", [one.id]).fetchall()
-            return Parts(dict(rows))
-        return initial if stored is None else msgspec.msgpack.decode(stored)
-
-    def _write_parts(self, one: Generation, state: Parts) -> None:
-        keys, values = list(state.written), list(state.written.values())
-        if keys:
-            self._con.execute("DELETE FROM morphogen.parts WHERE id = ? AND key IN (SELECT unnest(?))", [one.id, keys])
-            self._con.execute(
-                "INSERT INTO morphogen.parts SELECT ?, unnest(?::VARCHAR[]), unnest(?::BLOB[])", [one.id, keys, values]
-            )
+            one.state = Parts(dict(rows))
+        elif stored is not None:
+            one.state = msgspec.msgpack.decode(stored)
 
     # Projections that the log calls for
 
@@ -379,15 +329,26 @@ class Store(Readable):
         ).fetchone()
         assert row is not None
         seq = 0 if projection.tables else self.front()  # views alone have nothing to be built from
-        one = Generation(row[0], projection, row[1], seq, live, projection.initial())
+        one = Generation(row[0], projection, row[1], seq, live)
+        _initiate(one)
         try:
             self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
             self._con.execute(layout.create_generation(projection, one.number))
         except (duckdb.ParserException, duckdb.CatalogException, duckdb.BinderException) as error:
             raise DeclarationError(f"projection {projection.name!r}: {first_line(error)}") from error
         self._con.execute(
-            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, NULL)",
-            [one.id, projection.name, projection.version, projection.signature, one.number, self.epoch, seq, live],
+            "INSERT INTO morphogen.positions VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            [
+                one.id,
+                projection.name,
+                projection.version,
+                projection.signature,
+                one.number,
+                self.epoch,
+                seq,
+                live,
+                one.error,
+            ],
         )
         self.generations.append(one)
         return one
@@ -419,7 +380,20 @@ class Store(Readable):
         for one in current:
             wanted.update({name: (one.projection.name, _tidy(sql)) for name, sql in one.projection.views.items()})
         built = {one.projection.name for one in live if not one.outdated}
-        replace_views(self._con, wanted, {one.projection.name for one in every} - built)
+        replace_views(self._con, wanted, {one.projection.name for one in every} - built, self._excused)
+
+    def _leniently(self, work: Callable[[], None]) -> None:
+        """Do work that replaces views in a transaction; once more, without those of packages, where they cannot be made."""
+        try:
+            with self._transaction():
+                work()
+        except DeclarationError:
+            theirs = {one.name for one in self.projections if not type(one).__module__.startswith(_OURS)}
+            if self._excused == theirs:
+                raise
+            self._excused = theirs
+            with self._transaction():
+                work()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -433,6 +407,15 @@ class Store(Readable):
             with contextlib.suppress(duckdb.Error):
                 self._con.rollback()
             raise
+
+
+def _initiate(one: Generation) -> None:
+    """Give a generation its initial state; one whose code cannot make it is marked failed, and stops nobody else."""
+    try:
+        one.state = one.projection.initial()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code, as a fold is
+        one.error = str(NoInitialState(one.projection.name, error))
+        _log.error("%s", one.error)
 
 
 def _tidy(sql: str) -> str:

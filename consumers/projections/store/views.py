@@ -7,7 +7,7 @@ or that stand on one that did, and in an order found by reading them.
 import graphlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import duckdb
 
@@ -26,19 +26,22 @@ def stored_views(con: duckdb.DuckDBPyConnection) -> Views:
     return {name: (projection, sql) for name, projection, sql in rows}
 
 
-def replace_views(con: duckdb.DuckDBPyConnection, wanted: Views, unfinished: Iterable[str]) -> None:
+def replace_views(
+    con: duckdb.DuckDBPyConnection, wanted: Views, unfinished: Iterable[str], excused: Collection[str] = ()
+) -> None:
     """Make the views be exactly `wanted`, in whatever order they stand on one another.
 
     While projections are `unfinished` (their tables not there yet, or of an older version) a view that cannot be
-    made keeps its older form, or waits until the next call. Otherwise it raises DeclarationError.
+    made keeps its older form, or waits until the next call. Those of the projections `excused` are left out then.
+    Otherwise it raises DeclarationError.
     """
     have = stored_views(con)
     if have == wanted:
         return
     pending = sorted(unfinished)
-    order = None if pending else _order(wanted)
+    order = None if pending or excused else _order(wanted)
     if order is None:
-        wanted, order = _possible(con, have, wanted, pending)
+        wanted, order = _possible(con, have, wanted, pending, excused)
     _replace(con, have, wanted, order)
 
 
@@ -100,7 +103,7 @@ _rehearsed: dict[str, Views] = {}  # the last one: a process that opens many sto
 
 
 def _possible(
-    con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, pending: list[str]
+    con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, pending: list[str], excused: Collection[str]
 ) -> tuple[Views, list[str]]:
     """Return the views that there can be now, and an order in which those can be made that may have to be.
 
@@ -119,26 +122,34 @@ def _possible(
     words = {word for _, sql in (*ours.values(), *older.values()) for word in _WORDS.findall(sql.lower())}
     every = con.execute("SELECT schema_name, sql FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall()
     tables = [(schema, sql) for schema, sql in every if schema == "main" or schema.lower() in words]
-    key = repr((sorted(ours.items()), sorted(older.items()), pending, tables))
+    key = repr((sorted(ours.items()), sorted(older.items()), pending, sorted(excused), tables))
     if key not in _rehearsed:
         _rehearsed.clear()
-        _rehearsed[key] = _rehearse(tables, ours, older, pending)
+        _rehearsed[key] = _rehearse(tables, ours, older, pending, excused)
     made = _rehearsed[key]
     return {name: view for name, view in wanted.items() if name not in tried} | made, list(made)
 
 
-def _rehearse(tables: list[tuple[str, str]], wanted: Views, have: Views, unfinished: list[str]) -> Views:
+def _rehearse(
+    tables: list[tuple[str, str]], wanted: Views, have: Views, unfinished: list[str], excused: Collection[str]
+) -> Views:
     """Find the order in which views can be made, on empty copies of the tables: an error ends a transaction."""
     with duckdb.connect(":memory:") as scratch:
         scratch.execute("; ".join(f"CREATE SCHEMA IF NOT EXISTS {schema}" for schema in {row[0] for row in tables}))
         scratch.execute("; ".join(sql.rstrip(";") for _, sql in tables))
         made, failed = _create(scratch, wanted)
-        if failed and not unfinished:
-            name, reason = next(iter(failed.items()))
-            raise DeclarationError(f"projection {wanted[name][0]!r}, view {name!r}: {reason}")
+        for name, reason in failed.items() if not unfinished else ():
+            if wanted[name][0] not in excused:
+                raise DeclarationError(f"projection {wanted[name][0]!r}, view {name!r}: {reason}")
         kept, _ = _create(scratch, {name: have[name] for name in failed if name in have})
     if waiting := sorted(failed.keys() - kept.keys()):
-        _log.warning("views %s wait until %s is built", ", ".join(waiting), ", ".join(unfinished))
+        if unfinished:
+            _log.warning("views %s wait until %s is built", ", ".join(waiting), ", ".join(unfinished))
+        for name in waiting if not unfinished else ():
+            _log.warning(
+                "view %r is left out: projection %r, which declares it, cannot make it: %s; install what it stands on, "
+                "or mend or uninstall its package", name, wanted[name][0], failed[name],
+            )  # fmt: skip
     return {**made, **kept}
 
 
