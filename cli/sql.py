@@ -74,6 +74,8 @@ def sql(
             settings=settings_of(context),
             progress=tell,
         )
+    for reason in result.stopped:
+        typer.echo(f"morphogen: {reason}", err=True)
     if chosen is Format.TABLE:
         _print(result, output)
         return

@@ -161,6 +161,7 @@ def test_a_projection_that_stopped_is_told_by_status(site: Path) -> None:
         end = time.monotonic() + 30
         while "stopped" not in (said := python(site, "-m", "morphogen.cli", "status").stdout):
             assert time.monotonic() < end, said
+        asked = python(site, "-m", "morphogen.cli", "sql", "SELECT count(*) AS n FROM saves", "-f", "csv")
     finally:
         os.kill(pid, signal.SIGTERM)
 
@@ -168,3 +169,5 @@ def test_a_projection_that_stopped_is_told_by_status(site: Path) -> None:
     assert "projection 'saves' failed on messages" in line
     assert "ZeroDivisionError" in line
     assert ", 0 behind" in said
+    assert (asked.returncode, asked.stdout) == (0, '"n"\n0\n')
+    assert "projection 'saves' failed on messages" in asked.stderr

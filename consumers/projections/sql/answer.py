@@ -1,7 +1,7 @@
 """An answer as bytes: one Arrow IPC stream, cut into parts of at most 480 KB, and put together again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -49,10 +49,12 @@ class Chunks:
         return b"".join(self._pieces)
 
 
-def answer_parts(query: "Query", chunks: Chunks, position: int, as_of: int | None) -> Iterator[bytes]:
+def answer_parts(
+    query: "Query", chunks: Chunks, position: int, as_of: int | None, stopped: Sequence[str] = ()
+) -> Iterator[bytes]:
     """Yield the encoded parts of an open query's answer."""
     started = time.perf_counter()
-    head: Head | None = Head(types=query.types, position=position, as_of=as_of)
+    head: Head | None = Head(types=query.types, position=position, as_of=as_of, stopped=list(stopped))
     with pa.ipc.new_stream(pa.PythonFile(chunks, "w"), query.schema) as writer:
         for batch in query.batches():
             writer.write_batch(batch)
@@ -95,5 +97,5 @@ class Answer:
             table = reader.read_all()
         return Result(
             table, self._head.types, position=self._head.position, as_of=self._head.as_of,
-            truncated=self._done.truncated, seconds=self._done.seconds,
+            truncated=self._done.truncated, seconds=self._done.seconds, stopped=self._head.stopped,
         )  # fmt: skip

@@ -41,7 +41,8 @@ class Result:
     """The rows of one answer. Iterating gives a dict for each row; `len` is the number of rows.
 
     `types` are DuckDB's names of the column types, `position` the sequence of the log that the answer holds at
-    least, `as_of` the one it was cut at, `truncated` tells that there were more rows than asked for.
+    least, `as_of` the one it was cut at, `truncated` tells that there were more rows than asked for, `stopped` which
+    projections failed in the projector, and why: their tables do not show what came since.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Result:
         as_of: int | None = None,
         truncated: bool = False,
         seconds: float = 0.0,
+        stopped: Sequence[str] = (),
     ) -> None:
         self._table = table.rename_columns(_distinct(table.column_names))
         self.types = list(types) or [str(field.type) for field in table.schema]
@@ -60,6 +62,7 @@ class Result:
         self.as_of = as_of
         self.truncated = truncated
         self.seconds = seconds
+        self.stopped = list(stopped)
 
     @property
     def columns(self) -> list[str]:

@@ -46,6 +46,8 @@ class Head(msgspec.Struct, kw_only=True):
     types: list[str]
     position: int
     as_of: int | None = None
+    stopped: list[str] = []
+    """Why projections that failed go on no more: their tables do not show what came since."""
 
 
 class Done(msgspec.Struct, kw_only=True):

@@ -102,6 +102,7 @@ class Running:
             raise SqlTooLong(f"no thread was free within {ask.timeout:g} s: try again, or allow more with a timeout")
         store = service._store
         position = store.position()
+        stopped = [one.error for one in store.generations if one.error is not None]
         as_of = cut_at(store, ask.as_of, ask.as_of_ns, position)
         # DuckDB gets the whole of what was allowed, in round seconds, so that cursors serve again: the alarm of
         # `parts` counts what was spent waiting.
@@ -122,7 +123,7 @@ class Running:
             raise self._reason
         with query:
             last: bytes | None = None
-            for part in answer_parts(query, Chunks(), position, as_of):
+            for part in answer_parts(query, Chunks(), position, as_of, stopped):
                 if last is not None:
                     self._hand_over(last)
                 last = part
