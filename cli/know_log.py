@@ -167,7 +167,7 @@ async def _replay(settings: "Settings", feed: Any) -> None:
         lanes: dict[Lane, int] = {}
         resolve = blobs_of(conn)
         with bar("replaying") as tell:
-            async for messages in past(conn, settings, upto=end):
+            async for messages in past(conn, settings, upto=end, holes=True):
                 batch = await asyncio.to_thread(Batch.read, messages, lanes=lanes, resolve=resolve)
                 await asyncio.to_thread(feed, batch)
                 batch.release()

@@ -1,6 +1,7 @@
 """How runs end that nobody ends by hand: with their process, with a child of multiprocessing, or with their last reference."""
 
 import atexit
+import contextlib
 import os
 import queue
 import signal
@@ -18,6 +19,7 @@ _dropped: "queue.SimpleQueue[Run | None]" = queue.SimpleQueue()
 _terminated = threading.Event()
 _guarded: set[str] = set()  # of what is done once a process
 _ender: threading.Thread | None = None
+_inherited = id(None)
 
 
 class Terminated(SystemExit):
@@ -83,14 +85,26 @@ def _watch_child() -> None:
 
 
 def _end_with_child() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a pool that is closed sends it while its workers end
     error = sys.exc_info()[1]  # it is called while what ends the child is on its way
-    if isinstance(error, SystemExit) and error.code not in {None, 0}:
+    if isinstance(error, SystemExit) and error.code not in (None, 0) and id(error.__context__) != _inherited:
         error = error.__context__ or error  # torch's `spawn` makes an exit of the exception
-    _end_all(None if isinstance(error, SystemExit) and error.code in {None, 0} else error)
+    ended_well = id(error) == _inherited or (isinstance(error, SystemExit) and error.code in (None, 0))
+    _end_all(None if ended_well else error)
+    _end_what_was_dropped()
 
 
 def _end_with_process() -> None:
     _end_all(Terminated(143) if _terminated.is_set() else _unseen())
+    _end_what_was_dropped()
+
+
+def _end_what_was_dropped() -> None:
+    """See to it that what waits for its end has one: in the spool, if the log is not there."""
+    with contextlib.suppress(queue.Empty):
+        while (run := _dropped.get_nowait()) is not None:
+            run.finish(timeout=0)
     if _ender is not None and _ender.is_alive():
         _dropped.put(None)
         _ender.join(_PARTING)
@@ -106,18 +120,27 @@ def _unseen() -> BaseException | None:
 
 
 def _end_all(error: BaseException | None) -> None:
+    cut_short: BaseException | None = None
     for run in list(_live):
-        if error is None:
-            run.finish()
-        else:
-            run.fail(error)
+        try:
+            if error is None:
+                run.finish()
+            else:
+                run.fail(error)
+        except BaseException as interrupt:  # noqa: BLE001  a signal while one run ends is no reason to forget the others
+            cut_short = interrupt
+    if cut_short is not None:
+        raise cut_short
 
 
 def _start_ender() -> None:
     global _ender  # noqa: PLW0603
     if _ender is None or not _ender.is_alive():
         _ender = threading.Thread(target=_end_dropped, name="morphogen ender", daemon=True)
-        _ender.start()
+        try:
+            _ender.start()
+        except RuntimeError:  # no more threads: what is dropped is ended with the process
+            _ender = None
 
 
 def _end_dropped() -> None:
@@ -128,8 +151,9 @@ def _end_dropped() -> None:
 
 def _begin_anew() -> None:
     """In a forked child, runs of its own are watched anew; the hooks are those of the parent."""
-    global _ender, _dropped
+    global _ender, _dropped, _inherited  # noqa: PLW0603
     _ender, _dropped = None, queue.SimpleQueue()
+    _inherited = id(sys.exc_info()[1])  # what the parent was about to handle is no end of the child
     _guarded.discard("child")
 
 

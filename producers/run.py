@@ -5,7 +5,6 @@ Nothing here raises into the training loop. What cannot be recorded is said once
 
 import hashlib
 import logging
-import operator
 import os
 import time
 import traceback
@@ -275,7 +274,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
+        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.finish()
         else:
             self.fail(error)
@@ -317,9 +316,8 @@ class Run:
         """Return a step of any integral kind as an int; None for what is none, whose numbers are kept all the same."""
         try:
             number = step.item() if hasattr(step, "item") else step  # numpy's and torch's
-            spelled = isinstance(number, str) or (isinstance(number, float) and number.is_integer())
-            whole = int(number) if spelled else operator.index(number)
-            if -(2**63) <= whole < 2**63:
+            whole = int(number)  # of a text, a Decimal or a variable of Keras too
+            if (isinstance(number, str) or whole == number or whole == float(number)) and -(2**63) <= whole < 2**63:
                 return whole
         except (TypeError, ValueError, OverflowError, RuntimeError):
             pass

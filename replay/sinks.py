@@ -102,6 +102,8 @@ class FileSink:
             except BlockingIOError:
                 self._lock.close()
                 raise SinkFailed(f"another replay is writing {self.path}: name another file") from None
+            except OSError:  # a file system without locks: then nobody can be kept out
+                pass
             try:
                 self._demand_free()  # the other one may just be done
                 self._writer = _WRITERS[self.path.suffix](self._part)

@@ -61,7 +61,9 @@ class VerifyReport:
 
     def summary(self) -> str:
         """Return the outcome in one line."""
-        verdict = "all is as the log says" if self.ok else "NOT as the log says; `morphogen rebuild` makes tables anew"
+        wrong = self.differences or not all(table.equal for table in self.tables)
+        advice = "`morphogen rebuild` makes tables anew" if wrong else "see above"
+        verdict = "all is as the log says" if self.ok else f"NOT as the log says; {advice}"
         rows = sum(table.log[0] for table in self.tables)
         return (
             f"{len(self.tables)} tables with {rows:,} rows as of {self.position:,}, {self.messages:,} messages up to "

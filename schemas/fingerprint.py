@@ -89,10 +89,12 @@ def _plain(node: Any, parts: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
     if (name := node.get("$ref")) is not None and name not in inside:
         more = {word: value for word, value in node.items() if word != "$ref"}
         return _plain({**parts[name], **more}, parts, (*inside, name))
-    found = {}
+    found: dict[str, Any] = {}
     for word, value in node.items():
         if word == "properties":
             found[word] = {field: _plain(one, parts, inside) for field, one in value.items()}
+        elif word == "default" and node.get("uniqueItems"):  # a set, which has another order in each process
+            found[word] = sorted(value, key=json.dumps)
         elif word not in _WORDS:
             found[word] = value if word in _VALUES else _plain(value, parts, inside)
     return found
@@ -104,7 +106,8 @@ def _describe(kind: Any) -> str:
 
 def _default(field: Any) -> str:
     if field.default is not msgspec.NODEFAULT:
-        return repr(field.default)
+        unordered = isinstance(field.default, set | frozenset)
+        return repr(sorted(field.default, key=repr) if unordered else field.default)
     if field.default_factory is not msgspec.NODEFAULT:
         return f"{field.default_factory.__name__}()"
     return "required"

@@ -113,8 +113,7 @@ class Archive:
         for segment in reversed(self.manifest.segments):
             if segment.files:
                 with _File(self.folder, max(segment.files, key=lambda file: file.last)) as opened:
-                    seqs, stored = opened.times()
-                return int(seqs[-1]), int(stored[-1])
+                    return opened.newest()
         return None
 
     def _windows(self, segment: Segment, after: int, end: int, run_token: str | None) -> Iterator[list[Message]]:
@@ -243,6 +242,13 @@ class _File:
         with _told(self._path, self._file):
             part = self._parquet.read(columns=["seq", "stored"], use_threads=False)
         return part["seq"].to_numpy(), part["stored"].cast(pa.int64()).to_numpy()
+
+    def newest(self) -> tuple[int, int]:
+        """Return sequence and broker's clock of the last row."""
+        with _told(self._path, self._file):
+            last = self._parquet.num_row_groups - 1
+            part = self._parquet.read_row_group(last, columns=["seq", "stored"], use_threads=False)
+            return part["seq"][-1].as_py(), part["stored"].cast(pa.int64())[-1].as_py()
 
     def window(self, index: int, previous: int, last: int) -> list[Message]:
         """Return the messages of window `index`, whose sequences lie in (previous, last]."""

@@ -1,6 +1,5 @@
 """`session`: begin a session of a name, or carry on the one that is there."""
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -89,6 +88,19 @@ def _bring(saved: SessionSaved, transport: Transport | None, folder: Path) -> No
         raise SessionError(f"session {saved.session} cannot be put into {folder}: {error.strerror or error}") from error
 
 
+def _put(part: Path, path: Path) -> None:
+    """Give a file its name where nothing has it: somebody may have begun a session meanwhile, without saved=."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            part.replace(path)
+            return
+    part.unlink()
+
+
 def _fetch(saved: SessionSaved, transport: Transport | None, folder: Path) -> None:
     wanted = [(saved.ref, f"{saved.state}.kv")] if saved.ref is not None else []
     for ref, file in (*wanted, (saved.journal, NAME)):
@@ -109,8 +121,6 @@ def _fetch(saved: SessionSaved, transport: Transport | None, folder: Path) -> No
                 part.write_bytes(mapped.buffer)
                 mapped.check()
         if file == NAME:
-            with contextlib.suppress(FileExistsError):  # somebody has begun one meanwhile, without saved=
-                os.link(part, folder / file)
-            part.unlink()
+            _put(part, folder / file)
         else:
             part.replace(folder / file)

@@ -21,7 +21,8 @@ _MAPPED = (1, 3)  # LLAMA_LOAD_MODE_MMAP, LLAMA_LOAD_MODE_MMAP_MLOCK
 def plain(path: "str | Path") -> Path:
     """Return the file behind a path and its links; a model in several files keeps its name, which tells of the others."""
     named = Path(path).absolute()
-    return Path(os.path.realpath(named)) if len(parts(named)) == 1 else named
+    real = Path(os.path.realpath(named))
+    return real if len(parts(named)) == 1 and real.exists() else named  # what has no name is known by its descriptor
 
 
 def stamp_loaded(ctx: Any, path: Path, *, mapped: bool = False) -> Stamp:
@@ -34,7 +35,11 @@ def stamp_loaded(ctx: Any, path: Path, *, mapped: bool = False) -> Stamp:
     if not found:
         return found
     files = parts(path)
-    if any(_changed(file) > _began(ctx) for file in files) or (mapped and not _in_memory(files)):
+    try:
+        same = all(_changed(file) <= _began(ctx) for file in files) and not (mapped and not _in_memory(files))
+    except OSError:  # gone since it was looked at
+        same = False
+    if not same:
         raise KvError(
             f"the weights {path} were changed since they were loaded, and nobody knows what is at work: load them again"
         )
@@ -55,8 +60,9 @@ def _began(ctx: Any) -> int:
 
 
 def _changed(path: Path) -> int:
-    """Return when a file, or a link on the way to it, was changed last."""
-    return max(os.lstat(each).st_ctime_ns for each in (Path(os.path.realpath(path)), *_links(path)))
+    """Return when a file, its owner or permissions, or a link on the way to it, was changed last."""
+    links = () if path.is_relative_to("/proc") else _links(path)  # whose links are made as they are looked at
+    return max(os.stat(path).st_ctime_ns, *(os.lstat(link).st_ctime_ns for link in links), 0)
 
 
 def _links(path: Path) -> Iterator[Path]:
@@ -67,7 +73,7 @@ def _links(path: Path) -> Iterator[Path]:
 
 
 def _in_memory(files: list[Path]) -> bool:
-    """Return whether one of some files is mapped; True where that cannot be seen.
+    """Return whether one of some files is mapped, by whichever context; True where that cannot be seen.
 
     By name, not by device and inode: on some file systems (overlayfs, btrfs) those of a mapping are not those of `stat`.
     """

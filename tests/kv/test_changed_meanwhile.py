@@ -277,6 +277,25 @@ def test_a_model_that_an_earlier_process_hashed_may_be_replaced_before_this_one_
     assert state.fingerprint.weights == sha256
 
 
+def test_a_file_without_a_name_is_known_by_its_descriptor(gguf_folder: Path, tmp_path: Path) -> None:
+    import llama_cpp
+
+    path = tmp_path / "model.gguf"
+    shutil.copyfile(gguf_folder / "tiny.gguf", path)
+    handle = os.open(path, os.O_RDONLY)
+    path.unlink()
+    time.sleep(0.02)  # a tick of the file system's clock
+    context = llama_cpp.Llama(f"/proc/self/fd/{handle}", n_ctx=512, n_threads=1, verbose=False)
+    context.eval(models.prompt(30))
+
+    state = export_kv(context)
+
+    assert isinstance(state, KvState)
+    assert state.fingerprint.weights == weights.weights_of(gguf_folder / "tiny.gguf").sha256
+    context.close()
+    os.close(handle)
+
+
 def test_other_rights_or_a_link_to_a_model_change_nothing(loaded: "tuple[Path, Any]") -> None:
     path, context = loaded
     export_kv(context)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,10 @@ def test_a_step_that_is_no_number_costs_only_the_step(settings: Settings, caplog
         run.log(a=9, step=2**70)
         run.log(a=10)
         run.log(a=11, step=np.float64(30.0))  # type: ignore[arg-type]
+        run.log(a=12, step=Decimal(40))  # type: ignore[arg-type]
 
     assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [
-        7, 8, None, None, 9, 20, 21, None, None, 22, 30,
+        7, 8, None, None, 9, 20, 21, None, None, 22, 30, 40,
     ]  # fmt: skip
     assert "step nan was not recorded: it is no whole number" in caplog.text
 
@@ -238,17 +240,47 @@ def test_a_run_that_nothing_refers_to_any_more_is_finished(settings: Settings) -
     assert rows("SELECT count(*) FROM metrics") == [(13,)]
 
 
+def test_without_another_thread_a_run_begins_and_what_is_dropped_without_a_broker_ends_in_the_spool(
+    home: Path,
+) -> None:
+    script = """
+        import gc, morphogen, threading
+        import morphogen.producers.recorder as recorder
+        recorder._CLAIM_PATIENCE = 0.0
+        def trial(number):
+            morphogen.record(f"trial {number}", url="nats://127.0.0.1:1").log(loss=number)
+        for number in range(4):
+            trial(number)
+        gc.collect()
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        trial(4)
+    """
+    done = run_script(script)
+
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    ended = [path for path in (home / "spool").rglob("*.seg") if b"run.finished" in path.read_bytes()]
+    assert len(ended) == 5
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_are_recorded_as_they_end(settings: Settings, tmp_path: Path, method: str) -> None:
     script = tmp_path / "job.py"
     script.write_text(
         textwrap.dedent("""
-        import multiprocessing, sys
+        import gc, multiprocessing, sys
         import morphogen
 
         def work(name, end):
             run = morphogen.record(name)
             run.log(loss=1.0)
+            if end == "drop":
+                del run
+                gc.collect()
+            if end == "codes":
+                sys.exit(["no", "number"])
             if end == "raise":
                 raise ValueError("no")
             if end == "exit":
@@ -260,21 +292,28 @@ def test_children_of_multiprocessing_are_recorded_as_they_end(settings: Settings
         if __name__ == "__main__":
             parent = morphogen.record("parent")
             context = multiprocessing.get_context(sys.argv[1])
-            children = [context.Process(target=work, args=(end, end)) for end in ("raise", "exit", "end")]
-            for child in children:
-                child.start()
+            ends = ("raise", "exit", "end", "drop", "codes")
+            children = [context.Process(target=work, args=(end, end)) for end in ends]
+            try:
+                raise RuntimeError("which the parent deals with, and no child")
+            except RuntimeError:
+                for child in children:
+                    child.start()
             for child in children:
                 child.join()
+            with context.Pool(1) as pool:
+                pool.starmap(work, [("pooled", "end")])
             parent.finish()
         """)
     )
     subprocess.run([sys.executable, str(script), method], capture_output=True, timeout=60, check=True)
 
     assert rows("SELECT run, status, error FROM runs ORDER BY run") == [
-        ("end", "finished", None), ("exit", "failed", "KeyError"), ("parent", "finished", None),
+        ("codes", "failed", "SystemExit"), ("drop", "finished", None), ("end", "finished", None),
+        ("exit", "failed", "KeyError"), ("parent", "finished", None), ("pooled", "finished", None),
         ("raise", "failed", "ValueError"),
     ]  # fmt: skip
-    assert rows("SELECT count(*) FROM metrics") == [(3,)]
+    assert rows("SELECT count(*) FROM metrics") == [(6,)]
 
 
 def test_sigterm_is_heard_though_the_first_run_was_a_threads(settings: Settings) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 from morphogen.consumers.projections import Columns, DeclarationError
@@ -108,17 +109,30 @@ def test_integers_are_whole_however_wide() -> None:
         for value in (3.7, Decimal("3.7"), np.float32(0.5), float("nan")):
             with pytest.raises(ValueError, match="integer"):
                 stored(kind, [[1, value]])
+    assert stored("BIGINT", [np.array([3.0, 4.0])]) == ["3", "4"]
+    with pytest.raises(ValueError, match=r"3\.7 is no integer"):
+        stored("BIGINT", [np.array([3.7, 1.0])])
 
 
 def test_times_go_into_a_column_of_nanoseconds() -> None:
     zone = dt.timezone(dt.timedelta(hours=2))
     moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678901)
-    values = [moment, moment.replace(tzinfo=zone), np.datetime64("2026-01-02T03:04:05.678901234"), 1, None]
+    values = [
+        moment,
+        moment.replace(tzinfo=zone),
+        np.datetime64("2026-01-02T03:04:05.678901234"),
+        1,
+        None,
+        pd.NaT,
+        np.datetime64("NaT"),
+    ]
 
     assert stored("TIMESTAMP_NS", [values]) == [
         "2026-01-02 03:04:05.678901",
         "2026-01-02 01:04:05.678901",
         "2026-01-02 03:04:05.678901234",
         "1970-01-01 00:00:00.000000001",
+        None,
+        None,
         None,
     ]

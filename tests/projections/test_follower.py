@@ -334,6 +334,14 @@ def test_a_view_over_the_table_of_an_uninstalled_package_is_left_out_and_is_back
     assert ask(open_store("fresh", extra=[BeatsOfOthers]), "SELECT count(*) FROM beats_again") == [(0,)]
 
 
+def test_a_view_that_is_no_sql_is_an_error_whoever_declares_it(open_store: Callable[..., Store]) -> None:
+    class Typo(BeatsOfOthers, name="typo", version=1, types=("testing.beat",)):
+        views = {"mistyped": "selct * frm beats_again"}
+
+    with pytest.raises(DeclarationError, match="Parser Error"):
+        open_store(extra=[Typo])
+
+
 def test_a_store_that_has_seen_more_than_the_log_says_so(
     log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int]
 ) -> None:

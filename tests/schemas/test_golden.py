@@ -6,6 +6,9 @@ what is new; it never rewrites what is there.
 
 import enum
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -1067,6 +1070,25 @@ def test_a_lock_sees_all_the_way_down_and_lets_new_fields_with_a_default_in(now:
     locked = json.loads(json.dumps({"testing.locked@1": shape(declared(**LOCKED))}))
 
     assert (changed([declared(**(LOCKED | now))], locked) == []) is fits
+
+
+def test_a_set_as_default_is_the_same_in_each_process() -> None:
+    code = (
+        "import json, sys\nfrom morphogen.schemas import Event\nfrom morphogen.schemas.fingerprint import fingerprint, shape\n"
+        "class Tagged(Event, type='testing.tagged', version=1):\n    tags: frozenset[str] = frozenset('abcdefgh')\n"
+        "print(fingerprint(Tagged), json.dumps(shape(Tagged)))\n"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "123"
+    }
+    assert len(told) == 1
 
 
 def test_a_field_that_is_gone_is_a_change() -> None:

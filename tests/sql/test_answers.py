@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from morphogen.bus.bus import Bus
 from morphogen.bus.settings import Settings
+from morphogen.bus.streams import LOG
 from morphogen.consumers.projections.sql import query as asking
 from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.consumers.projections.sql.cells import Moment
@@ -37,6 +39,18 @@ def test_without_a_projector_this_process_catches_up_and_answers(log: Any, setti
     assert result.scalar() == 30
     assert heard[-1] == (3, 3)
     assert status() is None
+
+
+def test_what_the_log_has_lost_amid_the_rest_is_warned_of_and_the_rest_is_answered(
+    log: Any, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    for run in ("a", "b", "c"):
+        log.metrics(1, 10, run=run)
+    with Bus.open(settings) as bus:
+        bus.run(bus.conn.js(f"STREAM.PURGE.{LOG}", {"filter": "morphogen.log.b.>"}))
+
+    assert query("SELECT run, count(*) FROM metrics GROUP BY run ORDER BY run").rows() == [("a", 10), ("c", 10)]
+    assert "the log holds nothing from sequence" in caplog.text
 
 
 def test_an_empty_log_has_empty_tables(settings: Settings) -> None:
@@ -363,6 +377,11 @@ def test_a_time_of_an_answer_goes_in_again_and_one_that_is_none_is_null(anywhere
     assert query("SELECT epoch_ns(?[1])", params=[taken.pandas()["t"]]).scalar() == NS
     none = [pd.NaT, np.datetime64("NaT"), np.datetime64("2026-01-02")]
     assert query("SELECT ?, ?, ?", params=none).rows() == [(None, None, dt.date(2026, 1, 2))]
+
+
+def test_a_time_that_nanoseconds_cannot_count_is_refused(anywhere: None) -> None:
+    with pytest.raises(SqlError, match="1677 to 2262"):
+        query("SELECT ?::VARCHAR", params=[np.datetime64("99999-01-01")])
 
 
 def test_as_of_takes_the_times_of_pandas() -> None:

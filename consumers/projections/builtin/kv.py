@@ -39,7 +39,7 @@ _TYPES = (
 )  # fmt: skip
 
 
-class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPES)):
+class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPES)):
     """States and where they lie, handoffs, decisions, sessions, and the blocks of other engines.
 
     A state is `held` in a tier from the event that put it there until one that took it away; in the device it is a

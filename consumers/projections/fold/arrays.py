@@ -5,6 +5,7 @@ costs a short-lived process half a second and a long-lived one 60 MB.
 """
 
 import datetime as dt
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from numbers import Number
@@ -142,6 +143,8 @@ def to_arrow(values: Any, kind: str) -> pa.Array:
         if values.dtype == np.bool_:
             return flags(values)
         if values.dtype in _OF_DTYPE:
+            if values.dtype.kind == "f" and kind in _BUILDERS and np.dtype(_BUILDERS[kind][1]).kind in "iu":
+                _refuse_fractions(values.tolist(), kind)
             return from_numpy(values, _arrow_type(values, kind))
         values = values.tolist()
     if kind in TEXT:
@@ -195,6 +198,8 @@ def _joined(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
 
 
 def _listed(values: Sequence[Any], kind: str) -> pa.Array:
+    if kind == "TIMESTAMP_NS":  # pandas' and numpy's NaT
+        values = [None if value is not None and value != value else value for value in values]  # noqa: PLR0124
     missing = np.array([value is None for value in values], np.bool_) if None in values else None
     filled = values if missing is None else [0 if value is None else value for value in values]
     if kind in _FLAG:
@@ -212,6 +217,8 @@ def _refuse_fractions(values: Sequence[Any], kind: str) -> None:
     if set(map(type, values)) <= {int, bool, type(None)}:
         return
     for value in values:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value!r} is no integer, and the column is {kind}")
         if isinstance(value, Number) and value != int(value):  # type: ignore[call-overload]
             raise ValueError(f"{value!r} is no integer, and the column is {kind}")
 

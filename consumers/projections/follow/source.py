@@ -39,8 +39,11 @@ class LogSource:
     def read(
         self, after: int, upto: int | None = None, *, follow: bool = False
     ) -> AsyncGenerator[Sequence[Message], None]:
-        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later."""
-        return past(self._conn, self._settings, after=after, upto=upto, follow=follow)
+        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later.
+
+        What the log has lost amid the rest is warned of and passed over: what is left must be answered for.
+        """
+        return past(self._conn, self._settings, after=after, upto=upto, follow=follow, holes=True)
 
     async def end(self) -> int:
         """Return the last sequence of archive and log."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from .errors import SqlError
+
 QUERY = "morphogen.sql.query"
 CONTROL = "morphogen.sql.control"
 QUEUE = "projector"
@@ -154,7 +156,10 @@ def _packed_times(value: Any) -> Any:
     plain = value.item()
     if isinstance(plain, dt.date):
         return packed_params(plain)
-    return msgspec.msgpack.Ext(_MOMENT, str(value.astype("datetime64[ns]")).replace("T", " ").encode())
+    moment = value.astype("datetime64[ns]")
+    if moment.astype(value.dtype) != value:
+        raise SqlError(f"the time {value} lies outside of what nanoseconds can count (1677 to 2262)")
+    return msgspec.msgpack.Ext(_MOMENT, str(moment).replace("T", " ").encode())
 
 
 def _ext_hook(code: int, data: memoryview) -> Any:
