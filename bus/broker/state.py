@@ -194,9 +194,16 @@ def orphans(files: BrokerFiles) -> list[int]:
         if entry.name.isdigit() and is_broker(int(entry.name), files):
             with contextlib.suppress(OSError):
                 here = os.readlink(entry / "ns/mnt") == os.readlink("/proc/self/ns/mnt")  # names mean the same there
-                if here and deleted in {os.readlink(fd) for fd in (entry / "fd").iterdir()}:
+                if here and any(_leads_to(fd, deleted) for fd in (entry / "fd").iterdir()):
                     found.append(int(entry.name))
     return found
+
+
+def _leads_to(descriptor: Path, name: str) -> bool:
+    try:
+        return os.readlink(descriptor) == name
+    except OSError:  # closed since it was listed
+        return False
 
 
 @contextlib.contextmanager
