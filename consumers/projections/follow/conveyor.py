@@ -20,8 +20,7 @@ from .folder import Folder
 
 _log = logging.getLogger("morphogen.projections")
 BATCH_BYTES = 32 << 20  # of messages in one commit: half of that was measured to cost a third more where rows are many
-PACE = 0.01  # longest pause between the beginnings of two batches, in seconds; none where much is waiting
-_REST = 2  # times what the last batch cost is the pause where that is shorter: queries need the processor too
+PACE = 0.003  # seconds between the beginnings of two batches, at least, where little is waiting
 WAITING_BYTES = 64 << 20  # that may lie in line before the reader is held back
 AHEAD_BYTES = 1 << 20  # in line that are worth being folded while another commit is under way
 _PAUSES = (0.5, 1.0, 2.0, 5.0)  # seconds between tries to commit where there is no room
@@ -49,7 +48,6 @@ class Conveyor:
         self._line_bytes = 0
         self._folding = False
         self._taken = 0.0
-        self._fold_cost = self._cost = PACE  # seconds that the last batch took to fold, and to fold and commit
         self._folded: Folded | None = None  # waits for the committer
         self._closed = False
         self._interrupted = threading.Event()
@@ -125,9 +123,7 @@ class Conveyor:
     def _fold(self) -> None:
         while messages := self._next():
             self._ease()
-            began = time.monotonic()
             folded = self.folder.fold(messages)
-            self._fold_cost = time.monotonic() - began
             with self._state:
                 self._state.wait_for(lambda: self._folded is None or self._closed)
                 if self._folded is None:
@@ -145,7 +141,7 @@ class Conveyor:
             )
             self._state.wait_for(
                 lambda: self._closed or self._line_bytes >= AHEAD_BYTES,
-                timeout=max(0.0, self._taken + min(PACE, _REST * self._cost) - time.monotonic()),
+                timeout=max(0.0, self._taken + PACE - time.monotonic()),
             )
             if self._closed:
                 return []
@@ -168,11 +164,9 @@ class Conveyor:
             with self._state:
                 self._state.wait_for(lambda: self._folded is not None or self._closed)
                 folded = self._folded
-            began = time.monotonic()
             if folded is None or not self._write(folded):
                 return
             with self._state:
-                self._cost = self._fold_cost + time.monotonic() - began
                 self._folded = None
                 self._state.notify_all()
             self._ease()
