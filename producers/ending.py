@@ -20,6 +20,7 @@ _terminated = threading.Event()
 _guarded: set[str] = set()  # of what is done once a process
 _ender: threading.Thread | None = None
 _inherited = id(None)
+_bootstrap: FrameType | None = None
 
 
 class Terminated(SystemExit):
@@ -82,6 +83,16 @@ def _watch_child() -> None:
 
     if parent_process() is not None:
         util.Finalize(None, _end_with_child, exitpriority=100)
+        _remember_bootstrap()
+
+
+def _remember_bootstrap() -> None:
+    """Keep the frame that runs the child: from Python 3.13 on it alone knows, once it has returned, how that ended."""
+    global _bootstrap  # noqa: PLW0603
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and not (frame.f_code.co_name == "_bootstrap" and "exitcode" in frame.f_code.co_varnames):
+        frame = frame.f_back
+    _bootstrap = frame
 
 
 def _end_with_child() -> None:
@@ -91,11 +102,16 @@ def _end_with_child() -> None:
     if isinstance(error, SystemExit) and error.code not in (None, 0) and id(error.__context__) != _inherited:
         error = error.__context__ or error  # torch's `spawn` makes an exit of the exception
     ended_well = id(error) == _inherited or (isinstance(error, SystemExit) and error.code in (None, 0))
-    _end_all(None if ended_well else error)
+    code = _bootstrap.f_locals.get("exitcode") if _bootstrap is not None else None
+    told = f"exit code {code}" if ended_well and code else None
+    _end_all(told if ended_well else error)
     _end_what_was_dropped()
 
 
 def _end_with_process() -> None:
+    if _bootstrap is not None:  # a child of multiprocessing, where this comes before that
+        _end_with_child()
+        return
     _end_all(Terminated(143) if _terminated.is_set() else _unseen())
     _end_what_was_dropped()
 
@@ -119,7 +135,7 @@ def _unseen() -> BaseException | None:
     return error
 
 
-def _end_all(error: BaseException | None) -> None:
+def _end_all(error: BaseException | str | None) -> None:
     cut_short: BaseException | None = None
     for run in list(_live):
         try:
@@ -151,8 +167,8 @@ def _end_dropped() -> None:
 
 def _begin_anew() -> None:
     """In a forked child, runs of its own are watched anew; the hooks are those of the parent."""
-    global _ender, _dropped, _inherited  # noqa: PLW0603
-    _ender, _dropped = None, queue.SimpleQueue()
+    global _ender, _dropped, _inherited, _bootstrap  # noqa: PLW0603
+    _ender, _dropped, _bootstrap = None, queue.SimpleQueue(), None
     _inherited = id(sys.exc_info()[1])  # what the parent was about to handle is no end of the child
     _guarded.discard("child")
 

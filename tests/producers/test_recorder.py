@@ -308,10 +308,12 @@ def test_children_of_multiprocessing_are_recorded_as_they_end(settings: Settings
     )
     subprocess.run([sys.executable, str(script), method], capture_output=True, timeout=60, check=True)
 
+    told = sys.version_info < (3, 13)  # of what ended them; later ones have the code alone by then
     assert rows("SELECT run, status, error FROM runs ORDER BY run") == [
-        ("codes", "failed", "SystemExit"), ("drop", "finished", None), ("end", "finished", None),
-        ("exit", "failed", "KeyError"), ("parent", "finished", None), ("pooled", "finished", None),
-        ("raise", "failed", "ValueError"),
+        ("codes", "failed", "SystemExit" if told else "exit code 1"), ("drop", "finished", None),
+        ("end", "finished", None), ("exit", "failed", "KeyError" if told else "exit code 1"),
+        ("parent", "finished", None), ("pooled", "finished", None),
+        ("raise", "failed", "ValueError" if told else "exit code 1"),
     ]  # fmt: skip
     assert rows("SELECT count(*) FROM metrics") == [(6,)]
 
