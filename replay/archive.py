@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from morphogen.bus.archive.archive import Archive, ArchiveWriter
 from morphogen.bus.archive.writer import SegmentWriter
@@ -21,12 +20,12 @@ from morphogen.bus.reader import Message, read
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import DUPLICATE_WINDOW_S, LOG, stream_info, trim
 
+from .finishing import finish
 from .overlap import first_differing
 from .span import Progress, silent
 
 KEEP = 7 * 86400.0
 _EVER = 2**63 - 1  # nanoseconds
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ async def _extend(
         async for batch in _whole(conn, start, end, accept_gap):
             offset = 0
             while offset < len(batch):
-                offset += await _finish(segment.add, batch[offset:] if offset else batch)
+                offset += await finish(segment.add, batch[offset:] if offset else batch)
                 if segment.full:
-                    await _finish(_commit, writer, segment)
+                    await finish(_commit, writer, segment)
                     segment = writer.segment()
             count += len(batch)
             progress(batch[-1].seq - start, end - start, "messages")
         if box.covered < end:
-            await _finish(_commit, writer, segment, end)
+            await finish(_commit, writer, segment, end)
     except asyncio.CancelledError:
         if segment.rows and box.covered < segment.position:
             _commit(writer, segment)
@@ -145,16 +144,6 @@ def _commit(writer: ArchiveWriter, segment: SegmentWriter, last: int | None = No
     writer.commit(segment.seal(last))
 
 
-async def _finish(call: Callable[..., _T], *args: object) -> _T:
-    """Run a blocking call in a thread; when cancelled, wait for its end first, so that nothing is left half done."""
-    task = asyncio.ensure_future(asyncio.to_thread(call, *args))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
 async def _repair(
     conn: Connection, box: Archive, writer: ArchiveWriter, log_first: int, progress: Progress
 ) -> tuple[int, ...]:
@@ -167,8 +156,8 @@ async def _repair(
         segment = writer.segment(old.first)
         try:
             async for batch in read(conn, after=old.first - 1, upto=old.last):
-                await _finish(segment.add_all, batch)
-            await _finish(_commit, writer, segment, old.last)
+                await finish(segment.add_all, batch)
+            await finish(_commit, writer, segment, old.last)
         finally:
             segment.abort()
         repaired.append(old.first)

@@ -1,12 +1,12 @@
 """Compare what the log still has with what its archive says it had, message by message."""
 
-import asyncio
 from collections.abc import Iterator
 
 from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection
 from morphogen.bus.reader import Message, read
 
+from .finishing import finish
 from .span import Progress
 
 
@@ -19,12 +19,7 @@ async def first_differing(conn: Connection, box: Archive, first: int, upto: int,
     batches = read(conn, after=first - 1, upto=upto)
     try:
         async for batch in batches:
-            work = asyncio.ensure_future(asyncio.to_thread(_first, batch, archived))
-            try:
-                differing = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await asyncio.wait([work])  # nobody else may close what the thread reads
-                raise
+            differing = await finish(_first, batch, archived)  # nobody else may close what the thread reads
             if differing is not None:
                 return differing
             progress(batch[-1].seq - first + 1, upto - first + 1, "messages compared")

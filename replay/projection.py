@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from morphogen.bus.connection import Connection
 from morphogen.bus.past import extent
@@ -18,11 +17,10 @@ from morphogen.consumers.projections.store.duckfile import MEND
 from morphogen.schemas import Frame
 
 from .errors import SinkFailed
+from .finishing import finish
 from .past_source import FOLD_BYTES, blobs_of
 from .replay import ReplayReport, replay
 from .span import Point, Progress, silent
-
-_T = TypeVar("_T")
 
 
 class ProjectionSink:
@@ -69,7 +67,7 @@ class ProjectionSink:
 
     async def begin(self, position: int) -> None:
         """Open the file, and write down where it begins: so a resumed replay knows, however early it was killed."""
-        await _in_thread(self._begin, position)
+        await finish(self._begin, position)
 
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Take a message; it is folded with those around it."""
@@ -96,7 +94,7 @@ class ProjectionSink:
     async def _fold(self) -> None:
         if self._waiting:
             waiting, self._waiting, self._bytes = self._waiting, [], 0
-            await _in_thread(self._commit, waiting)
+            await finish(self._commit, waiting)
 
     def _begin(self, position: int) -> None:
         if self._store is not None:
@@ -119,17 +117,6 @@ class ProjectionSink:
         self._whole = False  # until it is in the file: what was folded is not folded twice
         self._store.commit(self._folder.fold(messages))
         self._whole = True
-
-
-async def _in_thread(call: Callable[[_T], None], argument: _T) -> None:
-    """Run a blocking call in a thread; when cancelled, wait for its end first."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, argument))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        work.exception()  # of which `close` has the consequence
-        raise
 
 
 async def into_projection(

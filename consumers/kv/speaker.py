@@ -6,6 +6,7 @@ context.
 
 import ctypes
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,7 +80,7 @@ class Speaker(Protocol):
         """Take over a state, which must be of these tokens. Raises KvRefused, and is as it was."""
 
 
-class _Vocabulary:
+class _Vocabulary(ABC):
     """What is asked of a model's vocabulary, the same for both kinds."""
 
     fingerprint: Fingerprint
@@ -95,9 +96,9 @@ class _Vocabulary:
         self._model = llama_cpp.llama_get_model(ctx)
         self._words = llama_cpp.llama_model_get_vocab(self._model)
 
+    @abstractmethod
     def _check_open(self) -> None:
         """Raise SessionError where the context was closed: llama.cpp would read freed memory, and end the process."""
-        raise NotImplementedError
 
     @property
     def _ctx(self) -> Any:
