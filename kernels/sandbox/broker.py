@@ -18,16 +18,22 @@ from .outcome import Effect
 from .scrub import scrub
 from .signatures import signature_of, takes_anything
 from .values import value_sha256
-from .waiting import Unfinished, WaitingThreads
+from .waiting import Unfinished, WaitingThreads, contained
 from .workspace import Workspace
+
+_MAX_ERROR = 8 << 10  # bytes of a reply that tells an error: a tool is told, however little a value may hold
 
 
 class _Done(NamedTuple):
-    """One use that is not written down yet; `result` holds one value, and is None where it failed."""
+    """One use that is not written down yet; `result` holds one value, and is None where it failed.
+
+    The arguments are as they came: those that the function was given are its own, to change even after its time.
+    """
 
     name: str
     effect: str
-    arguments: list[object]
+    args: bytes
+    kwargs: bytes
     result: list[object] | None
     error: str | None
     duration_ns: int
@@ -48,7 +54,8 @@ class Broker:
 
         Raises Unfinished where the deadline passed, and Uncrossable where the request is garbage.
         """
-        positional, named = decode(bytes(args), self.limits.value_items), decode(bytes(kwargs), self.limits.value_items)
+        asked = bytes(args), bytes(kwargs)
+        positional, named = (decode(data, self.limits.value_items) for data in asked)
         if not isinstance(positional, list) or not isinstance(named, dict):
             raise Uncrossable("a request without arguments")
         began = time.monotonic_ns()
@@ -71,14 +78,14 @@ class Broker:
         finally:
             effect = declared.effect if declared else "pure"
             spent = time.monotonic_ns() - began
-            self._done.append(_Done(name[:200], effect, [positional, named], crossed, error, spent))
-        return reply if error is None else encode({"error": error}, self.limits.value_bytes)
+            self._done.append(_Done(name[:200], effect, *asked, crossed, error, spent))
+        return reply if error is None else encode({"error": error}, _MAX_ERROR)
 
     def settle(self) -> None:
         """Write down what was done, and let the capabilities do so: while the tool goes on with the answer."""
         for one in self._done:
             result = None if one.result is None else value_sha256(one.result[0])
-            arguments = value_sha256(one.arguments)
+            arguments = value_sha256([decode(data, self.limits.value_items) for data in (one.args, one.kwargs)])
             self._effects.append(Effect(name=one.name, effect=one.effect, arguments=arguments, result=result,
                                         error=one.error, duration_ns=one.duration_ns))  # fmt: skip
         self._done.clear()
@@ -106,9 +113,19 @@ class Broker:
             except OSError as error:
                 raise Refused(f"{name} failed: {error.strerror}") from None
         if not declared.waits:
-            return declared.function(*args, **named)
+            return _at_once(declared.function, args, named)
         patience = min(self.limits.capability_seconds, ends_at - time.monotonic())
         return self.threads.run(lambda: declared.function(*args, **named), patience)
+
+
+def _at_once(function: Callable[..., object], args: list[object], named: dict[str, object]) -> object:
+    """Call it here, on the thread of the caller, to whom an interrupt may come meanwhile."""
+    try:
+        return function(*args, **named)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as failure:  # noqa: BLE001 - such as SystemExit: as where it is waited for
+        raise contained(failure) from None
 
 
 def _told(failure: Exception) -> str:

@@ -12,7 +12,10 @@ class Ready(msgspec.Struct, frozen=True, tag_field="t", tag="ready"):
 
 
 class Compiled(msgspec.Struct, frozen=True, tag_field="t", tag="compiled"):
-    """The tool's text, compiled, before any of it has run: bytes for another worker, which the host never reads."""
+    """The tool's text, compiled: bytes for another worker, which the host never reads; none where they are too many.
+
+    It comes first, before any of the text has run, and once; from a tool itself it is no message.
+    """
 
     code: bytes
 

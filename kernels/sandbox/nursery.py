@@ -38,6 +38,10 @@ m.main(a[1],*[int(x) if x else None for x in sys.argv[2:]])
 """
 
 
+class Starved(SandboxBroken):
+    """The host may open no more descriptors; what runs already goes on."""
+
+
 class Exit(msgspec.Struct, frozen=True):
     """How a worker ended: a wait status, its processor time, and the most memory that it had resident."""
 
@@ -123,7 +127,7 @@ class Nursery:
     """The zygote: an interpreter that has imported what tools may use, and forks a sealed worker on request."""
 
     def __init__(self, config: dict[str, object]) -> None:
-        self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, far = _pair(socket.SOCK_SEQPACKET)
         try:
             self._process = _start(config, [far.fileno()], str(far.fileno()), str(os.getpid()), "")
         except BaseException:
@@ -134,8 +138,7 @@ class Nursery:
 
     def worker(self, *, waits: bool) -> Worker:
         """Ask for a worker; it may not be there yet. One that `waits` for its job prepares for it meanwhile."""
-        near, far = socket.socketpair()
-        lease, far_lease = socket.socketpair()
+        near, far, lease, far_lease = _pairs()
         try:
             socket.send_fds(self._control, [b"w" if waits else b"n"], [far.fileno(), far_lease.fileno()])
         except OSError:
@@ -175,8 +178,7 @@ def _most_resident(pid: int) -> int:
 
 def single(config: dict[str, object]) -> Worker:
     """Start an interpreter for one worker."""
-    near, far = socket.socketpair()
-    lease, far_lease = socket.socketpair()
+    near, far, lease, far_lease = _pairs()
     with far, far_lease:
         handles = [far.fileno(), far_lease.fileno()]
         try:
@@ -188,9 +190,30 @@ def single(config: dict[str, object]) -> Worker:
     return Worker(near, lease, process)
 
 
-def _start(config: dict[str, object], handles: list[int], *arguments: str) -> subprocess.Popen[bytes]:
-    load = os.memfd_create("sandbox", os.MFD_CLOEXEC)
+def _pair(kind: socket.SocketKind = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
     try:
+        return socket.socketpair(socket.AF_UNIX, kind)
+    except OSError as error:
+        raise Starved(
+            f"the sandbox cannot open sockets: {error.strerror}; close files, or raise the limit on them (ulimit -n)"
+        ) from None
+
+
+def _pairs() -> tuple[socket.socket, socket.socket, socket.socket, socket.socket]:
+    """Return both ends of a channel, then both of a lease."""
+    near, far = _pair()
+    try:
+        return near, far, *_pair()
+    except Starved:
+        near.close()
+        far.close()
+        raise
+
+
+def _start(config: dict[str, object], handles: list[int], *arguments: str) -> subprocess.Popen[bytes]:
+    load = -1
+    try:
+        load = os.memfd_create("sandbox", os.MFD_CLOEXEC)
         os.write(load, marshal.dumps((_codes(), config)))
         python = getattr(sys, "_base_executable", None) or sys.executable
         return subprocess.Popen(
@@ -208,7 +231,8 @@ def _start(config: dict[str, object], handles: list[int], *arguments: str) -> su
             f"the sandbox cannot start an interpreter: {error.strerror}; check {sys.executable}"
         ) from None
     finally:
-        os.close(load)
+        if load >= 0:
+            os.close(load)
 
 
 @cache
@@ -227,8 +251,11 @@ def _codes() -> list[tuple[str, CodeType]]:
 
 def _bury(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process by its pidfd: `Popen.wait` with a timeout would sleep and look, sleep and look."""
-    with contextlib.suppress(ProcessLookupError):
+    try:
         ended = os.pidfd_open(process.pid)
+    except OSError:  # gone already, or no descriptor is left to see it go
+        process.kill()
+    else:
         try:
             waiting = select.poll()
             waiting.register(ended, select.POLLIN)

@@ -26,7 +26,7 @@ from .gardener import Gardener
 from .inside.codec import Uncrossable, decode, encode
 from .limits import Limits
 from .messages import Call, Compiled, Done, Fail, decode_said
-from .nursery import Exit, Nursery, Worker, single
+from .nursery import Exit, Nursery, Starved, Worker, single
 from .outcome import Outcome, ToolFailure, Value
 from .scrub import scrub
 from .seccomp import program
@@ -36,6 +36,7 @@ from .waiting import Unfinished, WaitingThreads
 _MAX_JOB = 64 << 20
 _SOON = 0.005  # seconds after a call in which the next worker is made
 _MAX_CODE = 256 << 10  # characters of a text, and bytes of what it was compiled to, that are kept
+_MAX_TOLD = 16 << 10  # bytes of a message beside its value and what was printed: of an error, most of all
 _MOST_CODES = 64  # texts whose compiled form is kept
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([^\n#;]+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
@@ -132,23 +133,22 @@ class Sandbox:
         return self._outcome(end, exit_, broker, layers, began)
 
     def _converse(self, worker: Worker, job: bytes, broker: Broker, keeping: str | None) -> _End:
-        """Send the job and serve the tool until it answers; `keeping` is the text whose compiled form may come first."""
+        """Send the job and serve the tool until it answers; `keeping` is the text whose compiled form has to come first."""
         ends_at = time.monotonic() + self.limits.wall_seconds
-        cap = self.limits.value_bytes + 4 * self.limits.printed_chars + 4096
+        cap = self.limits.value_bytes + 4 * self.limits.printed_chars + _MAX_TOLD
         calls = 0
         try:
             worker.channel.send(job, ends_at)
             self._spend()
             while True:
                 said = decode_said(worker.channel.receive(cap, ends_at))
-                if isinstance(said, Done | Fail):
-                    return _End(said)
-                if isinstance(said, Compiled) and keeping is not None:
+                if keeping is not None and isinstance(said, Compiled):
                     self._keep(keeping, said.code)
                     keeping = None
                     continue
-                keeping = None
-                if not isinstance(said, Call):
+                if isinstance(said, Fail) or (isinstance(said, Done) and keeping is None):
+                    return _End(said)
+                if keeping is not None or not isinstance(said, Call):
                     raise Garbage("a message out of turn")
                 calls += 1
                 if calls > self.limits.capability_calls:
@@ -200,7 +200,7 @@ class Sandbox:
         if number == signal.SIGKILL and exit_.cpu_ns >= self.limits.cpu_seconds * 600_000_000:
             return "cpu", f"it used more than {self.limits.cpu_seconds} s of processor time"
         if number and number != signal.SIGKILL:
-            name = signal.Signals(number).name
+            name = signal.Signals(number).name if number in set(signal.Signals) else f"SIG{number}"
             return f"signal:{name}", f"it ended by {name}"
         return None, "it ended without an answer"
 
@@ -214,8 +214,8 @@ class Sandbox:
                 with self._lock:
                     worker = self._kept.take(self)
                 return worker, _layers(worker)
-            except SandboxBroken:
-                if again:
+            except SandboxBroken as broken:
+                if again or isinstance(broken, Starved):
                     raise
                 with self._lock:
                     self._kept.end()
@@ -241,6 +241,8 @@ class Sandbox:
                 self._kept.fill(self)
 
     def _keep(self, source: str, code: bytes) -> None:
+        if not code:
+            return
         with self._lock:
             while len(self._codes) >= _MOST_CODES:
                 del self._codes[next(iter(self._codes))]
@@ -279,7 +281,8 @@ class _Kept:
         self._settle()
         if self.nursery is None:
             self.nursery = Nursery(sandbox._config((*ALWAYS, *sandbox.modules)))
-            self.fill(sandbox)
+            with contextlib.suppress(Starved):  # one worker is enough for now
+                self.fill(sandbox)
         return self.idle.popleft() if self.idle else self.nursery.worker(waits=False)
 
     def fill(self, sandbox: Sandbox) -> None:

@@ -8,10 +8,11 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 def canonical(value: object) -> bytes:
-    """Return a value's MessagePack with keys in order (integers first, then text); equal values give equal bytes.
+    """Return a value's MessagePack with keys in order (numbers, then text, then others); equal values give equal bytes.
 
     The value is of those that may cross into the sandbox: None, bool, int of 64 bits, float, str, bytes, list, tuple (as
-    a list) and dict with text or integer keys. Raises TypeError or OverflowError for others.
+    a list) and dict with text or integer keys; or what else was recorded, such as a dict with other keys. Raises TypeError
+    or OverflowError for what MessagePack has no form for.
     """
     return _ENCODER.encode(_in_order(value))
 
@@ -30,6 +31,14 @@ def _in_order(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_in_order(item) for item in value]
     if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: (isinstance(key, str), key))
-        return {key: _in_order(value[key]) for key in keys}
+        return {key: _in_order(value[key]) for key in sorted(value, key=_place)}
     return value
+
+
+def _place(key: object) -> tuple[int, object]:
+    """Return where a key stands among others of any type: those that cannot be compared go by their bytes."""
+    if isinstance(key, str):
+        return 1, key
+    if isinstance(key, int | float) and key == key:  # noqa: PLR0124 - NaN is in no order
+        return 0, key
+    return 2, _ENCODER.encode(key)

@@ -12,6 +12,11 @@ class Unfinished(Exception):
     """A declared tool did not return in time."""
 
 
+def contained(failure: BaseException) -> Exception:
+    """Return what a function's failure is to the host: what would end the host's own thread is an error that names it."""
+    return failure if isinstance(failure, Exception) else RuntimeError(repr(failure))
+
+
 class WaitingThreads:
     """A thread for each capability that waits at the same time, kept for the next; safe to use from several threads.
 
@@ -42,7 +47,7 @@ class WaitingThreads:
             raise Unfinished
         self._idle.append(thread)
         if job.failure is not None:
-            raise job.failure if isinstance(job.failure, Exception) else RuntimeError(repr(job.failure))
+            raise contained(job.failure)
         return job.answer
 
     def end(self) -> None:

@@ -1,10 +1,14 @@
 """A text is compiled in the sandbox once; what the next worker is given is that, and nothing that a tool could have put there."""
 
+import socket
 import textwrap
 
 import pytest
 
 from morphogen.kernels.sandbox import Capabilities, Limits, Sandbox
+from morphogen.kernels.sandbox.broker import Broker
+from morphogen.kernels.sandbox.capabilities import NONE
+from morphogen.kernels.sandbox.nursery import Worker
 
 from .conftest import QUICK
 
@@ -68,6 +72,44 @@ def test_a_tool_that_speaks_of_code_itself_is_ended_and_not_believed(forked: San
         assert b"bad" not in forked._codes[text][:3]
 
     assert [told.killed_by, again.killed_by] == ["protocol", "protocol"]
+
+
+def test_what_a_call_says_of_its_code_is_not_run_by_the_next_where_the_honest_code_is_too_large() -> None:
+    """A text short enough to be kept, of which the compiled form is not: nothing honest is kept, and nothing else."""
+    text = f"PAD = {'é' * 200_000!r}\n" + textwrap.dedent("""
+        import marshal, os
+        def run(secret):
+            code = marshal.dumps(compile(f"def run(secret):\\n    return {secret!r}\\n", "<tool>", "exec"))
+            body = b"\\x82\\xa1t\\xa8compiled\\xa4code\\xc5" + len(code).to_bytes(2, "big") + code
+            os.write(3, len(body).to_bytes(4, "little") + body)
+            return "its own"
+    """)
+    with Sandbox(QUICK, pool=1) as sandbox:
+        told = [sandbox.run(text, {"secret": secret}) for secret in ("of the first", "of the second")]
+        assert sandbox._codes == {}
+
+    assert [(one.value, one.killed_by) for one in told] == [(None, "protocol")] * 2
+
+
+@pytest.mark.parametrize("frame", [b"\x84\xa1t\xa4done\xa5value\x01\xa7printed\xa0\xa3cut\xc2", b"\x81\xa1t\xa5ready"])
+def test_a_worker_that_does_not_begin_with_the_code_is_not_heard(forked: Sandbox, frame: bytes) -> None:
+    near, far = socket.socketpair()
+    lease = socket.socketpair()
+    far.sendall(len(frame).to_bytes(4, "little") + frame)
+    worker = Worker(near, lease[0], None)
+    end = forked._converse(worker, b"", Broker(NONE, QUICK, forked._kept.threads), "def run(): ...")
+    worker.drop()
+    for one in (far, lease[1]):
+        one.close()
+
+    assert (end.answer, end.killed_by) == (None, "protocol")
+
+
+def test_what_the_compiler_warns_of_is_not_printed_by_the_first_call_alone(forked: Sandbox) -> None:
+    with forked:
+        told = [forked.run("def run():\n    print('said')\n    return 1 is 1\n") for _ in range(2)]
+
+    assert [(one.value, one.printed) for one in told] == [(True, "said\n")] * 2
 
 
 def test_texts_beyond_the_most_are_forgotten_in_turn_and_still_run(monkeypatch: pytest.MonkeyPatch) -> None:

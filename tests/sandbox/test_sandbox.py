@@ -36,6 +36,7 @@ from morphogen.kernels.sandbox import (
     SandboxError,
     Unsupported,
 )
+from morphogen.kernels.sandbox.nursery import Exit
 
 from .canary import descendants, strangers
 from .conftest import QUICK
@@ -158,6 +159,10 @@ def test_a_tool_that_does_not_answer_is_ended_and_told(pooled: Sandbox, text: st
 
     assert outcome.error is not None
     assert outcome.killed_by == killed_by
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(pooled: Sandbox) -> None:
+    assert pooled._died_of(Exit(40, 0, 0)) == ("signal:SIG40", "it ended by SIG40")
 
 
 def test_what_an_answer_cost_is_counted_by_the_kernel(either: Sandbox) -> None:

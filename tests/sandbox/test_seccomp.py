@@ -1,14 +1,18 @@
 """The filter, run by an interpreter of classic BPF: what it answers to every call, on both processors."""
 
+import platform
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from morphogen.kernels.sandbox import Unsupported
+from morphogen.kernels.sandbox import Sandbox, Unsupported
 from morphogen.kernels.sandbox.seccomp import ALLOW, KILL, REFUSE, program
 from morphogen.kernels.sandbox.syscalls import AARCH64, AUDIT_ARCH, X86_64, table
+
+from .conftest import lacking
 
 MACHINES = ["x86_64", "aarch64"]
 
@@ -34,8 +38,8 @@ def answer(code: bytes, number: int, arch: int, arguments: tuple[int, ...] = ())
 def test_every_call_is_refused_but_those_of_the_table(machine: str) -> None:
     code, allowed = program(machine), set(table(machine).values())
 
-    for number in range(1024):
-        assert answer(code, number, AUDIT_ARCH[machine]) == (ALLOW if number in allowed else REFUSE)
+    for number in range(1024):  # argument 1 says that a futex is private
+        assert answer(code, number, AUDIT_ARCH[machine], (0, 128)) == (ALLOW if number in allowed else REFUSE)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -47,6 +51,50 @@ def test_memory_cannot_be_made_executable(machine: str) -> None:
             expected = REFUSE if protection & 4 else ALLOW
             assert answer(code, calls[name], AUDIT_ARCH[machine], (0, 4096, protection)) == expected
             assert answer(code, calls[name], AUDIT_ARCH[machine], (0, 4096, protection | 1 << 33)) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_futex_is_of_one_process_alone(machine: str) -> None:
+    code, futex = program(machine), table(machine)["futex"]
+
+    for operation in range(256):
+        expected = ALLOW if operation & 128 else REFUSE
+        assert answer(code, futex, AUDIT_ARCH[machine], (0, operation)) == expected
+        assert answer(code, futex, AUDIT_ARCH[machine], (0, operation | 128 << 32)) == expected
+
+
+WAIT_OR_WAKE = """
+import ctypes, time
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Span(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
+
+
+def run(number, wake):
+    place = ctypes.c_void_p(ctypes.cast(libc.getpid, ctypes.c_void_p).value & ~3)  # a page that all workers share
+    if not wake:
+        held = ctypes.c_int.from_address(place.value).value
+        return libc.syscall(number, place, 0, held, ctypes.byref(Span(2, 0)), None, 0)
+    woken = 0
+    end = time.monotonic() + 1
+    while woken < 1 and time.monotonic() < end:
+        woken = libc.syscall(number, place, 1, 9, None, None, 0)
+    return woken
+"""
+
+
+def test_two_calls_at_once_cannot_wake_each_other() -> None:
+    if lacking():
+        pytest.skip(f"this machine has not what the sandbox requires: {lacking()}")
+    number = table(platform.machine())["futex"]
+    with Sandbox(pool=2, modules=["ctypes", "time"]) as sandbox, ThreadPoolExecutor(2) as both:
+        calls = both.map(lambda wake: sandbox.run(WAIT_OR_WAKE, {"number": number, "wake": wake}), (False, True))
+        told = [call.value for call in calls]
+
+    assert told == [-1, -1]
 
 
 @pytest.mark.parametrize("machine", MACHINES)

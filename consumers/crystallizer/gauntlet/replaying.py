@@ -6,6 +6,7 @@ that makes it before each call, as nothing shows that the tool would have notice
 draft is refused.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from .stage import Stage
 from .statics import constant_world
 
 _TOLD = 3
+_MOST_SECONDS = 300.0  # for all the replays of a draft together: one that needs longer is refused
 Site = tuple[str, str]
 """A capability, and where in the course it is used (`world.site`, or `*` for anywhere)."""
 
@@ -78,6 +80,7 @@ def replayed(
 ) -> tuple[Stage, tuple[Replayed, ...], list[Guard]]:
     """Judge the draft on every held-out execution; with the stage come the runs, and guards for what it does not read.
 
+    One that had to be killed is the last that is run, and all together have `_MOST_SECONDS`.
     `others` are executions that it was made from, `rejected` those that somebody judged bad.
     """
     if len(held_out) < least:
@@ -92,12 +95,9 @@ def replayed(
             (),
             [],
         )
-    runs: list[Replayed] = []
-    unread: list[set[Site]] = []
-    for trace in held_out:
-        run, left = _replay(draft, trace, sandbox, real)
-        runs.append(run)
-        unread.append(left)
+    ends_at = time.monotonic() + _MOST_SECONDS
+    runs, unread = _replays(draft, held_out, sandbox, real, ends_at)
+    left = len(held_out) - len(runs)
     faults = [run for run in runs if run.fault is not None]
     evidence = {
         "executions": [run.trace.execution for run in runs],
@@ -107,21 +107,48 @@ def replayed(
         "failures": [{"execution": run.trace.execution, "why": run.fault} for run in faults[:_TOLD]],
     }
     matched = len(runs) - len(faults)
-    layers = runs[0].outcome.layers_held if runs[0].outcome is not None else ()
+    layers = runs[0].outcome.layers_held if runs and runs[0].outcome is not None else ()
     reason = ""
     sentinels, blind = _sentinels(unread, (*held_out, *others))
     if blind is not None:
         reason = f"{blind} was read in every execution and always gave the same, and the tool does not read it"
     if faults:
         reason = f"{len(faults)} of {len(runs)} held-out executions differ, the first {faults[0].trace.execution}: {faults[0].fault}"
+        reason += f"; {left} more were not run" if left else ""
+    elif left:
+        reason = f"{_too_long()}: {left} of {len(held_out)} held-out executions were left by then"
     elif not reason:
         for trace in rejected:
+            if time.monotonic() >= ends_at:
+                reason = f"{_too_long()}: of those that were judged a failure some were left by then"
+                break
             run, _ = _replay(draft, trace, sandbox, real)
             if run.fault is None:
                 reason = f"it repeats {trace.execution}, which was judged a failure by {trace.judged_by}"
                 break
     stage = Stage("replay", reason, evidence=evidence, tried=len(runs), matched=matched, layers=layers)
     return stage, tuple(runs), sentinels
+
+
+def _replays(
+    draft: CrystalDrafted, traces: Sequence[Trace], sandbox: Sandbox, real: Capabilities | None, ends_at: float
+) -> tuple[list[Replayed], list[set[Site]]]:
+    """Replay executions in turn, until the time is over or a run had to be killed: each that follows may cost as much."""
+    runs: list[Replayed] = []
+    unread: list[set[Site]] = []
+    for trace in traces:
+        if time.monotonic() >= ends_at:
+            break
+        run, left = _replay(draft, trace, sandbox, real)
+        runs.append(run)
+        unread.append(left)
+        if run.outcome is not None and run.outcome.killed_by is not None:
+            break
+    return runs, unread
+
+
+def _too_long() -> str:
+    return f"its replays take longer than {_MOST_SECONDS:g} s; let it do less"
 
 
 def _replay(

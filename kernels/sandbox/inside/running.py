@@ -182,17 +182,23 @@ def _run(job: dict[str, object], limits: Limits) -> object:
 
 
 def _code(job: dict[str, object]) -> "CodeType":
-    """Compile the text, and give the host the result for the next worker; or take what an earlier worker gave."""
+    """Compile the text, and give the host the result for the next worker; or take what an earlier worker gave.
+
+    Where the host would keep it, it is told in any case, and before the text runs: what a tool could say of it comes too late.
+    """
     code, source = job["code"], job["source"]
     if isinstance(code, bytes):
         found: CodeType = marshal.loads(code)  # noqa: S302  of a worker as sealed as this one, before the text had run
         return found
     assert isinstance(source, str)
+    shown, sys.stderr = sys.stderr, None  # the compiler's warnings would be printed by the first worker alone
     compiled = compile(source, TOOL, "exec", dont_inherit=True)
+    sys.stderr = shown
     keep = job["keep"]
     assert isinstance(keep, int)
-    if keep and len(data := marshal.dumps(compiled)) <= keep:
-        send({"t": "compiled", "code": data}, _MAX_FRAME)
+    if keep:
+        data = marshal.dumps(compiled)
+        send({"t": "compiled", "code": data if len(data) <= keep else b""}, _MAX_FRAME)
     return compiled
 
 

@@ -104,7 +104,7 @@ _ORDER: "Literal['little']" = "little"  # both machines that we know
 def _try(held: Held, name: str, action: "Callable[[], object]") -> None:
     try:
         action()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever is in its way, the layer does not hold
         held[name] = f"{getattr(error, 'strerror', None) or error}"
     else:
         held[name] = ""
