@@ -15,6 +15,7 @@ DEFAULT_SPOOL_LIMIT = 1 << 30
 _SMALLEST_SPOOL = 1 << 20
 _SCHEMES = ("nats", "tls", "ws", "wss")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_NOT_IN_A_HOME = re.compile(r"[?\\]")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -42,9 +43,13 @@ class Settings:
     ) -> "Settings":
         """Read MORPHOGEN_* variables; an argument wins. A bad value raises SettingsError."""
         return cls(
-            home=_home(home if home is not None else env.get("MORPHOGEN_HOME")),
+            home=_home(home, "--home")
+            if str(home or "").strip()
+            else _home(env.get("MORPHOGEN_HOME"), "MORPHOGEN_HOME"),
             urls=_urls(url, "--url") if url else _urls(env.get("MORPHOGEN_URL", ""), "MORPHOGEN_URL"),
-            creds=_creds(creds if creds is not None else env.get("MORPHOGEN_CREDS")),
+            creds=_creds(creds, "--creds")
+            if str(creds or "").strip()
+            else _creds(env.get("MORPHOGEN_CREDS"), "MORPHOGEN_CREDS"),
             token=env.get("MORPHOGEN_TOKEN") or None,
             spool_limit=_spool_limit(env.get("MORPHOGEN_SPOOL_LIMIT")),
         )
@@ -80,7 +85,7 @@ class Settings:
         return self.home / "archive"
 
 
-def _home(value: str | Path | None) -> Path:
+def _home(value: str | Path | None, name: str) -> Path:
     if value is None or not str(value).strip():
         return Path(platformdirs.user_data_dir("morphogen"))
     try:
@@ -89,10 +94,12 @@ def _home(value: str | Path | None) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
-            f"MORPHOGEN_HOME cannot be used: {str(value)!r} ({reason}); name a folder or unset it"
-        ) from error
+            f"{name} cannot be used: {str(value)!r} ({reason}); name a folder or leave it out"
+        ) from None
     if other:
-        raise SettingsError(f"MORPHOGEN_HOME is not a folder: {home}; name a folder or unset it")
+        raise SettingsError(f"{name} is not a folder: {home}; name a folder or leave it out")
+    if bad := _NOT_IN_A_HOME.search(str(home)):
+        raise SettingsError(f"{name} holds a {bad[0]!r}, where DuckDB cuts a path: {home}; name a folder without")
     return home
 
 
@@ -116,7 +123,7 @@ def _urls(text: str, name: str) -> tuple[str, ...]:
     return tuple(urls)
 
 
-def _creds(value: str | Path | None) -> Path | None:
+def _creds(value: str | Path | None, name: str) -> Path | None:
     if value is None or not str(value).strip():
         return None
     try:
@@ -125,7 +132,7 @@ def _creds(value: str | Path | None) -> Path | None:
     except (OSError, RuntimeError, ValueError):
         path, readable = Path(value), False
     if not readable:
-        raise SettingsError(f"MORPHOGEN_CREDS cannot be read: {path}; name a readable .creds file")
+        raise SettingsError(f"{name} cannot be read: {path}; name a readable .creds file")
     return path
 
 

@@ -16,6 +16,8 @@ import typer
 from morphogen.bus.settings import Settings
 from morphogen.schemas import MorphogenError
 
+from .saying import echo
+
 FAILED, WRONG_USE, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
@@ -130,7 +132,7 @@ def _debug() -> None:
 
 
 def _say(line: str) -> None:
-    typer.echo(f"morphogen: {line}", err=True)
+    echo(f"morphogen: {line}", err=True)
 
 
 def _first_line(error: BaseException) -> str:

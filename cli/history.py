@@ -155,6 +155,8 @@ def replay(
         raise typer.BadParameter("--offline reads without a broker; --into bus needs one")
     if log is not None and not offline:
         raise typer.BadParameter("--log goes with --offline; a broker has one log")
+    if any(not pattern.strip() for pattern in types or ()):
+        raise typer.BadParameter("--type names no type: write one, or a pattern such as 'health.*'")
     begin, end = (parse_point(text) if text is not None else None for text in (from_, to))
     pace = parse_speed(speed)
     job: Replay | None = None

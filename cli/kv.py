@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import MorphogenError, json_text
+from morphogen.schemas.kv import FILE, TIERS
 
 from .app import app, settings_of
+from .saying import cell, echo, word
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -35,11 +37,13 @@ def list_states(
     context: typer.Context,
     worker: Annotated[str | None, typer.Option(help="Only of this worker.")] = None,
     session: Annotated[str | None, typer.Option(help="Only of this session.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Only in this tier: device, memory, disk, blobs.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Only in this tier: device, memory, disk, blobs, file.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also what is held no more.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List the KV states that are held, newest first, and how much other engines hold."""
+    if tier is not None and tier not in (*TIERS, FILE):
+        raise typer.BadParameter(f"--tier {tier!r} is none of {', '.join((*TIERS, FILE))}")
     settings = settings_of(context)
     parts, params = ["true"] if everything else ["held"], []
     for column, value in (("worker", worker), ("session", session), ("tier", tier)):
@@ -55,14 +59,14 @@ def list_states(
     others = [] if session is not None else _others(settings, worker, tier)
     if as_json:
         for row in (*found, *others):
-            typer.echo(json_text(row))
+            echo(json_text(row))
         return
     if found:
         _table(found, everything)
     for row in others:
-        typer.echo(f"{row['engine']} {row['worker']}: {row['blocks']:,} blocks in {row['tier']}")
+        echo(f"{word(row['engine'])} {word(row['worker'])}: {row['blocks']:,} blocks in {word(row['tier'])}")
     if not found and not others:
-        typer.echo(
+        echo(
             "no KV states"
             if everything
             else "no KV states are held beside what workers have at hand; --all shows those that were, `morphogen kv show SESSION` tells of a session"
@@ -79,19 +83,19 @@ def show(
     path = Path(key)
     document = describe(path) if path.is_file() else _described(settings_of(context), key)
     if as_json:
-        typer.echo(json.dumps(document, indent=2, default=str))
+        echo(json.dumps(document, indent=2, default=str))
         return
     for name, value in document.items():
         if isinstance(value, list):
-            typer.echo(f"{name}")
+            echo(f"{name}")
             for row in value:
-                typer.echo("  " + "  ".join(str(part) for part in row.values() if part is not None))
+                echo("  " + "  ".join(word(part) for part in row.values() if part is not None))
         elif isinstance(value, dict):
-            typer.echo(f"{name}")
+            echo(f"{name}")
             for inner, text in value.items():
-                typer.echo(f"  {inner:<14} {text}")
+                echo(f"  {word(inner):<14} {word(text)}")
         else:
-            typer.echo(f"{name:<16} {value}")
+            echo(f"{name:<16} {word(value)}")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -204,9 +208,9 @@ def _table(found: list[dict[str, Any]], everything: bool) -> None:
         ]  # fmt: skip
         if everything:
             cells.append("held" if row["held"] else f"{row['what']}: {row['reason']}")
-        table.add_row(*("" if cell is None else str(cell) for cell in cells))
+        table.add_row(*("" if one is None else cell(one) for one in cells))
     console = Console()
-    (console if console.is_terminal else Console(width=_WIDE)).print(table, markup=False)
+    (console if console.is_terminal else Console(width=_WIDE)).print(table)
 
 
 def _age(ns: int) -> str:

@@ -7,7 +7,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from morphogen.schemas import MorphogenError
 
 from .app import app, settings_of
 from .bars import bar
+from .saying import cell
 
 if TYPE_CHECKING:
     from morphogen.consumers.projections.sql.formats import Result
@@ -150,7 +150,7 @@ def _table(result: "Result", rows: list[tuple[object, ...]]) -> Table:
     table = Table(show_edge=False, header_style="bold")
     numeric = _numeric(result)
     for name in result.columns:
-        table.add_column(escape(name), justify="right" if name in numeric else "left", overflow="fold")
+        table.add_column(cell(name), justify="right" if name in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
     return table
@@ -162,14 +162,14 @@ def _record(result: "Result", row: tuple[object, ...], number: int) -> Table:
     record.add_column(style="bold")
     record.add_column(overflow="fold")
     for name, value in zip(result.columns, row, strict=True):
-        record.add_row(escape(name), _cell(value))
+        record.add_row(cell(name), _cell(value))
     return record
 
 
 def _cell(value: object) -> str:
     from morphogen.consumers.projections.sql.cells import shown  # with pyarrow, which the answer has brought
 
-    return "[dim]NULL[/]" if value is None else escape(shown(value, whole=True))
+    return "[dim]NULL[/]" if value is None else cell(shown(value, whole=True))
 
 
 def _numeric(result: "Result") -> set[str]:

@@ -1,6 +1,5 @@
 """Ask somebody to do something: one write to the log is the record, its copy in the work queue the act."""
 
-import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -82,8 +81,8 @@ async def send(
 
 def _moment(name: str, seconds: float) -> int:
     """Return the time (unix ns) so many seconds from now."""
-    if not math.isfinite(seconds) or abs(seconds) > _LONGEST:
-        raise CommandError(f"command {name!r} cannot expire in {seconds} s: give a number of seconds, or none")
+    if not 0 < seconds <= _LONGEST:  # which NaN is not, either
+        raise CommandError(f"command {name!r} cannot expire in {seconds} s: give seconds above 0, or none")
     return time.time_ns() + int(seconds * 1e9)
 
 

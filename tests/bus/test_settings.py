@@ -46,6 +46,8 @@ def test_a_spool_limit_may_have_a_unit(text: str, size: int) -> None:
         {"MORPHOGEN_HOME": __file__},
         {"MORPHOGEN_HOME": "~nosuchuser/x"},
         {"MORPHOGEN_HOME": "x" * 300},
+        {"MORPHOGEN_HOME": "/data/h?y"},
+        {"MORPHOGEN_HOME": "/data/h\\y"},
         {"MORPHOGEN_CREDS": "~nosuchuser/x.creds"},
     ],
 )
@@ -54,6 +56,13 @@ def test_a_bad_value_is_refused_in_one_line_that_names_the_variable(env: dict[st
         Settings.from_environ(env)
     assert next(iter(env)) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"home": __file__}, {"home": "x" * 300}, {"creds": "/no/such/file.creds"}])
+def test_a_bad_option_is_named_and_not_its_variable(option: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=f"^--{next(iter(option))} ") as caught:
+        Settings.from_environ({"MORPHOGEN_HOME": "/nowhere"}, **option)  # type: ignore[arg-type]
+    assert caught.value.__cause__ is None
 
 
 def test_a_bad_address_is_told_without_its_password() -> None:

@@ -179,10 +179,11 @@ WRONG = [
     (("blob", "get", "00" * 32, "x"), "blob"),
     (("schema", "no.such"), "no.such"),
     (("schema", "--import", "no_such_module"), "no_such_module"),
-    (("send", "t", "n", "--arg", "novalue"), "key=value"),
+    (("send", "t", "n", "--arg", "novalue"), "name=value"),
+    (("send", "t", "n", "-a", "x=1", "-a", "x=2"), "--arg x is given twice"),
     (("send", "t", "n", "--expires", "nan"), "nan"),
     (("--home", "~nosuchuser/x", "status"), "~nosuchuser/x"),
-    (("--home", "x" * 300, "status"), "MORPHOGEN_HOME"),
+    (("--home", "x" * 300, "status"), "--home"),
     (("blob", "get", "00" * 32, "."), "name a file in it"),
     (("--url", "ftp://x", "status"), "ftp://x"),
     (("--url", "a b", "status"), "'a b'"),
@@ -235,6 +236,7 @@ def test_a_wrong_option_is_a_usage_error(at_lasting: Settings, cli: Cli) -> None
         ("archive", "--keep", "-1"),
         ("archive", "--upto", "-1"),
         ("tail", "-n", "-1"),
+        ("replay", "--type", ""),
     ],
 )
 def test_options_that_mean_nothing_together_are_refused(
@@ -250,6 +252,9 @@ def test_an_empty_home_is_no_folder_of_its_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
+    monkeypatch.setenv("MORPHOGEN_HOME", str(tmp_path / "other"))
+    assert str(tmp_path / "other") in cli("--home", "", "status").stdout
+    monkeypatch.delenv("MORPHOGEN_HOME")
     assert str(tmp_path / "data") in cli("--home", "", "status").stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -288,7 +293,9 @@ def test_verify_finds_a_changed_row_and_exits_3(recorded: Settings, ok: Ok) -> N
 def test_commands_and_dead_letters(settings: Settings, ok: Ok) -> None:
     from morphogen.bus import Bus
 
-    command = ok("send", "trainer", "set_lr", "--arg", "lr=0.5", "--arg", "why=because", "--run", "digits").strip()
+    deep = "[" * 5000  # JSON that no parser here goes into: a text
+    given = ("--arg", "lr=0.5", "--arg", "why=because", "--arg", f"deep={deep}", "--run", "digits")
+    command = ok("send", "trainer", "set_lr", *given).strip()
     seen: list[object] = []
     with Bus.open() as bus:
         with bus.serve("trainer", {"set_lr": lambda command: seen.append(command.args)}, backoff=(0.05,)):
@@ -302,7 +309,7 @@ def test_commands_and_dead_letters(settings: Settings, ok: Ok) -> None:
                 if bus.dead.list():
                     break
                 time.sleep(0.05)
-    assert seen == [{"lr": 0.5, "why": "because"}]
+    assert seen == [{"lr": 0.5, "why": "because", "deep": deep}]
     assert "unheard_of" in ok("dead", "list")
     (letter,) = [json.loads(line) for line in ok("dead", "list", "--json").splitlines()]
     assert (letter["command_id"], letter["args"]) == (lost, {"a": 1})

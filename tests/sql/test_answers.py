@@ -108,6 +108,18 @@ def test_waiting_for_what_never_comes_names_position_and_goal(
         query("SELECT 1", as_of=99, timeout=0.3)
 
 
+def test_numbers_that_no_log_has_are_told_with_their_bounds(log: Any) -> None:
+    with pytest.raises(SqlError, match="go from 1 to 9223372036854775807"):
+        query("SELECT 1", as_of=2**63)
+    with pytest.raises(SqlError, match="from 0 to 9223372036854775807"):
+        query("SELECT 1", max_rows=2**63)
+
+
+def test_a_letter_that_the_locale_does_not_know_is_told(log: Any) -> None:
+    with pytest.raises(SqlError, match=r"'\\udcc3', which is no character: is the locale \(LC_ALL\) UTF-8"):
+        query("SELECT '\udcc3'")
+
+
 @pytest.mark.parametrize("with_projector", [True, False])
 def test_as_of_answers_as_the_tables_stood(log: Any, start_projector: Start, with_projector: bool) -> None:
     log.metrics(2)

@@ -73,7 +73,7 @@ def beyond(as_of: int, end: int) -> SqlError:
 
 def _sequence(value: int) -> int:
     if not 0 <= value < 2**63:
-        raise SqlError(f"as_of {value} is no sequence of the log: they begin at 1")
+        raise SqlError(f"as_of {value} is no sequence of the log: they go from 1 to {2**63 - 1}")
     return value
 
 

@@ -150,7 +150,11 @@ class SqlClient:
             payload = encode(question)
         except NotImplementedError as error:
             raise SqlError(str(error)) from None
-        except (TypeError, ValueError, RuntimeError) as error:  # a lone surrogate, a tensor of another device
+        except UnicodeEncodeError as error:  # a lone surrogate, as Python makes of bytes that the locale does not know
+            raise SqlError(
+                f"the query holds {error.object[error.start]!r}, which is no character: is the locale (LC_ALL) UTF-8?"
+            ) from None
+        except (TypeError, ValueError, RuntimeError) as error:  # a tensor of another device
             raise SqlError(f"the query cannot be sent: {error}") from None
         return self._run(lambda conn: self._ask(conn, question, payload, progress))
 
@@ -323,7 +327,7 @@ def _whole(name: str, value: int) -> int:
     except TypeError:
         number = -1
     if not 0 <= number < 2**63:
-        raise SqlError(f"{name} is {value!r}: give an integer from 0")
+        raise SqlError(f"{name} is {value!r}: give an integer from 0 to {2**63 - 1}")
     return number
 
 
