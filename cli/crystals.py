@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from .crystals_shown import (
     table_of,
     version_rows,
 )
+from .saying import echo, harmless
 
 if TYPE_CHECKING:
     from morphogen.bus import Bus
@@ -34,6 +36,7 @@ crystals = typer.Typer(
 )
 app.add_typer(crystals, name="crystals")
 
+_NAME = re.compile(r"(?:tool_|g\d+-)?([0-9a-f]+)")
 _CANDIDATES = (
     "signature", "template", "uses", "success", "wilson_lower", "priority", "saving_microusd", "net_value_microusd",
     "break_even_uses", "attempts", "last_reason",
@@ -91,13 +94,13 @@ def show(
             document = of_version(past, chosen(past, key)) if attempt is None else of_attempt(past, attempt)
     text = document.pop("source", "")
     if source:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
     elif as_json:
         typer.echo(json.dumps(jsonable({**document, "source": text}), indent=2))
     else:
         print_document(document)
         if text:
-            typer.echo(f"\n{text}", nl=False)
+            typer.echo(f"\n{harmless(text)}", nl=False)
 
 
 @crystals.command()
@@ -110,7 +113,7 @@ def diff(
 ) -> None:
     """Show how two versions of a tool differ: their text, and their guards."""
     with past_of(context) as (_, past):
-        tool = past.registry.tools[chosen(past, key.partition("@")[0]).tool]
+        tool = past.registry.tools[chosen(past, key, version=False).tool]
     numbers = sorted(tool.versions)
     later = numbers[-1] if new is None else new
     earlier = max((one for one in numbers if one < later), default=None) if old is None else old
@@ -122,13 +125,13 @@ def diff(
             )
     assert earlier is not None
     one, other = tool.versions[earlier].made, tool.versions[later].made
-    lines = list(_changed(one.source, other.source, earlier, later, "text"))
+    lines = list(_changed(one.source.splitlines(), other.source.splitlines(), earlier, later, "text"))
     guards = list(_changed(guards_of(one), guards_of(other), earlier, later, "guards"))
     if as_json:
         typer.echo(json.dumps({"tool": tool.name, "old": earlier, "new": later, "text": lines, "guards": guards}))
         return
     for line in (*lines, *guards):
-        typer.echo(line)
+        echo(line)
     if not lines and not guards:
         typer.echo(f"versions {earlier} and {later} of {tool.name} have the same text and the same guards")
 
@@ -145,27 +148,46 @@ def past_of(context: typer.Context) -> Iterator["tuple[Bus, Past]"]:
         yield bus, past
 
 
-def chosen(past: "Past", key: str) -> "Version":
+def chosen(past: "Past", key: str, *, least: int = 1, version: bool = True) -> "Version":
     """Return the version that `TOOL`, `TOOL@2`, a beginning of a name, or a family's signature means.
 
-    Without a number: the active one, else the newest. Raises MorphogenError where none or several are meant.
+    Without a number: the active one, else the newest. A beginning has at least `least` hexadecimal digits. Raises
+    MorphogenError where none or several are meant, and for a number where a whole tool is meant (`version`).
     """
-    name, _, number = key.partition("@")
-    wanted = name if name.startswith("tool_") else f"tool_{name.partition('-')[2] if name.startswith('g') else name}"
-    found = [tool for tool in past.registry.tools if tool == wanted] or [
-        tool for tool in sorted(past.registry.tools) if tool.startswith(wanted)
-    ]
+    name, at, number = key.partition("@")
+    if at and not version:
+        raise MorphogenError(f"{key!r} names a version, and this is done to a whole tool: leave out @{number}")
+    found = _named(past, name)
     if not found:
         raise MorphogenError(f"no tool {name!r}: `morphogen crystals list` shows what there is")
     if len(found) > 1:
         raise MorphogenError(f"{name!r} begins {len(found)} tools ({', '.join(found[:4])}): write more of it")
+    if len(_digits(name)) < least and found[0] != f"tool_{_digits(name)}":
+        raise MorphogenError(f"{name!r} is short for what changes a tool: write at least {least} digits of {found[0]}")
     tool = past.registry.tools[found[0]]
-    if number:
+    if at:
         if not number.isdecimal() or int(number) not in tool.versions:
             known = ", ".join(map(str, sorted(tool.versions)))
             raise MorphogenError(f"{tool.name} has no version {number!r}: {known}")
         return tool.versions[int(number)]
     return tool.newest if tool.active is None else tool.versions[tool.active]
+
+
+def _named(past: "Past", name: str) -> list[str]:
+    """Return the tools that a name, or its beginning, means."""
+    digits = _digits(name)
+    if not digits:
+        return []
+    wanted = f"tool_{digits}"
+    return [wanted] if wanted in past.registry.tools else [
+        tool for tool in sorted(past.registry.tools) if tool.startswith(wanted)
+    ]  # fmt: skip
+
+
+def _digits(name: str) -> str:
+    """Return the hexadecimal digits by which a name knows its tool; nothing where it names none."""
+    found = _NAME.fullmatch(name)
+    return "" if found is None else found[1]
 
 
 def _candidates(context: typer.Context) -> list[dict[str, Any]]:
@@ -180,6 +202,6 @@ def _candidates(context: typer.Context) -> list[dict[str, Any]]:
     return rows
 
 
-def _changed(one: str, other: str, old: int, new: int, what: str) -> Iterator[str]:
+def _changed(one: list[str], other: list[str], old: int, new: int, what: str) -> Iterator[str]:
     named = (f"version {old} ({what})", f"version {new} ({what})")
-    return difflib.unified_diff(one.splitlines(), other.splitlines(), *named, lineterm="")
+    return difflib.unified_diff(one, other, *named, lineterm="")

@@ -5,21 +5,26 @@ Exit codes: 0 done, 1 refused or failed in one line, 2 wrong use.
 
 import contextlib
 import json
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from morphogen.bus.place import behind_links, is_plain
 from morphogen.schemas import MorphogenError
 
 from .app import FAILED, settings_of
 from .crystals import chosen, crystals
 from .do_settings import FILE, micros, read_settings
+from .saying import echo, word
 
 if TYPE_CHECKING:
     from morphogen.bus import Bus
     from morphogen.bus.settings import Settings
+    from morphogen.consumers.crystallizer.registry import Version
     from morphogen.consumers.crystallizer.toolsmith import Made
     from morphogen.consumers.crystallizer.worker import Crystallizer
     from morphogen.schemas import CrystalMoved
@@ -34,6 +39,8 @@ BackendOption = Annotated[
     list[str] | None, typer.Option("--backend-option", "-o", help="An option of the backend, name=value; repeat it.")
 ]
 Budget = Annotated[str | None, typer.Option(help="What models may cost in a day, in dollars: 0.50. Default: no bound.")]
+_SIGNATURE = re.compile(r"g\d+-[0-9a-f]{16}")
+LEAST = 4  # digits of a tool's name that a command which changes it asks for
 _Tool = Annotated[str, typer.Argument(help="A tool (or its first characters), or TOOL@VERSION.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 _Reason = Annotated[str, typer.Option(help="Why, for the log.")]
@@ -64,8 +71,9 @@ def make(
             if made.ok:
                 break
             if maker != makers[-1] and not as_json:
-                typer.echo(f"{maker}: {made.stage}: {made.reason}")
-    _tell(made, as_json)
+                echo(f"{maker}: {made.stage}: {word(made.reason)}")
+        state = _state(worker, made)
+    _tell(made, state, as_json)
 
 
 @crystals.command()
@@ -84,8 +92,8 @@ def promote(
     from morphogen.consumers.crystallizer.worker import by_hand
 
     with at_work(context) as (_, worker):
-        number = _waiting(worker, tool) if "@" not in tool else chosen(worker.past, tool).number
-        name = chosen(worker.past, tool).tool
+        meant = _meant(worker, tool)
+        name, number = meant.tool, meant.number if "@" in tool else _waiting(worker, meant)
         career = worker.past.careers.versions[name, number]
         lack = lacking(career, Life())
         if lack is not None and not anyway and career.state == "shadow":
@@ -114,7 +122,7 @@ def rollback(
     from morphogen.consumers.crystallizer.lifecycle import rolled_back
 
     with at_work(context) as (_, worker):
-        name = chosen(worker.past, tool).tool
+        name = _meant(worker, tool, version=False).tool
         moves = rolled_back(worker.past.careers.of(name), reason)
         if not moves:
             raise MorphogenError(
@@ -138,7 +146,7 @@ def export_tool(
         package = worker.package(chosen(worker.past, tool), most)
     path = output or Path(package.name)
     data = pack(package, None if key is None else private_key(key))
-    path.write_bytes(data)
+    _write(path, data)
     signed = "unsigned" if key is None else "signed"
     typer.echo(f"{path}: {len(data):,} bytes, {len(package.traces)} executions, {signed}")
 
@@ -156,13 +164,35 @@ def import_tool(
 ) -> None:
     """Judge a tool from another project on the executions that it brings and on our own; it begins in shadow."""
     from morphogen.consumers.crystallizer.packages import read_package
+    from morphogen.consumers.crystallizer.signing import trusted_keys
 
     settings = settings_of(context)
     told = read_settings(settings.home / FILE, named=False)
-    package = read_package(file, trusted=trust or told.trusted or ())
+    keys = [one.lower() for one in trust] if trust else told.trusted
+    package = read_package(file, trusted=None if keys is None else trusted_keys(keys))
     with at_work(context, key=key) as (_, worker):
         made = worker.take_in(package)
-    _tell(made, as_json)
+        state = _state(worker, made)
+    _tell(made, state, as_json)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; a link stays one. An error names the file as its user did."""
+    part: Path | None = None
+    try:
+        if not is_plain(path):
+            path.write_bytes(data)
+            return
+        target = behind_links(path)
+        part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
+        part.write_bytes(data)
+        part.replace(target)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -245,12 +275,18 @@ def _signature(worker: "Crystallizer", family: str, params: dict[str, Any]) -> s
 
     if family.startswith("tool_"):
         return chosen(worker.past, family).signature
-    return family if family in worker.past.families else signature(family, params)
+    if family in worker.past.families or _SIGNATURE.fullmatch(family):
+        return family
+    return signature(family, params)
 
 
-def _waiting(worker: "Crystallizer", tool: str) -> int:
-    """Return the newest version that waits in shadow, else the one that is meant without a number."""
-    meant = chosen(worker.past, tool)
+def _meant(worker: "Crystallizer", tool: str, *, version: bool = True) -> "Version":
+    """Return the version that is to be changed: a tool is not taken for another by a digit or two."""
+    return chosen(worker.past, tool, least=LEAST, version=version)
+
+
+def _waiting(worker: "Crystallizer", meant: "Version") -> int:
+    """Return the newest version of a tool that waits in shadow, else the one that is meant without a number."""
     shadow = worker.past.registry.shadow(meant.signature)
     return meant.number if shadow is None else shadow.number
 
@@ -259,13 +295,17 @@ def _by_hand(context: typer.Context, tool: str, now: str, reason: str, as_json: 
     from morphogen.consumers.crystallizer.worker import by_hand
 
     with at_work(context) as (_, worker):
-        one = chosen(worker.past, tool)
+        one = _meant(worker, tool)
         _move(worker, by_hand(worker.past, one.tool, one.number, now, reason), as_json)
 
 
 def _move(worker: "Crystallizer", moves: "list[CrystalMoved]", as_json: bool) -> None:
     for moved in moves:
-        worker.move(moved)
+        if not worker.move(moved):
+            raise MorphogenError(
+                f"{moved.tool} version {moved.number} is not {moved.now}: another process moved it meanwhile; "
+                "`morphogen crystals show` tells where it stands"
+            )
         if as_json:
             row = {
                 "tool": moved.tool,
@@ -276,10 +316,16 @@ def _move(worker: "Crystallizer", moves: "list[CrystalMoved]", as_json: bool) ->
             }
             typer.echo(json.dumps(row))
         else:
-            typer.echo(f"{moved.tool} version {moved.number}: {moved.was} -> {moved.now}: {moved.reason}")
+            echo(f"{moved.tool} version {moved.number}: {moved.was} -> {moved.now}: {word(moved.reason)}")
 
 
-def _tell(made: "Made", as_json: bool) -> None:
+def _state(worker: "Crystallizer", made: "Made") -> str:
+    """Return the state of the version that was made, or had been before; nothing where there is none."""
+    version = None if made.number is None else worker.past.registry.version(made.tool, made.number)
+    return "" if version is None else version.state
+
+
+def _tell(made: "Made", state: str, as_json: bool) -> None:
     if as_json:
         row = {
             "attempt": made.attempt, "tool": made.tool, "family": made.signature, "maker": made.maker,
@@ -289,12 +335,14 @@ def _tell(made: "Made", as_json: bool) -> None:
         typer.echo(json.dumps(row))
     elif made.ok:
         again = " already" if made.before else ""
-        typer.echo(
-            f"{made.tool} version {made.number} is{again} registered by {made.maker}, {cost(made.cost_microusd)}"
+        echo(
+            f"{made.tool} version {made.number} is{again} registered by {word(made.maker)}, {cost(made.cost_microusd)}"
         )
-        typer.echo("it waits in shadow until enough runs beside the live mode agree")
+        shadow = "it waits in shadow until enough runs beside the live mode agree"
+        echo(shadow if state == "shadow" else f"it is {state}")
     else:
         again = "before: " if made.before else ""
-        typer.echo(f"no tool: {again}{made.maker}: {made.stage}: {made.reason} ({cost(made.cost_microusd)})", err=True)
+        reason = f"{word(made.maker)}: {made.stage}: {word(made.reason)}"
+        echo(f"no tool: {again}{reason} ({cost(made.cost_microusd)})", err=True)
     if not made.ok:
         raise typer.Exit(FAILED)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from morphogen.schemas import json_text
+
+from .saying import cell, word
 
 if TYPE_CHECKING:
     from morphogen.consumers.crystallizer.past import Past
@@ -82,7 +83,7 @@ def of_version(past: "Past", one: "Version") -> dict[str, Any]:
         "returns": made.returns,
         "capabilities": made.capabilities,
         "effects": made.effects,
-        "guards": guards_of(made).splitlines(),
+        "guards": guards_of(made),
         "doubts": said.get("doubts") or [],
         "gauntlet": [_stage(stage) for stage in stages],
         "life": {
@@ -133,7 +134,7 @@ def of_file(path: Path) -> dict[str, Any]:
         "returns": made.returns,
         "capabilities": made.capabilities,
         "effects": made.effects,
-        "guards": guards_of(made).splitlines(),
+        "guards": guards_of(made),
         "gauntlet": [f"{_stage(stage)} (there)" for stage in found.checked],
         "source": made.source,
     }
@@ -149,17 +150,18 @@ def table_of(rows: list[dict[str, Any]]) -> None:
         number = isinstance(value, int | float)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+        table.add_row(*("" if value is None else cell(value) for value in row.values()))
     console.print(table)
 
 
-def guards_of(made: Any) -> str:
+def guards_of(made: Any) -> list[str]:
     """Return the guards of a version, a line each."""
-    return "\n".join(f"{one.kind} {one.subject}: {json_text(one.expected)}" for one in made.guards)
+    return [f"{one.kind} {one.subject}: {json_text(one.expected)}" for one in made.guards]
 
 
 def _parameter(param: Any) -> str:
-    between = "" if param.minimum is None else f", {param.minimum:g} to {param.maximum:g}"
+    ranged = param.minimum is not None and param.maximum is not None
+    between = f", {param.minimum:g} to {param.maximum:g}" if ranged else ""
     seen = ", ".join(repr(value) for value in param.seen[:3])
     return f"{param.type}{between}{f', such as {seen}' if seen else ''}"
 
@@ -170,18 +172,18 @@ def _stage(stage: Any) -> str:
 
 
 def print_document(document: dict[str, Any]) -> None:
-    """Print a document as names and values; what is empty is left out."""
+    """Print a document as names and values, a line each, none of which commands a terminal; what is empty is left out."""
     for name, value in document.items():
         if value is None or value in ([], {}, ""):
             continue
         if isinstance(value, list):
             typer.echo(name)
             for line in value:
-                typer.echo(f"  {line}")
+                typer.echo(f"  {word(line)}")
         elif isinstance(value, dict):
             typer.echo(name)
             for inner, text in value.items():
                 if text is not None:
-                    typer.echo(f"  {inner:<16} {text}")
+                    typer.echo(f"  {word(inner):<16} {word(text)}")
         else:
-            typer.echo(f"{name:<14} {value}")
+            typer.echo(f"{name:<14} {word(value)}")

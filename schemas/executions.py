@@ -13,6 +13,7 @@ from .event import Event
 from .values import Vector
 
 KINDS = ("tool", "llm")  # what a step is: a use of a declared tool, or a question to a model
+EFFECTS = ("pure", "read", "write", "external")  # what a step did to the world
 OUTCOMES = ("success", "failure", "cancelled", "timeout")
 JUDGES = ("assertion", "judge", "user", "exception", "nobody")
 MODES = ("crystallized", "follower", "mixed", "learner", "orchestrator")  # from the cheapest to the dearest

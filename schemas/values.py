@@ -240,7 +240,7 @@ def plain(value: Any, depth: int = 12, _above: tuple[int, ...] = ()) -> Any:
         return sound(value)
     if isinstance(value, int):
         whole = int.__index__(value)
-        return whole if INT_MIN <= whole <= INT_MAX else str(whole)
+        return whole if INT_MIN <= whole <= INT_MAX else _digits(whole)
     try:
         return _told(value) if id(value) in _above else _plain(value, depth, (*_above, id(value)))
     except Exception:  # noqa: BLE001  an object of the user's, whose every method may fail
@@ -272,6 +272,13 @@ def _plain(value: Any, depth: int, above: tuple[int, ...]) -> Any:
     return _told(value)
 
 
+def _digits(whole: int) -> str:
+    try:
+        return str(whole)
+    except ValueError:  # of more digits than Python writes
+        return hex(whole)
+
+
 def _told(value: Any) -> str:
     try:
         return sound(repr(value)[:1000])
@@ -280,5 +287,17 @@ def _told(value: Any) -> str:
 
 
 def sound(value: object) -> str:
-    """Return `str(value)` as text that the log can hold: stray bytes, kept by Python as lone surrogates, are escaped."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    """Return `str(value)` as text that the log can hold; never raises.
+
+    Stray bytes, kept by Python as lone surrogates, are escaped; what cannot be shown is told by the name of its type.
+    """
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  an object of the user's
+        text = f"<{type(value).__qualname__}>"
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def line_of(error: BaseException, most: int = 500) -> str:
+    """Return the first line of an exception's text, `most` characters of it, as the log can hold it; never raises."""
+    return next((line for line in sound(error).splitlines() if line.strip()), "no details")[:most]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from morphogen.kernels.sandbox import Capabilities, Declared, Refused, Workspace, signature_of
+from morphogen.schemas.settling import settled
 
 CHANGES = frozenset({"write", "external"})  # what may alter the world
 
@@ -63,6 +64,11 @@ def _crossed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def as_recorded(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as a recording holds them: a default that was filled in may be any object."""
+    return {name: settled(value) for name, value in args.items()}
+
+
 def _named_alone(function: Callable[..., Any]) -> dict[str, Any] | None:
     """Return the defaults of a function whose every parameter may be given by name, None for any other."""
     signature = signature_of(function)
@@ -96,7 +102,9 @@ def _declared(name: str, real: Declared | None, answer: Answer, waits: bool) -> 
 
 
 class Watch:
-    """Real capabilities that remember each use. `look` sees each result, and may say why the tool is to be stopped.
+    """Real capabilities that remember each use, with values as a recording holds them: those the tool was proven on.
+
+    `look` sees each result, and may say why the tool is to be stopped.
 
     Once it has, nothing more is done for the tool: a world that is not as it was is not to be acted upon. It looks while
     the tool goes on with the result, always before the next use.
@@ -121,7 +129,7 @@ class Watch:
         began = time.monotonic_ns()
         result, error = None, None
         try:
-            result = perform(name, declared, args)
+            result = settled(perform(name, declared, args))
         except Refused as refusal:
             error = str(refusal)
             raise
@@ -132,7 +140,7 @@ class Watch:
             spent = time.monotonic_ns() - began
             use = Use(
                 name=name,
-                args=args,
+                args=as_recorded(args),
                 effect=declared.effect,
                 result=result,
                 ok=error is None,

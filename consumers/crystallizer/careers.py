@@ -32,7 +32,10 @@ class Career:
     parent: int | None = None
     born_ns: int = 0
     used_ns: int = 0
-    moved_ns: int = 0  # when it came to its state
+    moved_ns: int = 0  # when it came to its state, and
+    turn: int = 0  # by which move of all; 0 where it was never moved
+    left: int = 0  # the move by which it was active last; 0 where it never was
+    reason: str = ""  # of its newest move
     replayed: int = 0  # held-out executions that it reproduced to be registered
     shadows: int = 0
     agreed: int = 0
@@ -79,6 +82,7 @@ class Careers:
 
     versions: dict[tuple[str, int], Career] = field(default_factory=dict)
     kept: int = 200  # judged runs for each version
+    _turns: int = 0  # moves that were made
     _served: dict[str, tuple[str, int]] = field(default_factory=dict)  # request -> the version that was called
     _executions: dict[str, str] = field(default_factory=dict)  # execution -> request
 
@@ -89,7 +93,8 @@ class Careers:
                 self._registered(event, time_ns)
             case CrystalMoved():
                 if event.now != "active" or all(one.state != "active" for one in self.of(event.tool)):
-                    self._change(event.tool, event.number, lambda was: _moved(was, event, time_ns))
+                    self._turns += 1
+                    self._change(event.tool, event.number, lambda was: _moved(was, event, time_ns, self._turns))
             case CrystalShadowed():
                 self._change(event.tool, event.number, lambda was: self._shadowed(was, event, time_ns))
             case CrystalInvoked():
@@ -168,13 +173,14 @@ class Careers:
         return (*was.recent, (request, ok))[-self.kept :]
 
 
-def _moved(was: Career, event: CrystalMoved, time_ns: int) -> Career:
+def _moved(was: Career, event: CrystalMoved, time_ns: int, turn: int) -> Career:
     """Return a version in its new state; a move that the table does not know changes nothing."""
     if event.was != was.state or not legal(was.state, event.now):
         return was
+    left = turn if was.state == "active" else was.left
     if event.now == "shadow":  # another try: what it did before is not held against it
         was = replace(was, shadows=0, agreed=0, disagreed="", recent=())
-    return replace(was, state=event.now, moved_ns=time_ns)
+    return replace(was, state=event.now, moved_ns=time_ns, turn=turn, left=left, reason=event.reason)
 
 
 def _remember(into: dict[str, Any], key: str, value: Any) -> None:

@@ -91,3 +91,8 @@ class DraftInterrupted(NotMade):
 
 class Busy(CrystalError):
     """Another process is making this tool."""
+
+
+def unforeseen(error: Exception) -> str:
+    """Return an error that nobody foresaw in one line: its type, and what it says."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -6,6 +6,8 @@ anew. No clock, no randomness, no I/O: the time comes in, in nanoseconds.
 A version in shadow is promoted when it ran beside the live mode often enough without one disagreement, and the lower
 Wilson bound of all that it was held to (held-out executions and shadow runs) is high enough. An active one is demoted
 when its newest runs fail, or their bound falls; then the version before it comes back, if it had not failed itself.
+
+What takes several moves may be cut short between any two of them, and is taken up: `decide` sees it in what has been moved.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,7 @@ from .careers import Career
 from .moves import move
 
 DAY_NS = 86_400 * 10**9
+_FELL = "its newest "  # begins the reason of a version that fell by its runs
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,15 +63,14 @@ def decide(
             why = f"{one.shadows - one.agreed} of {one.shadows} shadow runs disagreed: {one.disagreed}"
             moves.append(_move(one, "demoted", why))
     ready = [one for one in known if one.state == "shadow" and promotable(one, life)]
-    if ready and (active is None or ready[-1].number > active.number):
+    heir = ready[-1] if ready and (active is None or ready[-1].number > active.number) else None
+    if heir is not None:
         if active is not None:
-            moves.append(_move(active, "superseded", f"version {ready[-1].number} takes its place"))
-        moves.append(_move(ready[-1], "active", _evidence(ready[-1])))
-        moves += [
-            _move(one, "retired", f"version {ready[-1].number} was promoted")
-            for one in known
-            if one.state == "shadow" and one.number < ready[-1].number and one.shadows == one.agreed
-        ]
+            moves.append(_move(active, "superseded", f"version {heir.number} takes its place"))
+        moves.append(_move(heir, "active", _evidence(heir)))
+        moves += _passed_by(known, heir.number)
+    elif active is None:
+        moves += _resumed(known, life)
     elif active is not None and falling is not None:
         successes, trials = active.newest(life.window)
         moves.append(_judged(active, "demoted", falling, successes, trials))
@@ -78,7 +80,29 @@ def decide(
         if wilson_lower(agreed, newer.replayed) < life.demote_lower:
             why = f"it does not reproduce {newer.differed} of {newer.replayed} newer executions"
             moves.append(_judged(active, "demoted", why, agreed, newer.replayed))
+    if active is not None and heir is None:
+        moves += _passed_by(known, active.number, active.turn)
     return moves
+
+
+def _passed_by(known: list[Career], number: int, turn: int | None = None) -> Iterator[CrystalMoved]:
+    """Retire the older versions that waited in shadow when a newer one came to be active, by its move `turn`."""
+    for one in known:
+        waited = one.state == "shadow" and one.number < number and one.shadows == one.agreed
+        if waited and (turn is None or one.turn < turn):
+            yield _move(one, "retired", f"version {number} was promoted")
+
+
+def _resumed(known: list[Career], life: Life) -> list[CrystalMoved]:
+    """Bring a version back where the one that was active left, and what was to come after it was cut off."""
+    last = max((one for one in known if one.left), key=lambda one: one.left, default=None)
+    if last is None:
+        return []
+    if last.state == "demoted" and last.reason.startswith(_FELL):
+        return _back(known, last, life)
+    if last.state == "superseded" and fallen(last, life) is None:
+        return [_judged(last, "active", "back: no version took its place", *last.newest(life.window))]
+    return []
 
 
 def promotable(one: Career, life: Life) -> bool:
@@ -100,11 +124,11 @@ def lacking(one: Career, life: Life) -> str | None:
 def fallen(one: Career, life: Life) -> str | None:
     """Say why an active version is to be demoted; None where it is not."""
     if one.failing >= life.failures:
-        return f"its newest {one.failing} runs failed"
+        return f"{_FELL}{one.failing} runs failed"
     successes, trials = one.newest(life.window)
     lower = wilson_lower(successes, trials)
     if trials > successes and lower < life.demote_lower:
-        return f"{successes} of its newest {trials} runs succeeded: the lower bound {lower:.3f} is below {life.demote_lower:g}"
+        return f"{_FELL}{trials} runs succeeded {successes} times: the lower bound {lower:.3f} is below {life.demote_lower:g}"
     return None
 
 

@@ -24,6 +24,7 @@ from morphogen.kernels.sandbox import (
 )
 from morphogen.schemas import CrystalInvoked, CrystalShadowed, Event
 from morphogen.schemas.crystals import Guard
+from morphogen.schemas.settling import settled
 
 from . import world
 from .acting import Use, Watch
@@ -204,7 +205,7 @@ class Loader:
         for use in tape.uses:
             if use.ok and world.broken(loaded.guards, use.name, use.args, use.result, params) is not None:
                 return None
-        reason = tape.fault() or _error(outcome) or _difference(outcome.value, output)
+        reason = tape.fault() or _error(outcome) or _difference(outcome.value, settled(output))
         return CrystalShadowed(
             tool=loaded.version.tool,
             number=loaded.version.number,

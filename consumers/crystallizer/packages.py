@@ -40,6 +40,7 @@ from morphogen.schemas import (
 from morphogen.schemas.goals import signature
 
 from .errors import BadPackage, KeyRefused
+from .package_values import odd_maker, odd_parameter, odd_trace, too_deep
 from .source import source_sha256
 
 if TYPE_CHECKING:
@@ -144,8 +145,11 @@ def pack(package: Package, key: bytes | None = None) -> bytes:
     return b"".join([MAGIC, f"sha256 {digest}\n".encode(), _vouch(digest, key), b"\n", body])
 
 
-def unpack(data: bytes, *, trusted: Collection[str] = ()) -> Package:
-    """Read a package. With `trusted` public keys, it must be signed by one of them. Raises BadPackage in one line."""
+def unpack(data: bytes, *, trusted: Collection[str] | None = None) -> Package:
+    """Read a package. With `trusted` public keys, it must be signed by one of them: by none, no package is taken.
+
+    Raises BadPackage in one line.
+    """
     if len(data) > LARGEST:
         raise BadPackage(f"the package has {len(data):,} bytes, and {LARGEST:,} is the most: it is none of ours")
     if not data.startswith(MAGIC):
@@ -166,7 +170,7 @@ def unpack(data: bytes, *, trusted: Collection[str] = ()) -> Package:
     return _package(body, digest, signer)
 
 
-def read_package(path: str | Path, *, trusted: Collection[str] = ()) -> Package:
+def read_package(path: str | Path, *, trusted: Collection[str] | None = None) -> Package:
     """Read the package in a file; see `unpack`. Raises BadPackage that names the file."""
     try:
         with Path(path).open("rb") as file:
@@ -212,9 +216,11 @@ def _message(digest: str) -> bytes:
     return MAGIC + f"sha256 {digest}\n".encode()
 
 
-def _signer(line: bytes, digest: str, trusted: Collection[str]) -> str | None:
+def _signer(line: bytes, digest: str, trusted: Collection[str] | None) -> str | None:
+    if trusted is not None and not trusted:
+        raise BadPackage("no key is trusted here, so no package is taken: name one that is")
     if line == b"unsigned":
-        if trusted:
+        if trusted is not None:
             raise BadPackage("the package is unsigned, and keys are set: have it signed by one of them")
         return None
     found = _SIGNED.fullmatch(line)
@@ -223,7 +229,7 @@ def _signer(line: bytes, digest: str, trusted: Collection[str]) -> str | None:
     key, written = found[1].decode(), found[2].decode()
     if not _keys().signed(key, written, _message(digest)):
         raise BadPackage(f"the package's signature is not by the key {key[:16]}...: it was altered")
-    if trusted and key not in trusted:
+    if trusted is not None and key not in trusted:
         raise BadPackage(f"the package is signed by {key[:16]}..., which is not among the trusted keys")
     return key
 
@@ -256,7 +262,7 @@ def _package(body: bytes, digest: str, signer: str | None) -> Package:
 
 
 def _fault(package: Package) -> str | None:
-    """Say where a package does not agree with itself; None where it does."""
+    """Say where a package does not agree with itself, or holds what no tool has; None where it does not."""
     made, drafted = package.registered, package.drafted
     family = signature(package.template)
     if made.signature != family or package.requested.signature != family:
@@ -283,7 +289,13 @@ def _fault(package: Package) -> str | None:
             return f"the execution {trace.execution[:40]!r} was not held out"
     if len({trace.execution for trace in package.traces}) != len(package.traces):
         return "it holds an execution twice"
-    return None
+    faults = (
+        too_deep([package.requested, drafted, *package.checked, made]),
+        *map(odd_maker, (package.requested.maker, drafted.maker)),
+        *map(odd_parameter, (*drafted.params, *made.params)),
+        *map(odd_trace, package.traces),
+    )
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def events_of(trace: Trace) -> list[Event]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from morphogen.kernels.sandbox import value_sha256
 from morphogen.schemas.crystals import Guard
+from morphogen.schemas.values import INT_MAX, INT_MIN
 
 UNSEEN = 0.1  # the estimated chance of a value not seen before, up to which the recorded ones are taken for all
 _SHOWN = 400  # characters of a value that a guard tells; larger ones are told by their hash
@@ -26,7 +27,7 @@ FORMS = {
     "number": re.compile(r"[+-]?\d+(\.\d+)?\Z"),
     "slug": re.compile(r"[a-z0-9][a-z0-9._/-]*\Z"),
     "word": re.compile(r"\S+\Z"),
-    "line": re.compile(r"[^\n\r]*\S[^\n\r]*\Z"),
+    "line": re.compile(r"(?=[^\n\r]*\S)[^\n\r]+\Z"),
 }
 
 
@@ -65,19 +66,20 @@ def _range(values: Sequence[float]) -> dict[str, Any]:
         return {}
     low, high = min(values), max(values)
     whole = all(type(value) is int for value in values)
-    part = 2 / len(values)
-    below = _outward(low - part * min(high - low, abs(low)), low, -1, whole)
-    above = _outward(high + part * min(high - low, abs(high)), high, 1, whole)
+    below = _outward(low, high - low, len(values), -1, whole)
+    above = _outward(high, high - low, len(values), 1, whole)
     return {"minimum": below, "maximum": above}
 
 
-def _outward(wide: float, edge: float, sign: int, whole: bool) -> float:
-    """Return the widened edge of a range: never past 0, nor to it where it was not seen."""
+def _outward(edge: float, span: float, count: int, sign: int, whole: bool) -> float:
+    """Return the widened edge of a range: never past 0, nor to it where it was not seen; integers stay exact."""
+    room = min(span, abs(edge))
+    wide = edge + sign * (-(-2 * room // count) if whole else room * (2 / count))
     if edge * sign < 0 and wide * sign >= 0:  # all values lie on the far side of 0
         return -sign if whole else edge / 2
-    if edge == 0:
-        return edge
-    return (math.floor(wide) if sign < 0 else math.ceil(wide)) if whole else wide
+    if whole:
+        return min(max(wide, INT_MIN), INT_MAX)
+    return wide if wide * sign > edge * sign else edge
 
 
 def _form(values: Sequence[str]) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def _relation(values: Sequence[Any], others: Sequence[Any]) -> dict[str, Any] | 
         return {"equals": True}
     if all(type(item) in {int, float} for pair in pairs for item in pair):
         apart = {value - other for value, other in pairs}
-        return {"apart": apart.pop()} if len(apart) == 1 else None
+        return {"apart": apart.pop()} if len(apart) == 1 and INT_MIN <= min(apart) <= INT_MAX else None
     if all(isinstance(item, str) for pair in pairs for item in pair):
         around = {_around(value, other) for value, other in pairs}
         found = around.pop()

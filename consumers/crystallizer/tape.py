@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from morphogen.kernels.sandbox import Capabilities, Declared, Refused, value_sha256
 
-from .acting import CHANGES, Use, answering, bound
+from .acting import CHANGES, Use, answering, as_recorded, bound
 
 
 class Recorded(Protocol):
@@ -99,9 +99,10 @@ class Tape:
     def _named(self, name: str, args: dict[str, Any]) -> dict[str, Any]:
         real = self._real.get(name)
         try:
-            return bound(None if real is None else real.function, (), args)
+            given = bound(None if real is None else real.function, (), args)
         except TypeError:
             return args  # recorded by another version of the function
+        return as_recorded(given)
 
     def _key(self, name: str, args: dict[str, Any]) -> tuple[str, str]:
         return name, value_sha256(args)
@@ -109,6 +110,7 @@ class Tape:
     def _play(self, name: str, args: dict[str, Any]) -> Any:
         if self.divergence is not None:
             raise Refused(self.divergence)
+        args = as_recorded(args)
         entry = self._next(self._key(name, args))
         if entry is None:
             self.divergence = f"it calls {_call(name, args)} where {self._expected()}"

@@ -6,14 +6,16 @@ only; `held_out` is what the text is judged on. A tool from another project is j
 and on those of its family here.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from morphogen.bus.errors import BusError, MessageTooLarge
 from morphogen.consumers.executions import Family, Trace, tool_name
-from morphogen.kernels.sandbox import Capabilities, Sandbox
+from morphogen.kernels.sandbox import Capabilities, Sandbox, SandboxError, value_sha256
 from morphogen.kernels.synthesis import Budget, NotFound
 from morphogen.kernels.synthesis.program import FORMAT
 from morphogen.schemas import CrystalDrafted, CrystalFailed, CrystalRequested, Event
@@ -21,7 +23,16 @@ from morphogen.schemas.crystals import Guard
 
 from .drafting import Drafter, asked, may_cost, question, source_in
 from .drafts import MODEL, SYNTHESIS, drafted_by_model, drafted_by_synthesis, effects_of, example
-from .errors import DraftInterrupted, DraftOverBudget, DraftUnanswered, NoDraft, NotMade
+from .errors import (
+    BadPackage,
+    CrystalError,
+    DraftInterrupted,
+    DraftOverBudget,
+    DraftUnanswered,
+    NoDraft,
+    NotMade,
+    unforeseen,
+)
 from .gauntlet import GauntletConfig, Verdict, run_gauntlet
 from .packages import Package
 from .past import Past
@@ -31,6 +42,7 @@ from .signing import signed
 from .splitting import attempt_id, split
 
 MAKERS = (SYNTHESIS, MODEL)
+_log = logging.getLogger("morphogen.crystallizer")
 
 Write = Callable[[Event, str], bool]
 """Stores an event in the log under a name for ever; returns once it is safe there, false where the name was taken."""
@@ -132,20 +144,19 @@ class Toolsmith:
                 budget_microusd=left_microusd,
             ),
         )
-        drafted = None if known is None else known.drafted
-        if drafted is None:
-            try:
+
+        def work() -> Made:
+            drafted = None if known is None else known.drafted
+            if drafted is None:
                 drafted = (
                     self._synthesized(attempt, family.template, made)
                     if maker == SYNTHESIS
                     else self._modelled(attempt, family, made, left_microusd)
                 )
-            except DraftUnanswered:
-                raise  # nothing has failed yet
-            except NotMade as reason:
-                return self._failed(requested, "draft", str(reason))
-            self._write(drafted, f"{attempt}.drafted")
-        return self._judged(known, requested, drafted, held, made, family.bad)
+                self._write(drafted, f"{attempt}.drafted")
+            return self._judged(known, requested, drafted, held, made, family.bad)
+
+        return self._to_its_end(requested, work)
 
     def attempt(self, signature: str, traces: Sequence[Trace], maker: str) -> str:
         """Return the name that an attempt with these executions has."""
@@ -161,8 +172,9 @@ class Toolsmith:
         signature = package.registered.signature
         family = self._past.families.family(signature)
         own = [] if family is None else learnable(family)
-        brought = {one.execution for one in package.traces}
-        held = [*package.traces, *(one for one in own if one.execution not in brought)]
+        brought = self._brought(package)
+        known_there = {one.execution for one in brought}
+        held = [*brought, *(one for one in own if one.execution not in known_there)]
         maker = f"import {package.sha256}"
         attempt = attempt_id(signature, [one.execution for one in held], maker)
         known = self._past.registry.attempts.get(attempt)
@@ -179,21 +191,57 @@ class Toolsmith:
                 budget_microusd=None,
             ),
         )
-        drafted = msgspec.structs.replace(package.drafted, attempt=attempt, cost_microusd=0, duration_ns=0)
-        if known is None or known.drafted is None:
-            self._write(drafted, f"{attempt}.drafted")
         origin = {
             "imported": {
                 "sha256": package.sha256,
                 "signer": package.signer,
                 "blob": blob,
                 "number": package.registered.number,
-                "brought": sorted(brought),
+                "brought": sorted(one.execution for one in package.traces),
                 "own": len(held) - len(brought),
             }
         }
-        bad = () if family is None else family.bad
-        return self._judged(known, requested, drafted, held, (), bad, origin)
+
+        def work() -> Made:
+            drafted = msgspec.structs.replace(package.drafted, attempt=attempt, cost_microusd=0, duration_ns=0)
+            if known is None or known.drafted is None:
+                self._write(drafted, f"{attempt}.drafted")
+            return self._judged(known, requested, drafted, held, (), () if family is None else family.bad, origin)
+
+        return self._to_its_end(requested, work)
+
+    def _brought(self, package: Package) -> list[Trace]:
+        """Return the executions of a package that may speak for it: of one that the log has, what the log has of it counts.
+
+        Raises BadPackage where one of ours has another content there.
+        """
+        found = []
+        for one in package.traces:
+            ours = self._past.families.trace(one.execution)
+            if ours is None:
+                found.append(one)
+            elif not _same(ours, one):
+                raise BadPackage(
+                    f"the package's execution {one.execution[:40]!r} is in the log here with another content: "
+                    "it was altered; fetch it again"
+                )
+            elif ours.ok:
+                found.append(ours if ours.whole else one)
+        return found
+
+    def _to_its_end(self, requested: CrystalRequested, work: Callable[[], Made]) -> Made:
+        """Return what an attempt comes to. What nobody foresaw ends it as well, or it would be begun for ever."""
+        try:
+            return work()
+        except DraftUnanswered:
+            raise  # nothing has failed yet
+        except (NotMade, MessageTooLarge) as reason:
+            return self._failed(requested, "draft", str(reason))
+        except (CrystalError, SandboxError, BusError):
+            raise
+        except Exception as error:  # noqa: BLE001  told in the reason
+            _log.debug("%s came to no end", requested.attempt, exc_info=True)
+            return self._failed(requested, "draft", f"unexpected {unforeseen(error)}")
 
     def _requested(self, known: Attempt | None, event: CrystalRequested) -> CrystalRequested:
         if known is not None and known.requested is not None:
@@ -348,3 +396,18 @@ class Toolsmith:
         if number is not None or failed is None:
             return self._told(known.requested, number, before=True)
         return self._told(known.requested, None, failed.stage, failed.reason, before=True)
+
+
+def _same(ours: Trace, brought: Trace) -> bool:
+    """Tell whether an execution of the log is the one that a package brought, by the values that are there."""
+    if (ours.signature, value_sha256(dict(ours.params))) != (brought.signature, value_sha256(dict(brought.params))):
+        return False
+    if ours.output_sha256 != value_sha256(brought.output):
+        return False
+    done = [
+        (one.kind, one.name, value_sha256(dict(one.args)), one.ok, value_sha256(one.result) if one.ok else None)
+        for one in brought.steps
+    ]
+    return not ours.kept or done == [
+        (one.kind, one.name, value_sha256(dict(one.args)), one.ok, one.result_sha256) for one in ours.steps
+    ]

@@ -27,7 +27,7 @@ from morphogen.schemas import CrystalMoved, CrystalRegistered, Event
 from .careers import Career
 from .drafting import Drafter
 from .drafts import SYNTHESIS
-from .errors import Busy, CrystalError, DraftOverBudget, DraftUnanswered, NotMade
+from .errors import Busy, CrystalError, DraftOverBudget, DraftUnanswered, NotMade, unforeseen
 from .gauntlet import GauntletConfig, promoted, shadowed
 from .guards import missed
 from .lifecycle import DAY_NS, Again, Life, Newer, again, decide
@@ -115,10 +115,13 @@ class Crystallizer:
         """Read what the log has come to hold; return how many events that was."""
         return self.past.catch_up(self._bus)
 
-    def move(self, moved: CrystalMoved) -> None:
-        """Tell the log that a version changes its state. Two processes that decide it on the same past tell it once."""
+    def move(self, moved: CrystalMoved) -> bool:
+        """Tell the log that a version changes its state; return whether it was told now.
+
+        Of two processes that decide on the same past one alone moves it: for the other this is false.
+        """
         count = self.past.moves.get((moved.tool, moved.number), 0)
-        self.write(moved, f"moved.{moved.tool}.{moved.number}.{count}")
+        return self.write(moved, f"moved.{moved.tool}.{moved.number}.{count}")
 
     def make(self, signature: str, *, maker: str = SYNTHESIS, by: str = "manual", after_ns: int = 0) -> Made:
         """Make a version of a family's tool now, within the budget. Raises NotMade, DraftOverBudget, Busy."""
@@ -131,13 +134,16 @@ class Crystallizer:
         return made
 
     def take_in(self, package: Package) -> Made:
-        """Judge and register a tool from another project; what was let in is kept as a blob. Raises Busy."""
+        """Judge and register a tool from another project, and keep its package as a blob. Raises Busy, BadPackage."""
         data = pack(package)
         with self._alone(package.registered.tool):
             self.catch_up()
-            made = self.toolsmith.take_in(package, hashlib.sha256(data).hexdigest())
-            if made.ok:
-                self._bus.blobs.put(data)
+            blob = hashlib.sha256(data).hexdigest()
+            there = self._bus.blobs.exists(blob)
+            self._bus.blobs.put(data)  # before the version that names it
+            made = self.toolsmith.take_in(package, blob)
+            if not made.ok and not there:
+                self._bus.blobs.delete(blob)
             self.catch_up()
         return made
 
@@ -160,33 +166,50 @@ class Crystallizer:
         """Read the log, move versions, and make what is most urgent."""
         now_ns = time.time_ns() if now_ns is None else now_ns
         self.catch_up()
-        moved = list(self._moves(now_ns))
+        put_off: dict[str, str] = {}
+        moved = list(self._moves(now_ns, put_off))
         if moved:
             self.catch_up()
         made: list[Made] = []
-        put_off: dict[str, str] = {}
-        for signature, makers, by, after_ns in self._work(now_ns):
+        for signature, makers, by, after_ns in self._work(now_ns, put_off):
             if self._later.get(signature, 0) > now_ns:
                 continue
             for maker in makers:
-                try:
-                    one = self.make(signature, maker=maker, by=by, after_ns=after_ns)
-                except (NotMade, Busy) as reason:
-                    put_off[signature] = str(reason)
-                    if isinstance(reason, DraftUnanswered | DraftOverBudget):
-                        self._later[signature] = now_ns + PAUSE_NS
-                        _log.warning("%s: %s", signature, reason)
-                    break
-                except (CrystalError, SandboxError, MessageTooLarge) as error:
-                    self._later[signature] = now_ns + PAUSE_NS
-                    put_off[signature] = str(error)
-                    _log.error("%s: %s", signature, error)
+                one = self._made(signature, maker, by, after_ns, now_ns, put_off)
+                if one is None:
                     break
                 if not one.before:
                     made.append(one)
                 if one.ok:
                     break
         return Round(moved=tuple(moved), made=tuple(made), put_off=put_off)
+
+    def _made(
+        self, signature: str, maker: str, by: str, after_ns: int, now_ns: int, put_off: dict[str, str]
+    ) -> Made | None:
+        """Return what an attempt came to; None where it is put off. Only a log that cannot be had ends the round."""
+        try:
+            return self.make(signature, maker=maker, by=by, after_ns=after_ns)
+        except (NotMade, Busy) as reason:
+            put_off[signature] = str(reason)
+            if isinstance(reason, DraftUnanswered | DraftOverBudget):
+                self._later[signature] = now_ns + PAUSE_NS
+                _log.warning("%s: %s", signature, reason)
+        except (CrystalError, SandboxError, MessageTooLarge) as error:
+            self._later[signature] = now_ns + PAUSE_NS
+            put_off[signature] = str(error)
+            _log.error("%s: %s", signature, error)
+        except BusError:
+            raise
+        except Exception as error:  # noqa: BLE001  one family does not end the service of all others
+            self._later[signature] = now_ns + PAUSE_NS
+            self._unforeseen(signature, error, put_off)
+        return None
+
+    def _unforeseen(self, signature: str, error: Exception, put_off: dict[str, str]) -> None:
+        put_off[signature] = f"unexpected {unforeseen(error)}"
+        _log.error("%s: %s", signature, put_off[signature])
+        _log.debug("%s", signature, exc_info=True)
 
     def run(self, stop: threading.Event, *, every: float = 10.0, told: Callable[[Round], None] | None = None) -> None:
         """Do round after round, `every` seconds apart, until `stop` is set; `told` hears of those that did something."""
@@ -200,18 +223,29 @@ class Crystallizer:
                     told(done)
             stop.wait(every)
 
-    def _moves(self, now_ns: int) -> Iterator[CrystalMoved]:
+    def _moves(self, now_ns: int, put_off: dict[str, str]) -> Iterator[CrystalMoved]:
         for tool in self.past.careers.tools():
             versions = self.past.careers.of(tool)
-            family = self.past.families.family(versions[0].signature)
+            for moved in self._decided(versions, now_ns, put_off):
+                if moved.was == "shadow" and moved.now != "retired":
+                    self._checked(next(one for one in versions if one.number == moved.number))
+                if not self.move(moved):
+                    break  # another process has moved it meanwhile: what is left is decided anew
+                yield moved
+
+    def _decided(self, versions: list[Career], now_ns: int, put_off: dict[str, str]) -> list[CrystalMoved]:
+        signature = versions[0].signature
+        try:
+            family = self.past.families.family(signature)
             used = None if family is None else family.last_ns
             active = next((one for one in versions if one.state == "active"), None)
             newer = None if active is None else self.newer(active)
-            for moved in decide(versions, now_ns=now_ns, family_used_ns=used, newer=newer, life=self.config.life):
-                if moved.was == "shadow" and moved.now != "retired":
-                    self._checked(next(one for one in versions if one.number == moved.number))
-                self.move(moved)
-                yield moved
+            return decide(versions, now_ns=now_ns, family_used_ns=used, newer=newer, life=self.config.life)
+        except BusError:
+            raise
+        except Exception as error:  # noqa: BLE001  one family does not end the service of all others
+            self._unforeseen(signature, error, put_off)
+            return []
 
     def _checked(self, one: Career) -> None:
         """Tell the last stages of the gauntlet, with what the runs beside the live mode have shown."""
@@ -225,11 +259,11 @@ class Crystallizer:
             if not stage.ok:
                 return
 
-    def _work(self, now_ns: int) -> list[tuple[str, list[str], str, int]]:
+    def _work(self, now_ns: int, put_off: dict[str, str]) -> list[tuple[str, list[str], str, int]]:
         """Return what to make, in order: (family, makers, who asks, after which time its executions began)."""
         anew = [
             (career.signature, makers, AGAIN, career.born_ns if why.newer_only else 0)
-            for career, why in self.outdated()
+            for career, why in self.outdated(put_off)
             if (makers := self._able(career, why))
         ]
         first = chosen(
@@ -244,12 +278,21 @@ class Crystallizer:
         )
         return [*anew, *((one.signature, makers, "auto", 0) for one, makers in first)][: self.config.top]
 
-    def outdated(self) -> list[tuple[Career, Again]]:
-        """Return the tools that newer executions speak against, by their newest version, and why."""
+    def outdated(self, put_off: dict[str, str] | None = None) -> list[tuple[Career, Again]]:
+        """Return the tools that newer executions speak against, by their newest version, and why.
+
+        `put_off` takes, by family, what nobody foresaw.
+        """
         found = []
         for tool in self.past.careers.tools():
             newest = self.past.careers.of(tool)[-1]
-            why = again(newest, self.newer(newest), self.config.life)
+            try:
+                why = again(newest, self.newer(newest), self.config.life)
+            except BusError:
+                raise
+            except Exception as error:  # noqa: BLE001  one family does not end the service of all others
+                self._unforeseen(newest.signature, error, {} if put_off is None else put_off)
+                continue
             if why is not None:
                 found.append((newest, why))
         return found

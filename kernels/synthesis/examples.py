@@ -6,6 +6,7 @@ import msgspec
 
 from morphogen.schemas.crystals import Parameter
 
+from .errors import BadBudget
 from .program import Program
 
 
@@ -28,11 +29,21 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """How long synthesis may look. Running out of it gives NotFound, never another program."""
+    """How long synthesis may look. Running out of it gives NotFound, never another program.
+
+    Raises BadBudget for negative seconds (or NaN), and for fewer than one value or example.
+    """
 
     seconds: float = 20.0
     values: int = 12_000  # different values that one search may hold
     examples: int = 3  # fewer than these are refused
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0 or self.values < 1 or self.examples < 1:
+            raise BadBudget(
+                f"a budget takes seconds from 0, and values and examples from 1, "
+                f"got {self.seconds:g}, {self.values} and {self.examples}"
+            )
 
 
 class Doubt(msgspec.Struct, frozen=True, kw_only=True):

@@ -177,15 +177,15 @@ def _times(goal: _Goal, row: Array) -> Iterator[tuple[str, Any]]:
 def _line(goal: _Goal, expr: Expr, values: Sequence[Any], row: Array, tried: int) -> Expr | None:
     """Find the straight line through all points: a constant times, and another added."""
     first, last = int(np.argmin(row)), int(np.argmax(row))
-    span = row[last] - row[first]
+    span = float(row[last] - row[first])
     if span == 0.0:
         return None
-    slope = (goal.array[last] - goal.array[first]) / span
-    room = 2.0 * float(np.max(goal.room)) / float(span)
+    slope = float(goal.array[last] - goal.array[first]) / span
+    room = 2.0 * float(np.max(goal.room)) / span
     off = np.abs(row * slope + (goal.array[first] - slope * row[first]) - goal.array)
     if slope == 0.0 or not np.all(off <= 2.1 * goal.room + 1e-9 * np.abs(goal.array)):
         return None
-    slopes: list[Any] = [*shortest(slope - room, slope + room), Fraction(float(slope)).limit_denominator(20)]
+    slopes: list[Any] = [*shortest(slope - room, slope + room), Fraction(slope).limit_denominator(20)]
     for steep in slopes:
         if not steep:
             continue

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from morphogen.schemas.faces import lazily
 
 if TYPE_CHECKING:
+    from morphogen.schemas.settling import settled
+
     from ..loops.llm.budget import Price
     from .beginning import execution
     from .environment import environment_of
@@ -16,12 +18,11 @@ if TYPE_CHECKING:
     from .outlets import Outlet, close, flush, outlet
     from .prices import Prices, read_prices
     from .recording import Execution, current
-    from .settling import settled
 
 _HOMES = {
     # Record
     "execution": "beginning", "Execution": "recording", "current": "recording", "feedback": "judging",
-    "settled": "settling", "environment_of": "environment",
+    "settled": "..schemas.settling", "environment_of": "environment",
     # Where it goes
     "Outlet": "outlets", "outlet": "outlets", "flush": "outlets", "close": "outlets",
     # What it cost

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from morphogen.schemas.executions import JUDGES, ExecutionFeedback
+from morphogen.schemas.settling import settled
 
 from .errors import ExecutionError
 from .outlets import Outlet, outlet
-from .settling import settled
+from .telling import id_of
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
@@ -25,10 +26,13 @@ def feedback(
 ) -> None:
     """Judge an execution, by its id, after its end: success or failure. The newest judgement counts.
 
-    Raises ExecutionError for another outcome, or a judge that there is not.
+    Raises ExecutionError for another outcome, a judge that there is not, and what is no id.
     """
-    if outcome not in {"success", "failure"} or judged_by not in JUDGES:
+    if outcome not in ("success", "failure") or judged_by not in JUDGES:
         raise ExecutionError(f"feedback is success or failure, judged by one of {', '.join(JUDGES)}; "
                              f"got {outcome!r} and {judged_by!r}")  # fmt: skip
-    event = ExecutionFeedback(execution=execution, outcome=outcome, judged_by=judged_by, note=settled(str(note)))
+    event = ExecutionFeedback(
+        execution=id_of("execution", execution), outcome=settled(outcome), judged_by=settled(judged_by),
+        note=settled(str(note)),
+    )  # fmt: skip
     (to or outlet(run, settings)).tell(event)

@@ -17,20 +17,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from morphogen.kernels.sandbox.values import canonical, canonical_sha256, value_sha256
-from morphogen.schemas.executions import JUDGES, KINDS, OUTCOMES, ExecutionFinished, ExecutionStarted, ExecutionStep
+from morphogen.schemas.executions import (
+    EFFECTS,
+    JUDGES,
+    KINDS,
+    OUTCOMES,
+    ExecutionFinished,
+    ExecutionStarted,
+    ExecutionStep,
+)
+from morphogen.schemas.settling import settled
+from morphogen.schemas.whole import lasted, whole_if_known
 
 from .errors import ExecutionError
 from .judging import feedback
 from .outlets import Outlet
 from .prices import Prices
-from .settling import settled
-from .telling import by_name, one_line, outcome_of
+from .telling import by_its_name, by_name, one_line, outcome_of, score_of
 
 if TYPE_CHECKING:
     from morphogen.kernels.sandbox import Capabilities, Declared
 
 INLINE = 16 * 1024  # bytes of a value that travels in its event
-EFFECTS = ("pure", "read", "write", "external")
 _current: "ContextVar[Execution | None]" = ContextVar("morphogen_execution", default=None)
 
 
@@ -117,38 +125,42 @@ class Execution:
         kind: str = "tool",
         effect: str = "external",
         error: BaseException | str | None = None,
-        duration_ns: int = 0,
-        tokens_in: int | None = None,
-        tokens_out: int | None = None,
-        cost_microusd: int | None = None,
+        duration_ns: float = 0,
+        tokens_in: float | None = None,
+        tokens_out: float | None = None,
+        cost_microusd: float | None = None,
         model: str | None = None,
         priced_by: str | None = None,
     ) -> int:
         """Record a step that was taken elsewhere; return its number. With `error` it failed, and `result` is not kept.
 
-        Raises ExecutionError for a kind or effect that there is not, and where the execution is not under way.
+        Cost, tokens and duration are rounded to whole ones. Raises ExecutionError for one that is negative (a duration is
+        0 then), NaN or no number, for a kind or effect that there is not, and where the execution is not under way.
         """
         if kind not in KINDS or effect not in EFFECTS:
             raise ExecutionError(f"a step is of kind {' or '.join(KINDS)} and of effect {', '.join(EFFECTS)}, "
                                  f"got {kind!r} and {effect!r}")  # fmt: skip
-        given = {str(key): value for key, value in settled(dict(args or {})).items()}
+        given = {str(key): value for key, value in settled(by_its_name("args", args)).items()}
+        took = lasted("duration_ns", duration_ns, ExecutionError)
+        read, wrote, cost = _counted(tokens_in, tokens_out, cost_microusd)
         ok = error is None
         value, digest, blob = self._held(result) if ok else (None, None, None)
-        if cost_microusd is not None and priced_by is None:
+        if cost is not None and priced_by is None:
             priced_by = "told"
         with self._lock:
             self._under_way(f"step {name}")
             number, self._steps = self._steps, self._steps + 1
-            if kind == "llm" and cost_microusd is None:
+            if kind == "llm" and cost is None:
                 self._unknown = True
-            self._known_microusd += cost_microusd or 0
+            self._known_microusd += cost or 0
             self._out.tell(
                 ExecutionStep(
-                    execution=self.id, number=number, kind=kind, name=settled(str(name)), args=given,
-                    args_sha256=value_sha256(given), result=value, result_sha256=digest, result_blob=blob, effect=effect,
-                    ok=ok, error=None if error is None else one_line(error), duration_ns=max(0, int(duration_ns)),
-                    tokens_in=tokens_in, tokens_out=tokens_out, cost_microusd=cost_microusd, model=model,
-                    priced_by=priced_by,
+                    execution=self.id, number=number, kind=settled(kind), name=settled(str(name)), args=given,
+                    args_sha256=value_sha256(given), result=value, result_sha256=digest, result_blob=blob,
+                    effect=settled(effect), ok=ok, error=None if error is None else one_line(error), duration_ns=took,
+                    tokens_in=read, tokens_out=wrote, cost_microusd=cost,
+                    model=None if model is None else settled(str(model)),
+                    priced_by=None if priced_by is None else settled(str(priced_by)),
                 ),
                 self._cause,
             )  # fmt: skip
@@ -161,10 +173,10 @@ class Execution:
         reply: Any = None,
         model: str | None = None,
         backend: str = "",
-        tokens_in: int | None = None,
-        tokens_out: int | None = None,
-        cost_microusd: int | None = None,
-        duration_ns: int = 0,
+        tokens_in: float | None = None,
+        tokens_out: float | None = None,
+        cost_microusd: float | None = None,
+        duration_ns: float = 0,
         error: BaseException | str | None = None,
         name: str = "llm.query",
         **args: Any,
@@ -173,15 +185,18 @@ class Execution:
 
         `cost_microusd` is what the endpoint told. Without it the configured price of `model` is used; a model without one
         costs None, and so does the execution then. With the backend `script` no model was asked, and the cost is 0.
+        Numbers are taken, and refused, as by `step`.
         """
-        priced_by = None if cost_microusd is None else "told"
-        if cost_microusd is None:
-            cost_microusd, priced_by = self._prices.cost(model, tokens_in, tokens_out, backend=backend)
+        read, wrote, cost = _counted(tokens_in, tokens_out, cost_microusd)
+        model = None if model is None else str(model)
+        priced_by = None if cost is None else "told"
+        if cost is None:
+            cost, priced_by = self._prices.cost(model, read, wrote, backend=backend)
         if backend:
             args = {"backend": backend, **args}
         return self.step(
             name, {"prompt": prompt, **args}, reply, kind="llm", effect="read", error=error, duration_ns=duration_ns,
-            tokens_in=tokens_in, tokens_out=tokens_out, cost_microusd=cost_microusd, model=model, priced_by=priced_by,
+            tokens_in=read, tokens_out=wrote, cost_microusd=cost, model=model, priced_by=priced_by,
         )  # fmt: skip
 
     def finish(
@@ -192,24 +207,26 @@ class Execution:
         judged_by: str = "nobody",
         score: float | None = None,
         error: BaseException | str | None = None,
-        cost_microusd: int | None = None,
+        cost_microusd: float | None = None,
     ) -> None:
         """Say how it ended and who judged that. `output` is the answer to the goal.
 
-        The cost is the sum of the steps', unless it is given; None where that of a model is not known. Raises
-        ExecutionError where it has ended before, or for an outcome or a judge that there is not.
+        The cost is the sum of the steps', unless it is given (and is rounded); None where that of a model is not known.
+        Raises ExecutionError where it has ended before, for an outcome or a judge that there is not, and for a cost or a
+        score that is none.
         """
         if outcome not in OUTCOMES or judged_by not in JUDGES:
             raise ExecutionError(f"an outcome is one of {', '.join(OUTCOMES)}, judged by one of {', '.join(JUDGES)}; "
                                  f"got {outcome!r} and {judged_by!r}")  # fmt: skip
+        told, scored = whole_if_known("cost_microusd", cost_microusd, ExecutionError), score_of(score)
         value, digest, blob = self._held(output)
         with self._lock:
             began = self._under_way("finish")
             self.finished = ExecutionFinished(
-                execution=self.id, outcome=outcome, judged_by=judged_by, score=None if score is None else float(score),
-                output=value, output_sha256=digest, output_blob=blob, steps=self._steps,
+                execution=self.id, outcome=settled(outcome), judged_by=settled(judged_by), score=scored, output=value,
+                output_sha256=digest, output_blob=blob, steps=self._steps,
                 duration_ns=time.perf_counter_ns() - began,
-                cost_microusd=self.spent_microusd if cost_microusd is None else cost_microusd,
+                cost_microusd=self.spent_microusd if told is None else told,
                 error=None if error is None else one_line(error),
             )  # fmt: skip
             self._out.tell(self.finished, self._cause)
@@ -290,6 +307,12 @@ class Execution:
         data = canonical(value)
         blob = self._out.keep(data) if len(data) > INLINE else None
         return (value if blob is None else None), canonical_sha256(data), blob
+
+
+def _counted(*numbers: float | None) -> Iterator[int | None]:
+    """Yield tokens in, tokens out and cost as whole numbers."""
+    for name, number in zip(("tokens_in", "tokens_out", "cost_microusd"), numbers, strict=True):
+        yield whole_if_known(name, number, ExecutionError)
 
 
 class _Use:

@@ -2,10 +2,13 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .settling import settled
+from morphogen.schemas.settling import settled
+
+from .errors import ExecutionError
 
 
 def by_name(function: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,6 +29,33 @@ def by_name(function: Callable[..., Any], args: tuple[Any, ...], named: Mapping[
         else:
             found[name] = value
     return found
+
+
+def by_its_name(what: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return values by name as a dict of their own. Raises ExecutionError where they have no names."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise ExecutionError(f"{what} are values by name, got a {type(values).__qualname__}; give a dict")
+    return dict(values)
+
+
+def id_of(what: str, name: str) -> str:
+    """Return an id as an event holds it. Raises ExecutionError for an object in its place."""
+    if not isinstance(name, str) or not name:
+        raise ExecutionError(f"{what} is an id, as text, got {settled(name)!r:.60}; an execution's stands in its `id`")
+    return str(settled(name))
+
+
+def score_of(score: float | None) -> float | None:
+    """Return a score as an event holds it. Raises ExecutionError for NaN, an infinity and what is no number."""
+    try:
+        number = None if score is None else float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise ExecutionError(f"a score is a finite number, got {settled(score)!r:.60}")
+    return number
 
 
 def outcome_of(error: BaseException) -> str:

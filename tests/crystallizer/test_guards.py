@@ -1,15 +1,17 @@
 """Guards: what recordings had in common becomes what is asked for again."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphogen.consumers.crystallizer import derive_guards, missed
 from morphogen.consumers.crystallizer.guards import malformed, name_of
-from morphogen.consumers.crystallizer.preconditions import broken, domain, relations
+from morphogen.consumers.crystallizer.preconditions import FORMS, broken, domain, relations
 from morphogen.kernels.sandbox import Capabilities, Declared, Refused
 from morphogen.schemas.crystals import Guard, Parameter
 
@@ -54,7 +56,15 @@ def test_a_parameter_keeps_to_what_was_recorded_of_it(values: list[Any], good: l
     assert [value for value in bad if broken(guard.expected, value, {"p": value}) is None] == []
 
 
-numbers = st.lists(st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6)), min_size=1, max_size=12)
+LARGE = st.integers(-(2**63), 2**64 - 1)
+numbers = st.one_of(
+    st.lists(st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6)), min_size=1, max_size=12),
+    st.lists(LARGE, min_size=1, max_size=12),
+    st.integers(2**60, 2**63).flatmap(
+        lambda low: st.lists(st.integers(low, low + 99), min_size=1, max_size=12)  # ids of a kind
+    ),
+    st.lists(st.one_of(LARGE, st.floats(allow_nan=False)), min_size=1, max_size=12),
+)
 texts = st.lists(st.text(max_size=12), min_size=1, max_size=12)
 
 
@@ -70,8 +80,31 @@ texts = st.lists(st.text(max_size=12), min_size=1, max_size=12)
 def test_what_was_recorded_always_passes(values: list[Any]) -> None:
     guards = guards_of([{"p": value} for value in values])
     assert [malformed(one) for one in guards] == [None] * len(guards)
+    msgspec.msgpack.encode(guards)
     for value in values:
         assert miss(guards, p=value) is None
+
+
+@given(st.text(alphabet="a \t\n\r\x0b\x85\u2028", max_size=12))
+def test_a_line_is_one_line_that_is_not_blank(text: str) -> None:
+    one = bool(text.strip()) and "\n" not in text and "\r" not in text
+    assert (FORMS["line"].match(text) is not None) == one
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_long_text_is_held_against_a_form_at_once(form: str) -> None:
+    began = time.monotonic()
+    for text in ("a" * 100_000, " " * 100_000, "1" * 100_000, "2026-01-01T00:00" + "a " * 50_000, "{a " * 30_000):
+        FORMS[form].match(f"{text}\n")
+    assert time.monotonic() - began < 5
+
+
+@given(st.lists(st.tuples(LARGE, LARGE), min_size=2, max_size=5))
+def test_numbers_of_any_size_that_went_together_can_be_told(pairs: list[tuple[int, int]]) -> None:
+    guards = guards_of(
+        [{"a": low, "b": high} for low, high in pairs] + [{"a": -1, "b": 2**63}, {"a": -2, "b": 2**63 - 1}]
+    )
+    msgspec.msgpack.encode(guards)
 
 
 @settings(max_examples=60)

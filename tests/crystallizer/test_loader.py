@@ -1,10 +1,12 @@
 """The tools in use: loaded, replaced while they are called, refused, called behind guards, and run beside."""
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from morphogen.consumers.crystallizer import GuardMissed, Loader, NoTool, Registry, Use, move
@@ -272,3 +274,69 @@ def test_a_value_that_no_tool_can_be_given_is_a_guard_missed(sandbox: Sandbox) -
     for value in (object(), 1 << 80):
         with pytest.raises(GuardMissed):
             call(loader, value)
+
+
+@dataclass
+class Row:
+    size: int
+
+
+VALUES: list[tuple[Any, str, Any]] = [
+    (lambda: Row(7), 'return shop.get()["size"]', 7),
+    (lambda: {7}, "return shop.get()[0]", 7),
+    (lambda: np.int64(7), "return shop.get()", 7),
+    (lambda: {"v": np.float32(7.0)}, 'return int(shop.get()["v"])', 7),
+    (lambda: Path("a/7"), "return int(shop.get()[2:])", 7),
+    (lambda: {None: 7, 0.5: 1}, 'return shop.get()["None"]', 7),
+    (lambda: "\ud83d", "return len(shop.get())", 1),
+]
+
+
+@pytest.mark.parametrize(("function", "body", "value"), VALUES, ids=[body for _, body, _ in VALUES])
+def test_a_tool_is_given_what_a_recording_would_hold(function: Any, body: str, value: int, sandbox: Sandbox) -> None:
+    given = Capabilities(tools={"shop.get": Declared(function, "read")})
+    made = version(1, body, capabilities=["shop.get"], effects=["read"])
+    loader = loader_of([made, *promoted(1)], sandbox, given)
+    called = call(loader)
+    assert (called.value, called.error) == (value, None)
+    assert value_sha256(called.uses[0].result)
+    beside = loader_of([made], sandbox, given)
+    shadowed = beside.shadow(FAMILY, {"n": 3}, "r", HERE, steps=called.uses, output=np.int64(value))
+    assert shadowed is not None
+    assert (shadowed.agreed, shadowed.reason) == (True, "")
+
+
+@pytest.mark.parametrize("text", ['{"unit": "\\ud83d"}', '{"unit": 1%s}' % ("0" * 30), '{"unit":' + "[" * 100_000])
+def test_no_content_of_a_file_takes_a_call_down(text: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    guard = Guard(
+        kind="world", subject="files.read_text",
+        expected={"site": "*", "path": ["unit"], "value_sha256": value_sha256("ms")},
+    )  # fmt: skip
+    made = version(
+        1, 'return len(files.read_text("a.json"))', capabilities=["files.read_text"], effects=["read"],
+        guards=[*INT, guard],
+    )  # fmt: skip
+    loader = loader_of([made, *promoted(1)], sandbox, Capabilities(files=Workspace(tmp_path)))
+    with pytest.raises(GuardMissed, match=r"files\.read_text gives|for unit"):
+        call(loader)
+
+
+def test_a_default_that_is_no_value_is_recorded_as_one(sandbox: Sandbox) -> None:
+    def get(name: str, root: Path = Path("a")) -> str:
+        return f"{root.name}/{name}"
+
+    given = Capabilities(tools={"shop.get": Declared(get, "read")})
+    made = version(1, 'return len(shop.get(name="b"))', capabilities=["shop.get"], effects=["read"])
+    called = call(loader_of([made, *promoted(1)], sandbox, given))
+    assert (called.value, called.uses[0].args) == (3, {"name": "b", "root": "a"})
+    shadowed = loader_of([made], sandbox, given).shadow(
+        FAMILY,
+        {"n": 3},
+        "r",
+        HERE,
+        steps=[Use(name="shop.get", args={"name": "b"}, effect="read", result="a/b")],
+        output=3,
+    )
+    assert shadowed is not None
+    assert (shadowed.agreed, shadowed.reason) == (True, "")

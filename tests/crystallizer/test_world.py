@@ -119,3 +119,29 @@ def test_what_stands_at_a_path_is_what_a_walk_over_all_finds_there(shape: Any, p
     walked = [value for at, value in world._scalars(shape) if at == path]
 
     assert sorted(map(repr, world._at(shape, path))) == sorted(map(repr, walked))
+
+
+HOSTILE = {
+    "half a character": '{"unit": "\\ud83d", "n": %d}',
+    "a key of half a character": '{"\\ud83d": %d}',
+    "a number of 128 bits": '{"id": 340282366920938463463374607431768211455, "n": %d}',
+    "numbers without an end": '{"id": 1e999, "n": %d}',
+    "too deep": "[" * 100_000 + "%d",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_a_text_spells_is_held_against_guards_and_can_be_recorded(text: str) -> None:
+    guards = guards_of([text % at for at in range(6)])
+    assert not broke(guards, text % 3)
+    unit = guards_of([json.dumps({"unit": "ms", "n": at}) for at in range(6)])
+    assert broke(unit, text % 3)
+
+
+def test_what_cannot_be_looked_at_is_not_what_was_recorded() -> None:
+    class Odd:
+        def __bool__(self) -> bool:
+            raise ValueError("the truth of it is ambiguous")
+
+    guards = guards_of([[at] for at in range(6)])
+    assert broke(guards, Odd())

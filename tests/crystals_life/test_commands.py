@@ -6,16 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from morphogen.bus import Bus
 from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
+from morphogen.consumers.crystallizer.packages import Package, pack, unpack
+from morphogen.consumers.crystallizer.worker import Crystallizer
 from morphogen.kernels.blueprints.signing import new_key, public_key
 from morphogen.kernels.sandbox import Sandbox
 from morphogen.schemas import CrystalShadowed
+from morphogen.schemas.crystals import Parameter
 
-from .kit import FENCED, GOAL, GOOD, OUTSIDE, SIGNATURE, TEMPLATE, TOOL, record
+from .kit import FENCED, GOAL, GOOD, OUTSIDE, SIGNATURE, TEMPLATE, TOOL, making, record
 
 
 @pytest.fixture(autouse=True)
@@ -132,9 +136,78 @@ def test_the_background_does_all_of_it_once(bus: Bus, settings: Settings, say: S
     assert "shadow -> active" in say(*once)
 
 
+def test_a_tool_is_changed_by_its_name_alone(
+    bus: Bus, settings: Settings, say: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(settings, range(12))
+    say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD))
+    say("crystals", "promote", TOOL, "--anyway")
+    for key in ("garbage", "", "g", "tool_", "g1-", "@1"):
+        for verb in ("retire", "demote", "show"):
+            assert "no tool" in say("crystals", verb, key, code=1)
+    assert "is short for what changes a tool" in say("crystals", "retire", TOOL[:6], code=1)
+    assert TOOL in say("crystals", "show", TOOL[:6])
+    assert "leave out @1" in say("crystals", "rollback", f"{TOOL}@1", code=1)
+    assert "leave out @1" in say("crystals", "diff", f"{TOOL}@1", code=1)
+    with monkeypatch.context() as late:
+        late.setattr(Crystallizer, "move", lambda *_: False)
+        assert "another process moved it meanwhile" in say("crystals", "demote", TOOL, code=1)
+    say("crystals", "demote", SIGNATURE)
+    again = say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD))
+    assert f"{TOOL} version 1 is already registered" in again
+    assert "it is demoted" in again
+
+
+def test_a_package_is_written_whole_and_taken_from_whom_is_trusted(
+    bus: Bus, settings: Settings, say: Said, tmp_path: Path
+) -> None:
+    record(settings, range(12))
+    say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD))
+    key = new_key()
+    (tmp_path / "key").write_text(key.hex())
+    path = tmp_path / "a.crystal"
+    path.write_bytes(b"before")
+    (tmp_path / "link").symlink_to(path)
+    say("crystals", "export", TOOL, "--key", str(tmp_path / "key"), "-o", str(tmp_path / "link"))
+    assert unpack(path.read_bytes()).signer == public_key(key)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.crystal", "key", "link", "replies.json"]
+    limited = subprocess.run(
+        ["bash", "-c", f'ulimit -f 1; exec "$0" -m morphogen.cli crystals export {TOOL} -o {path}', sys.executable],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (limited.returncode, limited.stderr) == (1, f"morphogen: File too large: {path}\n")
+    assert unpack(path.read_bytes()).signer == public_key(key)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert "is registered by llm" in say("crystals", "import", str(path), "--trust", public_key(key).upper())
+    (settings.home / "do.toml").write_text("trusted = []\n")
+    assert "no key is trusted here" in say("crystals", "import", str(path), code=1)
+
+
+def test_what_a_package_says_never_commands_a_terminal(settings: Settings, say: Said, tmp_path: Path) -> None:
+    there = making()
+    name = "na\x1b[2Jme\nsigned         a-trusted-key"
+    there["registered"] = msgspec.structs.replace(
+        there["registered"], returns="\x1b[31mint", params=[Parameter(name=name, type="str\nsigned")]
+    )
+    path = tmp_path / "a.crystal"
+    path.write_bytes(pack(Package(**there)))
+    shown = say("crystals", "show", str(path))
+    assert "\x1b" not in shown
+    assert [line for line in shown.splitlines() if line.startswith("signed")] == ["signed         by nobody"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--every", "inf"), ("--every", "1e12"), ("--every", "nan"), ("--retire-days", "inf"), ("--lower", "nan")],
+)
+def test_a_service_takes_no_time_without_an_end(settings: Settings, say: Said, option: str, value: str) -> None:
+    assert option in say("serve", "crystallizer", "--once", option, value, code=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
+        (["make", "g1-deadbeefdeadbeef"], "nothing was ever recorded for g1-deadbeefdeadbeef", 1),
         (["show", "tool_nothing"], "no tool 'tool_nothing'", 1),
         (["make", SIGNATURE], "nothing was ever recorded", 1),
         (["make", SIGNATURE, "--model"], "--model needs a --backend", 2),

@@ -1,5 +1,8 @@
 """A tool that comes from another project: judged anew on what it brings and on what is here, then in shadow."""
 
+import dataclasses
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,8 +14,9 @@ from morphogen.consumers.crystallizer import BadPackage, GauntletConfig
 from morphogen.consumers.crystallizer.packages import Package, pack, package_of, unpack
 from morphogen.consumers.crystallizer.past import Past
 from morphogen.consumers.crystallizer.worker import Crystallizer, WorkerConfig
-from morphogen.consumers.executions import Families
+from morphogen.consumers.executions import Families, Trace
 from morphogen.kernels.sandbox import Sandbox
+from morphogen.producers import executions
 from morphogen.schemas.crystals import Guard
 
 from .kit import GOOD, SIGNATURE, TOOL, WRONG, Drafting, making, record, shop
@@ -117,3 +121,48 @@ def test_what_was_imported_can_be_carried_on_with_what_it_brought(
     alone.registry, alone.families = at.past.registry, Families()
     with pytest.raises(BadPackage, match="none of the executions that it was proven on is left"):
         package_of(alone, version)
+
+
+def test_what_the_log_has_of_an_execution_counts_and_not_what_a_package_says_of_it(
+    bus: Bus, settings: Settings, sandbox: Sandbox
+) -> None:
+    record(settings, range(6))
+    at = crystallizer(bus, settings, sandbox)
+    family = at.past.families.family(SIGNATURE)
+    assert family is not None
+    told = [dataclasses.replace(one, output={**one.output, "cents": one.output["cents"] + 9}) for one in family.good]
+    lying = GOOD.replace('price["cents"] * count', 'price["cents"] * count + 9')
+    with pytest.raises(BadPackage, match="is in the log here with another content"):
+        at.take_in(unpack(pack(of(told, lying))))
+    assert at.past.registry.attempts == {}
+    made = at.take_in(unpack(pack(of(family.good, GOOD))))
+    version = at.past.registry.version(TOOL, 1)
+    assert made.ok, made
+    assert version is not None
+    assert (len(version.made.provenance["held_out"]), version.made.provenance["imported"]["own"]) == (6, 0)
+
+
+def test_an_execution_that_was_judged_a_failure_here_speaks_for_no_package(
+    bus: Bus, settings: Settings, sandbox: Sandbox
+) -> None:
+    names = record(settings, range(6))
+    at = crystallizer(bus, settings, sandbox)
+    family = at.past.families.family(SIGNATURE)
+    assert family is not None
+    package = unpack(pack(of(family.good, GOOD)))
+    for name in names:
+        executions.feedback(name, "failure", settings=settings)
+    assert executions.flush(20)
+    made = at.take_in(package)
+    assert not made.ok
+    attempt = at.past.registry.attempts[made.attempt].requested
+    assert attempt is not None
+    assert attempt.held_out == []
+    assert not bus.blobs.exists(hashlib.sha256(pack(package)).hexdigest())
+
+
+def of(traces: Sequence[Trace], source: str) -> Package:
+    """Return a package that brings these executions."""
+    there = making(source=source)
+    told = msgspec.structs.replace(there["requested"], held_out=[one.execution for one in traces])
+    return Package(**{**there, "requested": told, "traces": tuple(traces)})

@@ -274,6 +274,93 @@ def test_whatever_the_log_says_every_move_is_legal_and_one_version_is_active_at_
     assert twice.versions == careers.versions
 
 
+def settled(careers: Careers, at: int) -> dict[int, str]:
+    """Decide until nothing changes; return the state of each version."""
+    for turn in range(10):
+        moves = decide(careers.of(TOOL), now_ns=at, family_used_ns=at)
+        if not moves:
+            return {one.number: one.state for one in careers.of(TOOL)}
+        for one in moves:
+            careers.seen(one, at + turn)
+    raise AssertionError("it never comes to rest")
+
+
+_LIVES = st.lists(
+    st.tuples(st.sampled_from(["agrees", "fails", "works", "disagrees"]), st.integers(1, 3), st.booleans()),
+    min_size=1,
+    max_size=6,
+)
+
+
+def lived(lives: list[tuple[str, int, bool]]) -> Careers:
+    """Fold three versions that do something by threes; a service decides in between where it is said to be there."""
+    careers = folded(registered(1), registered(2), registered(3))
+    for at, (does, number, served) in enumerate(lives, 1):
+        for run in (f"{at}.0", f"{at}.1", f"{at}.2"):
+            beside = does in {"agrees", "disagrees"}
+            event = shadowed(run, does == "agrees", number) if beside else invoked(run, does == "works", number)
+            careers.seen(event, at)
+        if served:
+            settled(careers, at)
+    return careers
+
+
+@given(st.integers(0, 3), _LIVES)
+def test_a_decision_that_is_cut_between_any_two_moves_comes_to_the_same(
+    first: int, lives: list[tuple[str, int, bool]]
+) -> None:
+    careers = lived([*(("agrees", number + 1, True) for number in range(first)), *lives])
+    moves = decide(careers.of(TOOL), now_ns=100, family_used_ns=100)
+    whole = settled(copy.deepcopy(careers), 100)
+    for cut in range(1, len(moves)):
+        halfway = copy.deepcopy(careers)
+        for one in moves[:cut]:
+            halfway.seen(one, 100)
+        assert settled(halfway, 200) == whole
+
+
+def test_a_kill_between_the_two_moves_of_a_demotion_costs_no_tool() -> None:
+    careers = folded(
+        registered(1),
+        moved(1, "shadow", "active"),
+        registered(2),
+        moved(1, "active", "superseded"),
+        moved(2, "shadow", "active"),
+        *(invoked(f"f{n}", ok=False, number=2) for n in range(3)),
+    )
+    first, _ = decide(careers.of(TOOL), now_ns=100, family_used_ns=50)
+    careers.seen(first, 100)
+    careers.seen(invoked("still running", ok=False, number=2), 101)
+    assert decided(careers) == [(1, "superseded", "active")]
+
+
+def test_a_version_that_a_person_put_away_brings_none_back() -> None:
+    careers = folded(
+        registered(1),
+        moved(1, "shadow", "active"),
+        registered(2),
+        moved(1, "active", "superseded"),
+        moved(2, "shadow", "active"),
+        *(invoked(f"f{n}", ok=False, number=2) for n in range(3)),
+        moved(2, "active", "demoted"),
+    )
+    assert decided(careers) == []
+
+
+def test_an_older_version_does_not_wait_in_shadow_of_a_newer_one_for_ever() -> None:
+    careers = folded(registered(1), registered(2), moved(2, "shadow", "active"))
+    assert decided(careers) == [(1, "shadow", "retired")]
+    careers = folded(
+        registered(1),
+        shadowed("bad", agreed=False),
+        moved(1, "shadow", "demoted"),
+        registered(2),
+        moved(2, "shadow", "active"),
+        moved(1, "demoted", "shadow"),
+    )
+    assert decided(careers) == []  # a person has put it there since
+
+
 @given(st.integers(0, 200), st.integers(0, 60), st.integers(0, 60))
 def test_nothing_is_promoted_below_the_bound(replayed: int, agreed: int, disagreed: int) -> None:
     one = Career(

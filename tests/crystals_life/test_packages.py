@@ -1,6 +1,8 @@
 """A tool in a file: the same bytes each time, and one line of refusal for whatever is not a whole, unaltered package."""
 
+import dataclasses
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from morphogen.consumers.crystallizer.packages import LARGEST, MAGIC, Package, e
 from morphogen.consumers.executions import At, Families
 from morphogen.kernels.blueprints.signing import new_key, public_key
 from morphogen.schemas import LogLine
+from morphogen.schemas.crystals import Parameter
 
 from .kit import GOOD, TOOL, making, trace
 
@@ -138,6 +141,57 @@ def test_what_contradicts_itself_is_not_exported_either(part: str, field: str, v
     changed = msgspec.structs.replace(getattr(there, part), **{field: value})
     with pytest.raises(BadPackage, match=said):
         pack(package(**{part: changed}))
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "said"),
+    [
+        ("drafted", {"program": nested(500)}, "nested deeper than 100"),
+        ("drafted", {"params": [Parameter(name="count", type="int", seen=(nested(500),))]}, "nested deeper than 100"),
+        ("registered", {"provenance": {"a": nested(500)}}, "nested deeper than 100"),
+        ("registered", {"params": [Parameter(name="count", type="int", minimum=1.0)]}, "has not two ends"),
+        ("drafted", {"params": [Parameter(name="x", type="int", minimum=1.0, maximum=math.inf)]}, "has not two ends"),
+        ("requested", {"maker": "x\x1b[2J\nY"}, "is no name"),
+        ("drafted", {"maker": ""}, "is no name"),
+    ],
+)
+def test_what_no_tool_says_of_itself_is_refused(part: str, fields: dict[str, Any], said: str) -> None:
+    there = package()
+    with pytest.raises(BadPackage, match=said):
+        pack(package(**{part: msgspec.structs.replace(getattr(there, part), **fields)}))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"effect": "boom"},
+        {"kind": "thought"},
+        {"result": {None: 1, 1: 2, b"x": 3}},
+        {"result": {1.5: 2}},
+        {"result": msgspec.msgpack.Ext(5, b"abc")},
+        {"result": nested(40)},
+        {"args": {"item": {True: 1}}},
+    ],
+    ids=str,
+)
+def test_what_no_recorder_writes_is_refused(step: dict[str, Any]) -> None:
+    odd = dataclasses.replace(trace(0), steps=(dataclasses.replace(trace(0).steps[0], **step),))
+    with pytest.raises(BadPackage, match="the execution 'x0': step 0"):
+        pack(package(traces=(odd,)))
+    with pytest.raises(BadPackage, match="never recorded"):
+        pack(package(traces=(trace(0, params={"count": {None: 1}}),)))
+
+
+def test_a_package_is_taken_from_nobody_where_no_key_is_trusted() -> None:
+    assert "no key is trusted" in refused(pack(package()), trusted=())
+    assert "no key is trusted" in refused(pack(package(), new_key()), trusted=())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The crystallizer over a real log: candidates become versions, versions live, and a kill costs nothing twice."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +9,16 @@ import pytest
 
 from morphogen.bus import Bus
 from morphogen.bus.settings import Settings
-from morphogen.consumers.crystallizer import GauntletConfig, Loader, NotMade, Registry
+from morphogen.consumers.crystallizer import GauntletConfig, Loader, NotMade, Registry, toolsmith
 from morphogen.consumers.crystallizer.errors import DraftInterrupted, DraftOverBudget
+from morphogen.consumers.crystallizer.gauntlet import running
 from morphogen.consumers.crystallizer.lifecycle import DAY_NS, Life
 from morphogen.consumers.crystallizer.past import Past
 from morphogen.consumers.crystallizer.planning import learnable
 from morphogen.consumers.crystallizer.splitting import split
-from morphogen.consumers.crystallizer.worker import Crystallizer, WorkerConfig
-from morphogen.kernels.sandbox import Sandbox
+from morphogen.consumers.crystallizer.worker import PAUSE_NS, Crystallizer, WorkerConfig, by_hand
+from morphogen.kernels.sandbox import Capabilities, Declared, Sandbox
+from morphogen.producers import executions
 from morphogen.schemas import CrystalInvoked, CrystalShadowed, Event
 
 from .kit import FENCED, GOOD, OUTSIDE, SIGNATURE, TOOL, WRONG, Drafting, course, record, shop
@@ -355,3 +358,66 @@ def test_what_cannot_be_made_is_said_in_a_line(bus: Bus, settings: Settings, san
     with pytest.raises(NotMade, match="no model is there"):
         at.make(SIGNATURE, maker="llm")
     assert issubclass(DraftInterrupted, NotMade)
+
+
+def test_what_nobody_foresaw_ends_one_attempt_and_not_the_service(
+    bus: Bus, settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(settings, range(14))
+    at = worker(bus, settings, sandbox)
+    with monkeypatch.context() as broken:
+        broken.setattr(running, "derive_guards", _raises)
+        (made,) = at.round().made
+    assert (made.ok, made.stage) == (False, "property")
+    assert made.reason == "it could not be judged: unexpected RuntimeError: two lines"
+    assert at.past.registry.attempts[made.attempt].failed is not None
+    record(settings, range(14, 28))
+    with monkeypatch.context() as broken:
+        broken.setattr(toolsmith, "drafted_by_synthesis", _raises)
+        (made,) = at.round().made
+    assert (made.stage, made.reason) == ("draft", "unexpected RuntimeError: two lines")
+    assert at.past.registry.attempts[made.attempt].done
+    record(settings, range(28, 60))
+    with monkeypatch.context() as broken:
+        broken.setattr(at.toolsmith, "make", _raises)
+        done = at.round()
+    assert (done.made, done.put_off) == ((), {SIGNATURE: "unexpected RuntimeError: two lines"})
+    (made,) = at.round(time.time_ns() + 2 * PAUSE_NS).made
+    assert made.ok
+    with monkeypatch.context() as broken:
+        broken.setattr(at, "newer", _raises)
+        assert at.round().put_off == {SIGNATURE: "unexpected RuntimeError: two lines"}
+
+
+def test_numbers_and_texts_that_cannot_cross_do_not_keep_a_tool_from_being_made(
+    bus: Bus, settings: Settings, sandbox: Sandbox
+) -> None:
+    goal = "What is the size of {item} in the store?"
+    for at in range(12):
+        text = json.dumps({"id": 2**100 + at, "title": "cut \ud83d", "size": at * 7 + 3})
+        tools = Capabilities(tools={"store.get": Declared(lambda path, text=text: text, "read")})
+        params = {"item": f"item{at}"}
+        with executions.execution(
+            goal.format(**params), params, capabilities=tools, environment={}, settings=settings
+        ) as ex:
+            ex.finish(json.loads(ex.call("store.get", path=f"item{at}.json"))["size"], judged_by="assertion")
+    assert executions.flush(20)
+    (made,) = worker(bus, settings, sandbox).round().made
+    assert made.ok, made
+
+
+def test_a_move_that_another_process_made_first_is_not_made(bus: Bus, settings: Settings, sandbox: Sandbox) -> None:
+    record(settings, range(12))
+    at = worker(bus, settings, sandbox, Drafting(GOOD))
+    assert at.make(SIGNATURE, maker="llm").ok
+    other = worker(bus, settings, sandbox)
+    (demoted,) = by_hand(at.past, TOOL, 1, "demoted", "by hand")
+    (retired,) = by_hand(other.past, TOOL, 1, "retired", "by hand")
+    assert at.move(demoted)
+    assert not other.move(retired)
+    at.catch_up()
+    assert at.past.careers.versions[TOOL, 1].state == "demoted"
+
+
+def _raises(*_: object, **__: object) -> None:
+    raise RuntimeError("two\nlines")

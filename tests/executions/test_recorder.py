@@ -296,6 +296,29 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )  # fmt: skip
 
 
+class Hostile(dict[str, int]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_no_value_stops_who_records_it(told: Told) -> None:
+    around: list[Any] = []
+    around += [around, around]
+    deep: Any = 1
+    for _ in range(3000):
+        deep = [deep]
+    with execution("keep odd values", {"deep": deep}, to=told) as ex:
+        for value in (deep, around, 10**5000, {10**5000: 1}, Hostile(), "\ud83d", {None: {0.5: Path("a")}}):
+            ex.step("tool", {"given": value}, value, effect="read")
+        ex.finish(deep)
+    assert ex.steps == 7
+    assert settled({None: 1, 0.5: Path("a")}) == {"None": 1, "0.5": "a"}
+    assert settled(10**5000) == hex(10**5000)
+
+
 @given(VALUES)
 def test_any_value_is_recorded_as_one_that_a_sandboxed_tool_could_be_given(value: Any) -> None:
     once = settled(value)

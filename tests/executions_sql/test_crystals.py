@@ -160,6 +160,17 @@ def test_a_tool_is_one_row_with_its_versions_and_what_they_did(log: Log, fold: F
     assert [row["counted"] for row in ask(store, "SELECT * FROM crystal_calls")] == [True, True, True, False]
 
 
+def test_an_event_that_is_nested_without_end_breaks_no_table(log: Log, fold: Fold, ask: Ask) -> None:
+    deep: Any = 1
+    for _ in range(500):
+        deep = [{"in": deep}] if isinstance(deep, int) else [deep]
+    parameter = Parameter(name="column", type="list", seen=(deep,))
+    log.write(CrystalDrafted(attempt="a", source="", source_sha256="", program=deep, params=[parameter]))
+    log.write(CrystalChecked(attempt="a", stage="parse", ok=True, evidence={"deep": deep}))
+    store = fold(log)
+    assert ask(store, "SELECT status FROM crystal_attempts") == [{"status": "drafted"}]
+
+
 def test_a_request_is_one_row_with_all_that_fell_back(log: Log, fold: Fold, ask: Ask) -> None:
     log.write(
         DispatchDecided(request="r", goal="g", signature=SUM, mode="crystallized", method="exact", reason="best",

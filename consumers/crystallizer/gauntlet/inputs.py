@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from morphogen.kernels.sandbox import value_sha256
+from morphogen.schemas.values import INT_MAX, INT_MIN
 
 from ..annotations import Type, fits, infer
 
@@ -88,7 +89,10 @@ def changed(result: Any, rng: random.Random) -> Any:
     """Return an answer of a tool as another world might have given it: of the same type, less of it or other."""
     if isinstance(result, bool):
         return not result
-    if isinstance(result, int | float):
+    if isinstance(result, int):
+        others = (0, -result, result + 1, result * 10)
+        return rng.choice([one for one in others if INT_MIN <= one <= INT_MAX])
+    if isinstance(result, float):
         return rng.choice([0, -result, result + 1, result * 10])
     if isinstance(result, str):
         lines = result.splitlines(keepends=True)

@@ -22,7 +22,7 @@ from morphogen.kernels.sandbox import BadJob, Capabilities, Outcome, Refused, Sa
 from morphogen.schemas import CrystalDrafted
 from morphogen.schemas.crystals import Guard
 
-from ..acting import Use, answering
+from ..acting import Use, answering, as_recorded
 from ..guards import missed
 from ..tape import Tape
 from ..world import site
@@ -79,6 +79,7 @@ class StandIn:
         self.capabilities = answering({name: functions.get(name) for name in names}, self._answer, waits=False)
 
     def _answer(self, name: str, args: dict[str, Any]) -> Any:
+        args = as_recorded(args)
         if self._given:
             number = sum(1 for use in self.uses if use.name == name)
             for at in ((name, f"#{number}"), (name, site(args, self._params))):

@@ -1,16 +1,17 @@
 """The gauntlet itself: the stages in their order, up to the first that is not passed."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from morphogen.consumers.executions import Trace
-from morphogen.kernels.sandbox import Capabilities, Sandbox
+from morphogen.kernels.sandbox import Capabilities, Sandbox, SandboxError
 from morphogen.schemas import CrystalChecked, CrystalDrafted
 from morphogen.schemas.crystals import Guard
 
+from ..errors import unforeseen
 from ..guards import derive_guards
 from .config import GauntletConfig
 from .promoting import promoted, shadowed
@@ -20,7 +21,7 @@ from .stage import Stage
 from .statics import in_grammar, parsed, typed
 from .verdict import Verdict
 
-_T = TypeVar("_T")
+_log = logging.getLogger("morphogen.crystallizer")
 
 
 def run_gauntlet(
@@ -71,20 +72,20 @@ def run_gauntlet(
         with fresh(sandbox) as single:
             return properties(draft, known, runs[0], guards, sandbox, single, capabilities, config)
 
-    def order() -> Iterator[Callable[[], Stage]]:
-        yield lambda: parsed(draft)
-        yield lambda: in_grammar(draft, known)
-        yield lambda: typed(draft, known)
-        yield lambda: imported(draft, sandbox)
-        yield replay
-        yield property_
+    def order() -> Iterator[tuple[str, Callable[[], Stage]]]:
+        yield "parse", lambda: parsed(draft)
+        yield "grammar", lambda: in_grammar(draft, known)
+        yield "types", lambda: typed(draft, known)
+        yield "sandbox_import", lambda: imported(draft, sandbox)
+        yield "replay", replay
+        yield "property", property_
         if shadows is not None:
-            yield lambda: shadowed(*shadows, config)
-            yield lambda: promoted(len(proof), *shadows, config)
+            yield "shadow", lambda: shadowed(*shadows, config)
+            yield "promotion", lambda: promoted(len(proof), *shadows, config)
 
-    for judge in order():
+    for name, judge in order():
         began = time.monotonic_ns()
-        stages.append(judge().event(draft.attempt, time.monotonic_ns() - began))
+        stages.append(_judged(name, judge).event(draft.attempt, time.monotonic_ns() - began))
         if on_stage is not None:
             on_stage(stages[-1])
         if not stages[-1].ok:
@@ -97,6 +98,17 @@ def run_gauntlet(
         replayed=len(proof),
         limits={name: float(value) for name, value in msgspec.structs.asdict(sandbox.limits).items()},
     )
+
+
+def _judged(name: str, judge: Callable[[], Stage]) -> Stage:
+    """Return a stage as it was judged; one that nobody foresaw is not passed."""
+    try:
+        return judge()
+    except SandboxError:
+        raise
+    except Exception as error:  # noqa: BLE001  told in the stage's reason
+        _log.debug("the stage %s came to no end", name, exc_info=True)
+        return Stage(name, f"it could not be judged: unexpected {unforeseen(error)}")
 
 
 def effects_of(draft: CrystalDrafted, traces: Sequence[Trace]) -> tuple[str, ...]:
