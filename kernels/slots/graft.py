@@ -16,6 +16,7 @@ OFF = "off"  # the host's output, and no gradient for the seed
 THROUGH = "through"  # the host's output, and the gradient that the seed would have, were it blended fully
 ON = "on"  # both, by alpha
 
+_CHECKPOINT = "torch.utils.checkpoint"  # ends a repeated pass by an exception of its own, as early as it can
 _exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # before torch 2.7
 
 
@@ -53,6 +54,7 @@ class Graft(nn.Module):
         self.mode = OFF
         self.level = 0.0
         self.tripped: str | None = None
+        self.just_tripped = False  # no forward pass has begun since
         self.source: int | str = 0  # where the host's input came in last: a position, or a name
         self.watching = False
         self.statistics: OutputStatistics | None = None
@@ -92,7 +94,7 @@ class Graft(nn.Module):
     def together(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Give what host and seed give together, where the host gave `host` for these arguments."""
         mode = self.mode
-        if mode == OFF or self.tripped is not None:
+        if mode == OFF or (self.tripped is not None and not self._repeats()):
             return host
         if _symbolic(host):  # a symbolic trace: what grew belongs to it, what is measured does not
             return host if mode == THROUGH else self._joined(host, self.seed(_first(args, kwargs)[1]))
@@ -104,9 +106,25 @@ class Graft(nn.Module):
             return host
         try:
             return self._eager(host, args, kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever a seed raises, the host's own output is good
-            self.tripped = f"exception: {type(error).__name__}: {error}".splitlines()[0]
+        except Exception as error:  # whatever a seed raises, the host's own output is good
+            if type(error).__module__ == _CHECKPOINT:  # it has what it wants of this pass
+                raise
+            self._trip(f"exception: {type(error).__name__}: {error}".splitlines()[0])
             return host
+
+    def _trip(self, reason: str) -> None:
+        self.tripped = self.tripped or reason
+        self.just_tripped = True
+
+    def _repeats(self) -> bool:
+        """Say whether a backward pass repeats, by activation checkpointing, the pass that tripped or one before it.
+
+        torch wants the same tensors saved as the first time: so the seed runs, and fails, once more.
+        """
+        if self.just_tripped and not torch.compiler.is_compiling():
+            self.just_tripped = torch._C._current_graph_task_id() != -1
+            return self.just_tripped
+        return False
 
     def _eager(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         self.source, given = _first(args, kwargs)
@@ -120,8 +138,9 @@ class Graft(nn.Module):
         if plain and self.cutoff.enabled:
             if host.device.type != "cpu":
                 return self._selected(host, seed)
-            self.tripped = cutoffs.check(seed, host, self.cutoff)
-            if self.tripped is not None:
+            wrong = cutoffs.check(seed, host, self.cutoff)
+            if wrong is not None:
+                self._trip(wrong)
                 return host
         return self._joined(host, seed)
 
@@ -144,12 +163,12 @@ class Graft(nn.Module):
     def _grow(self, host: Tensor, given: Tensor | None) -> Tensor | None:
         """Run the seed; None, with the reason in `tripped`, where what it gives does not fit."""
         if given is None:
-            self.tripped = "shape: the host was called without a tensor"
+            self._trip("shape: the host was called without a tensor")
             return None
         seed = self.seed(given.detach() if self.isolate or self.mode == THROUGH else given)
         if not isinstance(seed, Tensor) or seed.shape != host.shape:
             shape = list(seed.shape) if isinstance(seed, Tensor) else type(seed).__name__
-            self.tripped = f"shape: the seed gives {shape}, the host {list(host.shape)}"
+            self._trip(f"shape: the seed gives {shape}, the host {list(host.shape)}")
             return None
         return seed.to(host.dtype)  # under autocast the two may differ; the host's is what the next layer expects
 

@@ -35,6 +35,9 @@ SEEDED = frozenset({Stage.GERMINATED, Stage.TRAINING, Stage.BLENDING, Stage.HOLD
 BLENDED = frozenset({Stage.BLENDING, Stage.HOLDING, Stage.FOSSILIZED})
 """The stages in which a seed may change what the host gives."""
 
+RAMPED = frozenset({Stage.BLENDING, Stage.HOLDING})
+"""The stages in which alpha may change."""
+
 
 def refusal(current: Stage | str, wanted: Stage | str) -> str | None:
     """Say in one line why a slot may not go from `current` to `wanted`; None where it may."""

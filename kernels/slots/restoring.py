@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -10,43 +10,48 @@ from torch import nn
 
 from .cutoff import Cutoff
 from .errors import SlotError
-from .lifecycle import SEEDED, Stage
+from .lifecycle import RAMPED, SEEDED, Stage
 from .ramps import Ramp
 from .sites import kind_of
+from .slot import Slot
 from .slots import FORMAT, Slots, place
 
 Build = Callable[[str, int], nn.Module]
 """Builds a seed again, of the right shapes, from `blueprint` and `generator_seed` as they were given to `germinate`."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
 class _Ramp(msgspec.Struct, forbid_unknown_fields=True):
-    start: float
-    end: float
-    steps: int
+    start: _Share
+    end: _Share
+    steps: _Count
     curve: str
-    done: int
+    done: _Count
 
 
 class _Slot(msgspec.Struct, forbid_unknown_fields=True):
     slot: str
     stage: Stage
-    epochs_in_stage: int
-    germinated: int
+    epochs_in_stage: _Count
+    germinated: _Count
     seed: str | None = None
     blueprint: str | None = None
     spec: str | None = None
     generator_seed: int = 0
     blend: str = "add"
     isolate: bool = False
-    alpha: float = 0.0
+    alpha: _Share = 0.0
     ramp: _Ramp | None = None
     tripped: str | None = None
 
 
 class _Site(msgspec.Struct, forbid_unknown_fields=True):
     site: str
-    given: list[int] | None
-    gave: list[int] | None
+    given: list[_Count] | None
+    gave: list[_Count] | None
     dtype: str | None
 
 
@@ -64,7 +69,8 @@ def restore(
 
     Without `build`, seeds are built from the blueprints that they germinated with (`spec`). An optimizer that is made from
     `model.parameters()` now, or that the seeds `join` now, has its parameters in the order of the grown model's: its
-    state_dict loads. Raises SlotError, with the model as it was, where the description does not fit.
+    state_dict loads. Raises SlotError where the description does not fit, and whatever `build` raises; the model is
+    then as it was.
     """
     try:
         found = msgspec.convert(description, _Description)
@@ -72,47 +78,75 @@ def restore(
         raise SlotError(f"this is no description of slots: {error}") from error
     if found.format != FORMAT:
         raise SlotError(f"this description has format {found.format}, and this version reads {FORMAT}")
+    _check(found)
     slots = place(model, [site.site for site in found.sites], found.slots_per_site, cutoff=cutoff)
-    grown: list[str] = []
     try:
         for site in found.sites:
             _shapes(slots, site)
         for entry in found.slots:
-            if entry.slot not in slots:
-                raise SlotError(f"the description has a slot {entry.slot!r}, and the model has no such site")
-            slot = slots[entry.slot]
-            slot.germinated = entry.germinated
-            if entry.stage in SEEDED:
-                slot.germinated -= 1
-                slot.germinate(
-                    _built(entry, build),
-                    blueprint=entry.blueprint or "",
-                    generator_seed=entry.generator_seed,
-                    blend=entry.blend,
-                    isolate=entry.isolate,
-                    spec=None if entry.spec is None else base64.b64decode(entry.spec),
-                )
-                grown.append(slot.id)
-            _resume(slots, entry)
-    except SlotError:
-        for slot_id in grown:
-            slots[slot_id].uproot()
+            _grow(slots, entry, build)
+    except BaseException:
+        for slot in slots.values():
+            slot.uproot()
         raise
     slots.record_first_pass()
     return slots
 
 
-def _built(entry: _Slot, build: Build | None) -> nn.Module:
-    if build is not None:
-        return build(entry.blueprint or "", entry.generator_seed)
-    if entry.spec is None:
+def _check(found: _Description) -> None:
+    """Refuse what no slots could have said of themselves."""
+    number = len(found.sites) * found.slots_per_site
+    if len(found.slots) != number:
+        raise SlotError(f"the description has {len(found.slots)} slots, and its sites have {number}")
+    for entry in found.slots:
+        if entry.stage in SEEDED and not entry.germinated:
+            raise SlotError(f"{entry.slot}: a seed stands here, and none has germinated")
+        ramp = entry.ramp
+        if ramp is not None and entry.stage not in RAMPED:
+            raise SlotError(f"{entry.slot}: a ramp is under way, and the slot is {entry.stage}")
+        if ramp is not None and ramp.done > ramp.steps:
+            raise SlotError(f"{entry.slot}: {ramp.done} steps of a ramp of {ramp.steps} are done")
+
+
+def _grow(slots: Slots, entry: _Slot, build: Build | None) -> None:
+    if entry.slot not in slots:
+        raise SlotError(f"the description has a slot {entry.slot!r}, and the model has no such site")
+    slot = slots[entry.slot]
+    slot.germinated = entry.germinated
+    if entry.stage in SEEDED:
+        slot.germinated -= 1
+        spec = _spec(entry)
+        slot.germinate(
+            _built(entry, spec) if build is None else build(entry.blueprint or "", entry.generator_seed),
+            blueprint=entry.blueprint or "",
+            generator_seed=entry.generator_seed,
+            blend=entry.blend,
+            isolate=entry.isolate,
+            spec=spec,
+        )
+    _resume(slot, entry)
+
+
+def _spec(entry: _Slot) -> bytes | None:
+    try:
+        return None if entry.spec is None else base64.b64decode(entry.spec, validate=True)
+    except ValueError as error:
+        raise SlotError(f"{entry.slot}: its spec is no base64: {error}") from error
+
+
+def _built(entry: _Slot, spec: bytes | None) -> nn.Module:
+    if spec is None:
         raise SlotError(
             f"{entry.slot}: the description does not say how {entry.blueprint!r} is built; "
             "give `build`, or `spec` when it germinates"
         )
     from morphogen.kernels import blueprints
 
-    return blueprints.build(blueprints.decode(base64.b64decode(entry.spec)), seed=entry.generator_seed)
+    try:
+        return blueprints.build(blueprints.decode(spec), seed=entry.generator_seed)
+    except Exception as error:  # bytes that anybody may have written
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SlotError(f"{entry.slot}: its spec cannot be built: {text}") from error
 
 
 def _shapes(slots: Slots, entry: _Site) -> None:
@@ -128,9 +162,9 @@ def _shapes(slots: Slots, entry: _Site) -> None:
     )
 
 
-def _resume(slots: Slots, entry: _Slot) -> None:
+def _resume(slot: Slot, entry: _Slot) -> None:
     ramp = entry.ramp
-    slots[entry.slot].resume(
+    slot.resume(
         stage=entry.stage,
         epochs_in_stage=entry.epochs_in_stage,
         alpha=entry.alpha,

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from morphogen.schemas import line_of
+
 from .errors import SiteError
 from .host import NAME, grafts
 
@@ -147,7 +149,17 @@ def _matching(model: nn.Module, selector: Selector) -> dict[str, nn.Module]:
         return found
     if not callable(selector):
         raise SiteError(f"a site is chosen by class, name, pattern or predicate, not by {type(selector).__name__}")
-    return {name: module for name, module in modules.items() if selector(name, module)}
+    return {name: module for name, module in modules.items() if _wanted(selector, name, module)}
+
+
+def _wanted(predicate: Callable[[str, nn.Module], bool], name: str, module: nn.Module) -> bool:
+    try:
+        return bool(predicate(name, module))
+    except Exception as error:
+        raise SiteError(
+            f"a predicate of sites is called with a name and a module; at {name!r} it failed: {type(error).__name__}: "
+            f"{line_of(error)}"
+        ) from error
 
 
 def kind_of(

@@ -11,7 +11,7 @@ from .blends import BLENDS
 from .errors import LifecycleError, SiteError, SlotError
 from .graft import OFF, ON, THROUGH, Graft
 from .host import attach, detach, grafts
-from .lifecycle import SEEDED, Stage, refusal
+from .lifecycle import RAMPED, SEEDED, Stage, refusal
 from .ramps import Ramp
 from .undisturbed import undisturbed
 
@@ -121,6 +121,8 @@ class Slot:
             raise SiteError(f"{self.id}: {site.refusal}")
         if blend not in BLENDS:
             raise SlotError(f"{self.id}: {blend!r} is no blend; the blends are {', '.join(BLENDS)}")
+        if not isinstance(module, nn.Module):
+            raise SlotError(f"{self.id}: a seed is a torch module, not a {type(module).__name__}")
         if str(self.number) in (grafts(self.host) or ()):
             raise SlotError(
                 f"{self.id}: a seed stands here that other Slots of this model have grown; let one `adapt`, or one `grow`, rule a model"
@@ -171,7 +173,7 @@ class Slot:
 
     def ramp(self, to: float, steps: int, curve: str = "linear") -> None:
         """Begin a ramp of alpha from where it is: `tick()` counts its steps. Legal while blending or holding."""
-        if self.stage not in (Stage.BLENDING, Stage.HOLDING):
+        if self.stage not in RAMPED:
             raise LifecycleError(
                 f"{self.id}: alpha changes while a slot is blending or holding, not while it is {self.stage}"
             )
@@ -206,7 +208,7 @@ class Slot:
         return None if self._ramp is None else (self._ramp, self._ramped)
 
     def uproot(self) -> None:
-        """Take the seed out without a stage for it: for `restore`, when a later slot does not fit."""
+        """Take the seed out, if one stands here, without a stage for it: for `restore`, when a later slot does not fit."""
         if self.graft is not None:
             detach(self.host, self.number)
         self._enter(Stage.DORMANT, "")
@@ -233,7 +235,7 @@ class Slot:
 
     def _enter(self, stage: Stage, reason: str) -> None:
         self.stage, self.reason, self.epochs_in_stage = stage, reason, 0
-        if stage not in (Stage.BLENDING, Stage.HOLDING):
+        if stage not in RAMPED:
             self._ramp = None
         graft = self.graft
         if graft is not None:
@@ -263,15 +265,12 @@ class Slot:
         given, gave = list(site.given), list(site.gave)
         if len(given) > 1 and gave and given[0] == gave[0] and given[0] > 2:
             given[0] = gave[0] = 2  # a batch, or whatever else comes first: two of it tell as much
-        floating = site.dtype.is_floating_point
-        count = torch.Size(given).numel()
-        values = torch.linspace(-1, 1, count, device=device) if floating else torch.zeros(count, device=device)
-        values = values.to(dtype if floating else site.dtype).reshape(given)
-        version = values._version
         with undisturbed(module), torch.no_grad():
             for part in module.modules():
                 part.training = False
             try:
+                values = _sample(given, site.dtype, dtype, device)
+                version = values._version
                 gives = module(values)
             except Exception as error:
                 text = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -285,3 +284,11 @@ class Slot:
             raise SlotError(f"{self.id}: the seed gives numbers that are not finite; look at how it is initialised")
         if values._version != version:
             raise SlotError(f"{self.id}: the seed writes into its input, which the host needs; make it inplace=False")
+
+
+def _sample(shape: list[int], kind: torch.dtype, wide: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Give numbers of a shape: from -1 to 1 in `wide` where the site takes floats, zeros of `kind` where it does not."""
+    count = torch.Size(shape).numel()
+    if kind.is_floating_point:
+        return torch.linspace(-1, 1, count, device=device).to(wide).reshape(shape)
+    return torch.zeros(count, device=device).to(kind).reshape(shape)

@@ -181,6 +181,8 @@ def place(
     """Do what `adapt` says, but wait for no forward pass; SiteError for a site in `named` that cannot be grown at."""
     if not isinstance(slots, int) or slots < 1:
         raise SlotError(f"a site takes 1 slot or more, not {slots!r:.100}")
+    if not isinstance(model, nn.Module):
+        raise SiteError(f"a torch module can grow, not a {type(model).__name__}")
     root = unwrapped(model)
     found, refused = select(root, sites)
     batch_first = counts_batch_first(root)

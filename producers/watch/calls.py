@@ -1,9 +1,10 @@
 """See what layers return, at the lowest price that torch allows, without leaving a trace in the model.
 
 A forward hook sends each call of a module down torch's slow path, and is pickled with the model. torch keeps a slot
-in each module for a replacement of its call (made for `Module.compile`), which costs one more function call and is
-left out of pickles and copies. We fill it only for the steps that are measured. The slot is not public: where a
-version of torch has none, forward hooks do the same at a higher price.
+in each module for a replacement of its call (made for `Module.compile`), which costs one more function call. We fill
+it only for the steps that are measured, by what turns into nothing in copies and pickles: most modules leave the slot
+out of theirs, but those that know a way of their own (RNNs, parametrized ones) need not. The slot is not public: where
+a version of torch has none, forward hooks do the same at a higher price.
 """
 
 import sys
@@ -11,7 +12,7 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
@@ -40,17 +41,39 @@ class Outputs(Protocol):
 
 
 Ref = weakref.ref[nn.Module]
+Call = Callable[..., Any]
+
+
+class Place(partial[Any]):
+    """What stands in the slot: as cheap as the function that it calls, and None in every copy and pickle."""
+
+    def __init__(self, call: Call, taps: "tuple[Tap, ...]") -> None:
+        """Stand for `taps`, of which the last is asked first."""
+        self.taps = taps
+
+    def __new__(cls, call: Call, taps: "tuple[Tap, ...]") -> Self:
+        """Take no argument on."""
+        return super().__new__(cls, call)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
 
 
 class Tap:
     """One watcher's place in the slot of one module. Several watchers of a module stand behind one another."""
 
-    def __init__(self, module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    def __init__(self, module: nn.Module, make: Callable[[Call], Call]) -> None:
         """Prepare; `make` returns the replacement of the call, given what calls the module itself."""
         self._ref = weakref.ref(module)
         self._make = make
-        self._alone = make(type(module)._call_impl)
-        self._alone.__dict__["taps"] = (self,)
+        self._plain = type(module)._call_impl
+        self._careful = _copies_in_its_own_way(type(module))
+        self._alone = Place(self._before(self._plain), (self,))
+
+    def _before(self, run: Call) -> Call:
+        """Return what takes the calls before `run`, which calls the module that it is given."""
+        call = self._make(run)
+        return _for_itself(self._ref, self._plain, call) if self._careful else call
 
     def open(self) -> None:
         """Take a place, unless somebody else's replacement is there."""
@@ -59,8 +82,8 @@ class Tap:
             there = module.__dict__.get(_SLOT)
             if there is None:
                 module.__dict__[_SLOT] = self._alone
-            elif taps := getattr(there, "taps", None):
-                _fill(module, (*taps, self))
+            elif isinstance(there, Place):
+                _fill(module, (*there.taps, self))
 
     def close(self) -> None:
         """Leave the place."""
@@ -69,8 +92,8 @@ class Tap:
             there = module.__dict__.get(_SLOT)
             if there is self._alone:
                 del module.__dict__[_SLOT]
-            elif taps := getattr(there, "taps", None):
-                _fill(module, tuple(tap for tap in taps if tap is not self))
+            elif isinstance(there, Place):
+                _fill(module, tuple(tap for tap in there.taps if tap is not self))
 
 
 class HookTap:
@@ -113,16 +136,35 @@ class Hook:
 
 
 def _fill(module: nn.Module, taps: tuple[Tap, ...]) -> None:
-    call: Callable[..., Any] = taps[0]._alone
-    for tap in taps[1:]:
-        call = tap._make(_without_module(call))
-    if len(taps) > 1:
-        call.__dict__["taps"] = taps
-    module.__dict__[_SLOT] = call
+    place = taps[0]._alone
+    for count, tap in enumerate(taps[1:], start=2):
+        place = Place(tap._before(_without_module(place)), taps[:count])
+    module.__dict__[_SLOT] = place
 
 
-def _without_module(call: Callable[..., Any]) -> Callable[..., Any]:
+def _without_module(call: Call) -> Call:
     return lambda module, *args, **kwargs: call(*args, **kwargs)
+
+
+def _copies_in_its_own_way(kind: type[nn.Module]) -> bool:
+    """Say whether a shallow copy of such a module may share its slot: torch's own way of copying leaves it out."""
+    return any(
+        getattr(kind, way, None) is not getattr(nn.Module, way, None)
+        for way in ("__getstate__", "__reduce__", "__reduce_ex__", "__copy__", "__deepcopy__")
+    )
+
+
+def _for_itself(ref: Ref, run: Call, call: Call) -> Call:
+    """Return `call` for the module itself; a copy that shares its slot calls itself, and shares it no longer."""
+    traced = torch.compiler.is_dynamo_compiling
+
+    def own_call(*args: Any, **kwargs: Any) -> Any:
+        if traced() or (module := _caller()) is ref():
+            return call(*args, **kwargs)
+        module.__dict__.pop(_SLOT, None)
+        return run(module, *args, **kwargs)
+
+    return own_call
 
 
 class Calls:
@@ -181,7 +223,7 @@ class Calls:
 
     # ------------------------------------------------------------------ by the slot
 
-    def _layer_call(self, ref: Ref, outputs: Outputs, index: int, run: Callable[..., Any]) -> Callable[..., Any]:
+    def _layer_call(self, ref: Ref, outputs: Outputs, index: int, run: Call) -> Call:
         wait, at_once, read = outputs.waiting.append, outputs.at_once, outputs.reader(index)
         traced, gradients, thread = torch.compiler.is_dynamo_compiling, torch.is_grad_enabled, get_ident
 
@@ -209,7 +251,7 @@ class Calls:
 
         return call
 
-    def _root_call(self, ref: Ref, own: tuple[Outputs, int] | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    def _root_call(self, ref: Ref, own: tuple[Outputs, int] | None, run: Call) -> Call:
         compiling = torch.compiler.is_compiling
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -290,7 +332,7 @@ class Calls:
 def _is_replaced(module: nn.Module) -> bool:
     there = module.__dict__.get(_SLOT)
     return (
-        (there is not None and not hasattr(there, "taps"))
+        (there is not None and not isinstance(there, Place))
         or type(module).__name__ == "OptimizedModule"
         or isinstance(module, nn.DataParallel | torch.jit.ScriptModule)
     )

@@ -114,9 +114,9 @@ _PROBES: dict[int, npt.NDArray[np.float32]] = {}
 def units_of(layer: Layer, parameters: list[Tensor]) -> Units | None:
     """Find the units of a layer, None where it has none that can be called dead."""
     module = layer.module()
-    if layer.units is None or module is None:
+    if not layer.units or module is None:
         return None
-    held = {id(p) for p in parameters}
+    held = {id(p) for p in parameters if p.numel()}
     bias, weight = layer.own.get("bias"), layer.own.get("weight")
     return Units(
         layer.units,

@@ -3,11 +3,14 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+
+from morphogen.schemas import sound
 
 Rows = Callable[[Any], Any]
 
@@ -32,17 +35,23 @@ class Layer:
             if p is not None and not isinstance(p, UninitializedParameter) and (p.is_floating_point() or p.is_complex())
         ]
 
+    def numel(self) -> int:
+        """Count the numbers in its parameters: where there are none, there is nothing to measure."""
+        return sum(p.numel() for p in self.parameters())
+
 
 def find_layers(model: nn.Module) -> list[Layer]:
-    """List the layers in the order of `model.named_modules()`; a shared module appears once."""
+    """List the layers in the order of `model.named_modules()`; a shared module appears once, and a name too."""
     wrapped = _wrapper_paths(model)
+    names: set[str] = set()
     layers = []
     for path, module in model.named_modules():
         own = module._parameters
         if isinstance(module, torch.jit.ScriptModule):
             own = dict(module.named_parameters(recurse=False))
         if any(p is not None for p in own.values()):
-            name = _clean(path, wrapped) or "(root)"
+            name = _unlike(names, sound(_clean(path, wrapped)) or "(root)")
+            names.add(name)
             layers.append(Layer(name, weakref.ref(module), own, _units(module)))
     return layers
 
@@ -62,6 +71,12 @@ def _clean(path: str, wrapped: set[str]) -> str:
         return path
     parts = path.split(".")
     return ".".join(p for i, p in enumerate(parts) if ".".join(parts[: i + 1]) not in wrapped)
+
+
+def _unlike(names: set[str], name: str) -> str:
+    """Return `name`, or where it is taken the first of `name~2`, `name~3`, ... that is not."""
+    others = (f"{name}~{number}" for number in count(2))
+    return name if name not in names else next(other for other in others if other not in names)
 
 
 def _units(module: nn.Module) -> int | None:

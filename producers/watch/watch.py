@@ -216,7 +216,7 @@ class Watch:
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         devices: dict[torch.device, list[int]] = {}
         for index, layer in enumerate(self._layers):
-            kinds = {p.device for p in layer.parameters()}
+            kinds = {p.device for p in layer.parameters()} if layer.numel() else set()
             if len(kinds) == 1 and not kinds & {torch.device("meta")}:  # a layer across devices stays missing
                 devices.setdefault(kinds.pop(), []).append(index)
         self._parts = []
@@ -272,7 +272,7 @@ class Watch:
         if not changed and self._look_in <= 0:
             self._look_in = _LOOK_AGAIN
             model = self._model()
-            changed = model is not None and _modules(find_layers(model)) != _modules(self._layers)
+            changed = model is not None and (_modules(find_layers(model)) != _modules(self._layers) or self._moved())
         if changed:
             self._calls.disarm()
             self._find()
