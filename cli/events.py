@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from morphogen.schemas.installed import load_installed_events
 
 from .app import FAILED, app, settings_of
 from .bars import bar
+from .pairs import pairs
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def send(
     target: Annotated[str, typer.Argument(help="Who is to act.")],
     name: Annotated[str, typer.Argument(help="What is to be done.")],
     args: Annotated[
-        list[str] | None, typer.Option("--arg", "-a", help="key=value; the value is JSON where it can be read so.")
+        list[str] | None,
+        typer.Option("--arg", "-a", help="name=value; the value is JSON where it can be read so. Repeat it."),
     ] = None,
     run: Annotated[str, typer.Option(help="The run that it concerns.")] = "",
     expires: Annotated[float | None, typer.Option(help="Seconds after which nobody shall act on it.")] = None,
@@ -129,15 +131,6 @@ def send(
     """Issue a command; prints its id."""
     from morphogen.bus.bus import Bus
 
+    given = pairs(args or [], "--arg", MorphogenError)
     with Bus.open(settings_of(context)) as bus:
-        typer.echo(bus.send(target, name, dict(map(_pair, args or [])), run=run, issuer="cli", expires_in=expires))
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise MorphogenError(f"--arg takes key=value, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+        typer.echo(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))

@@ -31,6 +31,7 @@ from morphogen.schemas import (
     decode_frame,
     encode,
     plain,
+    sound,
     token,
 )
 
@@ -172,7 +173,7 @@ class Worker:
             # Not acknowledged, so it comes again; every write below has an id that the log takes once.
             _log.warning("a command for %s is left to be delivered again: %s", self.target, error)
         except Exception as error:  # noqa: BLE001  one command must not end the worker
-            _log.error("a command for %s could not be dealt with: %s: %s", self.target, type(error).__name__, error)
+            _log.error("a command for %s could not be dealt with: %s", self.target, _text(error))
 
     async def _judge(self, delivery: Delivery) -> None:
         """Decide what to do with a delivery, and have it done."""
@@ -414,4 +415,4 @@ def _fitting(result: Any) -> Any:
 
 def _text(error: BaseException) -> str:
     """Return an exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")[:_LONGEST_TEXT]
+    return f"{type(error).__name__}: {' '.join(sound(error).split())}".removesuffix(": ")[:_LONGEST_TEXT]

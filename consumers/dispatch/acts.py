@@ -16,6 +16,8 @@ from typing import Any
 from morphogen.consumers.crystallizer.acting import bound, perform
 from morphogen.kernels.sandbox import Capabilities, Declared, Refused
 from morphogen.kernels.sandbox.capabilities import EffectClass
+from morphogen.schemas import sound
+from morphogen.schemas.settling import settled
 
 from .explain import same, stamp
 from .protocol import Act
@@ -124,7 +126,7 @@ class Acts:
         try:
             result = perform(name, declared.real, args)
         except BaseException as failure:
-            error = str(failure) or type(failure).__name__
+            error = sound(failure) or type(failure).__name__
             raise
         finally:
             self._keep(
@@ -171,5 +173,6 @@ class Acts:
 
 def told(act: Act) -> str:
     """Return an act as a call, in at most 200 characters."""
-    text = f"{act.name}({', '.join(f'{key}={value!r}' for key, value in act.args.items())})"
+    given = ", ".join(f"{key}={settled(value)!r}" for key, value in act.args.items())
+    text = sound(f"{act.name}({given})")
     return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,6 +1,8 @@
 """What dispatch may be told: thresholds, which matches to look at, what evidence weighs before there is any."""
 
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral, Real
 
 from .errors import DispatchError
 
@@ -31,8 +33,9 @@ class DispatchConfig:
     def __post_init__(self) -> None:
         for name in ("follower", "mixed", "crystallized", "learner", "exact_prior", "similarity"):
             value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
+            if not _is(value, Real) or not 0.0 <= value <= 1.0:
                 raise DispatchError(f"the setting {name} is {value!r}: give a probability from 0 to 1")
+            object.__setattr__(self, name, float(value))
         if self.mixed > self.follower:
             raise DispatchError(
                 f"mixed ({self.mixed}) is above follower ({self.follower}): following needs at least as much as being guided"
@@ -41,8 +44,14 @@ class DispatchConfig:
             raise DispatchError(
                 f"crystallized ({self.crystallized}) is below follower ({self.follower}): a tool needs at least as much"
             )
-        if self.prior_weight <= 0 or self.matches < 0 or self.near_trials < 0:
-            raise DispatchError("prior_weight must be above 0, matches and near_trials at least 0")
+        if not _is(self.prior_weight, Real) or not (isfinite(self.prior_weight) and self.prior_weight > 0):
+            raise DispatchError(f"the setting prior_weight is {self.prior_weight!r}: give a number of trials above 0")
+        for name in ("matches", "near_trials"):
+            value = getattr(self, name)
+            if not _is(value, Integral) or value < 0:
+                raise DispatchError(f"the setting {name} is {value!r}: give a whole number from 0")
+        if not isinstance(self.shadow, bool):
+            raise DispatchError(f"the setting shadow is {self.shadow!r}: give True or False")
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -53,3 +62,7 @@ class DispatchConfig:
             "mixed": self.mixed,
             "learner": self.learner,
         }
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

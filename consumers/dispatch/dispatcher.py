@@ -14,6 +14,7 @@ from morphogen.schemas.dispatch import DispatchDecided
 from morphogen.schemas.executions import MODES, GoalEmbedded
 from morphogen.schemas.goals import signature as signature_of
 from morphogen.schemas.goals import template as template_of
+from morphogen.schemas.whole import whole_if_known
 
 from .acts import Acts, watched
 from .afterwards import compare, shadow
@@ -25,7 +26,7 @@ from .near import Likeness
 from .plan import Plan
 from .process import this_process
 from .protocol import Done, Guided, Learner, Orchestrator, Request
-from .record import as_event, text
+from .record import as_event, environment_of, text
 from .serve import Serving, Wired
 from .state import DispatchState
 from .weigh import Match, Ways, match_of, offers
@@ -61,7 +62,7 @@ class Dispatcher:
     ) -> None:
         self.state = state
         self.config = config or DispatchConfig()
-        self.environment = dict(environment or {})
+        self.environment = environment_of({} if environment is None else environment)
         self.crystals = crystals
         self._capabilities = capabilities
         self._watched = watched(capabilities)
@@ -78,36 +79,36 @@ class Dispatcher:
         goal: str,
         params: Mapping[str, Any] | None = None,
         *,
-        budget_microusd: int | None = None,
+        budget_microusd: float | None = None,
         mode: str | None = None,
     ) -> DispatchDecided:
         """Return what would be decided on a request, and do nothing: no step, no event of the decision."""
-        request = self._request(goal, params, budget_microusd, mode)
+        request, budget = self._request(goal, params, mode), _budget(budget_microusd)
         with self._lock:
             self._catch_up()
             weighing = _Weighing(self, request)
-            return decide(self._asked(request, budget_microusd, mode), weighing.offers, self.config)[0]
+            return decide(self._asked(request, budget, mode), weighing.offers, self.config)[0]
 
     def do(
         self,
         goal: str,
         params: Mapping[str, Any] | None = None,
         *,
-        budget_microusd: int | None = None,
+        budget_microusd: float | None = None,
         mode: str | None = None,
         request: str | None = None,
     ) -> Done:
         """Serve a request, and return what it came to. A goal that is not reached is no exception: `Done.ok` says so.
 
-        `mode` is where to begin, whatever its confidence; guards and the budget hold for it too. Raises DispatchError for a
-        request that cannot be understood.
+        `mode` is where to begin, whatever its confidence; guards and the budget, which is rounded down, hold for it too.
+        Raises DispatchError for a request that cannot be understood.
         """
         began = time.monotonic_ns()
-        asked = self._request(goal, params, budget_microusd, mode, request)
-        decided, choice, weighing = self._decide(asked, budget_microusd, mode, began)
+        asked, budget = self._request(goal, params, mode, request), _budget(budget_microusd)
+        decided, choice, weighing = self._decide(asked, budget, mode, began)
         acts = Acts(self._watched)
         serving = Serving(
-            self._wired, acts, asked, decided, self._tell, self.state, budget_microusd=budget_microusd, began=began,
+            self._wired, acts, asked, decided, self._tell, self.state, budget_microusd=budget, began=began,
             new_id=self._new_id,
         )  # fmt: skip
 
@@ -158,19 +159,20 @@ class Dispatcher:
         self,
         goal: str,
         params: Mapping[str, Any] | None,
-        budget: int | None,
         mode: str | None,
         name: str | None = None,
     ) -> Request:
-        if not goal.strip():
-            raise DispatchError("the goal is empty: say in a sentence what is to be reached")
+        if not isinstance(goal, str) or not goal.strip():
+            raise DispatchError(f"the goal is {goal!r:.60}: say in a sentence what is to be reached")
+        if params is not None and not isinstance(params, Mapping):
+            raise DispatchError(f"params are values by name, got a {type(params).__qualname__}: give a dict")
         if mode is not None and mode not in MODES:
             raise DispatchError(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
-        if budget is not None and budget < 0:
-            raise DispatchError(f"the budget is {budget} micro-dollars: give 0 or more")
+        if name is not None and not isinstance(name, str):
+            raise DispatchError(f"the request's id is {name!r:.60}: give a text")
         given, goal = as_event(params or {}), text(goal)
         return Request(
-            id=name or self._new_id(), goal=goal, params=given, template=template_of(goal, given),
+            id=text(name) if name else self._new_id(), goal=goal, params=given, template=template_of(goal, given),
             signature=signature_of(goal, given), capabilities=self._capabilities, environment=self.environment,
         )  # fmt: skip
 
@@ -193,6 +195,10 @@ class Dispatcher:
 
     def _tell_embedded(self, event: GoalEmbedded) -> None:
         self._tell(event)
+
+
+def _budget(microusd: float | None) -> int | None:
+    return whole_if_known("the budget in micro-dollars", microusd, DispatchError, down=True)
 
 
 class _Weighing:

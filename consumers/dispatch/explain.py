@@ -122,7 +122,12 @@ def stamp(value: Any) -> bytes:
     try:
         return canonical(value)
     except (TypeError, OverflowError, ValueError, RecursionError):
-        return b"\xc1" + repr(value).encode("utf-8", "replace")
+        pass
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001  an object of the user's, or one nested too deep: it equals itself alone
+        shown = object.__repr__(value)
+    return b"\xc1" + shown.encode("utf-8", "replace")
 
 
 def explain(values: Sequence[Any], known: Sequence[Known]) -> Tree:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from morphogen.schemas import sound
+
 from .explain import CannotFollow, same
 from .plan import Plan, Taken, agrees, check, next_step
 from .protocol import Act
@@ -38,7 +40,7 @@ def follow(plan: Plan, params: Mapping[str, Any], call: Call, environment: Mappi
             except CannotFollow:
                 raise
             except Exception as failure:  # noqa: BLE001 - a declared tool may fail in any way: another mode is tried
-                return Followed(False, error=f"step {len(taken)} ({step.name}): {failure}", steps=len(taken))
+                return Followed(False, error=f"step {len(taken)} ({step.name}): {sound(failure)}", steps=len(taken))
             wrong = agrees(plan, len(taken), step.name, step.args, step.effect, result)
             if wrong is not None:
                 return Followed(False, error=wrong, steps=len(taken) + 1)

@@ -2,7 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from morphogen.schemas import line_of
 from morphogen.schemas.executions import GoalEmbedded
 
 from .config import DispatchConfig
@@ -11,11 +15,17 @@ from .errors import MissingExtra
 from .nearest import Near
 from .state import DispatchState
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 _log = logging.getLogger("morphogen.dispatch")
 
 
 class Likeness:
-    """Embeds families and searches them. Without the embedder's package, says so once and finds nothing."""
+    """Embeds families and searches them. Without the embedder's package, says so once and finds nothing.
+
+    An embedder of the user's that fails, or gives what is no vector, finds nothing for that request.
+    """
 
     def __init__(self, embedder: Embedder, state: DispatchState, tell: Callable[[GoalEmbedded], None]) -> None:
         self._embedder: Embedder | None = embedder
@@ -31,20 +41,26 @@ class Likeness:
             for family in self._state.known():
                 if (family, model) not in self._state.nearest:
                     self._embed(family, self._state.template(family), model)
-            vector = self._embedder.embed(template)
+            vector = self._vector(template)
         except MissingExtra as missing:
             _log.warning("goals are matched by their own family only: %s", missing)
             self._embedder = None
+            return []
+        except Exception as error:  # noqa: BLE001  an embedder is foreign code: a request does not fail by it
+            _log.warning("a goal is matched by its own family only: %s: %s", type(error).__name__, line_of(error))
             return []
         found = self._state.nearest.search(model, vector, limit=4 * config.matches + 1, least=config.similarity)
         return [one for one in found if one.signature != signature and one.signature in self._state.known()][
             : config.matches
         ]
 
-    def _embed(self, signature: str, template: str, model: str) -> None:
+    def _vector(self, text: str) -> "npt.NDArray[np.float32]":
         assert self._embedder is not None
-        vector = self._embedder.embed(template)
-        if vector.any():
+        return np.asarray(self._embedder.embed(text), np.float32).reshape(-1)
+
+    def _embed(self, signature: str, template: str, model: str) -> None:
+        vector = self._vector(template)
+        if vector.any() and np.isfinite(vector).all():
             self._tell(GoalEmbedded(signature=signature, template=template, model=model, vector=vector))
         else:
             self._state.nearest.skip(signature, model)

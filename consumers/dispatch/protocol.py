@@ -11,7 +11,11 @@ from typing import Any, Protocol
 
 from morphogen.consumers.executions import Trace
 from morphogen.kernels.sandbox import Capabilities
+from morphogen.schemas import sound
 from morphogen.schemas.dispatch import DispatchDecided, DispatchFellBack
+from morphogen.schemas.whole import lasted, whole, whole_if_known
+
+from .errors import DispatchError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,9 @@ class Request:
 class Result:
     """What a runner did. `steps` counts them; `execution` names the record that it wrote, if it wrote one.
 
-    Cost is in micro-dollars, None where nobody knows it. `ok` is the verdict on the goal, not on the process.
+    Cost is in micro-dollars, None where nobody knows it. `ok` is the verdict on the goal, not on the process. Numbers of any
+    kind are rounded to whole ones. Raises DispatchError for a verdict that is none, a name that is no text, and a number that
+    is negative (a duration is 0 then), NaN or infinite.
     """
 
     ok: bool
@@ -68,6 +74,22 @@ class Result:
     duration_ns: int = 0
     execution: str | None = None
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ok not in (True, False):
+            raise DispatchError(f"the verdict of a result is {self.ok!r:.60}: give True or False")
+        if self.execution is not None and not isinstance(self.execution, str):
+            raise DispatchError(f"the execution of a result is {self.execution!r:.60}: give its id, as text")
+        told = {
+            "ok": bool(self.ok),
+            "error": None if self.error is None else sound(self.error),
+            "cost_microusd": whole_if_known("cost_microusd", self.cost_microusd, DispatchError),
+            "duration_ns": lasted("duration_ns", self.duration_ns, DispatchError),
+            "execution": None if self.execution is None else sound(self.execution),
+            "steps": whole("steps", self.steps, DispatchError),
+        }
+        for name, value in told.items():
+            object.__setattr__(self, name, value)
 
 
 class Learner(Protocol):
@@ -107,8 +129,9 @@ class Orchestrator(Protocol):
 class Done:
     """What a request came to. `mode` is the one that served it, or the last that was tried.
 
-    `cost_microusd` and `duration_ns` are of all that was tried for it, fallbacks included; what was saved is against the mean
-    of the learner's recorded runs of the family, None where there are none.
+    `cost_microusd` and `duration_ns` are of all that was tried for it, fallbacks included. `saved_microusd` is against the mean
+    of the learner's recorded runs of the family, `saved_ns` against that of the requests which it served, first to last (its
+    recorded runs where it served none); None where there are none.
     """
 
     request: str

@@ -8,6 +8,7 @@ from morphogen.schemas import plain
 from morphogen.schemas.executions import ExecutionFinished, ExecutionStarted, ExecutionStep
 from morphogen.schemas.goals import NORM_VERSION
 
+from .errors import DispatchError
 from .protocol import Act, Request
 
 
@@ -72,6 +73,13 @@ def text(said: str) -> str:
 def line(said: str) -> str:
     """Return an error in one line of at most 1,000 characters."""
     return text(" ".join(said.split()))[:1000]
+
+
+def environment_of(given: Mapping[str, object]) -> dict[str, str]:
+    """Return what a course may depend on as an execution records it: text by name. Raises DispatchError where it has no names."""
+    if not isinstance(given, Mapping):
+        raise DispatchError(f"an environment is values by name, got a {type(given).__qualname__}: give a dict")
+    return {text(str(name)): text(str(value)) for name, value in given.items()}
 
 
 def as_event(params: Mapping[str, Any]) -> dict[str, Any]:

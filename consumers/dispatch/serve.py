@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from morphogen.consumers.crystallizer import GuardMissed, Loader, NoTool
 from morphogen.kernels.sandbox import Capabilities, Refused
-from morphogen.schemas import CrystalInvoked, Event
+from morphogen.schemas import CrystalInvoked, Event, sound
 from morphogen.schemas.dispatch import DispatchDecided, DispatchFellBack, DispatchFinished
+from morphogen.schemas.whole import whole_if_known
 
 from . import record
 from .acts import Acts, told
 from .decide import Choice, Offer
+from .errors import DispatchError
 from .follow import follow
 from .protocol import Act, Done, Guided, Learner, Orchestrator, Request, Result
 from .state import DispatchState
@@ -31,9 +33,13 @@ class Wired:
     orchestrator: Orchestrator | None = None
 
     def caps(self) -> dict[str, int | None]:
-        """Return the cap of each runner that is wired, by mode."""
+        """Return the cap of each runner that is wired, by mode. Raises DispatchError for one that is no number."""
         runners = {"mixed": self.guided, "learner": self.learner, "orchestrator": self.orchestrator}
-        return {mode: runner.cap_microusd for mode, runner in runners.items() if runner is not None}
+        return {
+            mode: whole_if_known(f"cap_microusd of the {mode} runner", runner.cap_microusd, DispatchError)
+            for mode, runner in runners.items()
+            if runner is not None
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,7 @@ class Serving:
         self._new_id = new_id
         self._cost: int | None = 0
         self._wasted = 0  # micro-dollars of modes that failed, as far as they are known
+        self._wasted_ns = 0  # what they took
         self._fell: list[DispatchFellBack] = []
 
     def run(self, choice: Choice, again: Again, bound: Mapping[str, Mapping[str, Any]]) -> Done:
@@ -152,7 +159,7 @@ class Serving:
         try:
             result = self._asked(offer, request)
         except Exception as failure:  # noqa: BLE001 - a runner may fail in any way: the next mode is tried
-            return Went(ok=False, error=f"{type(failure).__name__}: {failure}", cost_microusd=None)
+            return Went(ok=False, error=f"{type(failure).__name__}: {sound(failure)}", cost_microusd=None)
         error = result.error if result.ok else result.error or "the goal was not reached"
         return Went(
             ok=result.ok, output=result.output, error=error, execution=result.execution,
@@ -165,10 +172,10 @@ class Serving:
             guide = self._state.families.trace(offer.execution or "")
             assert wired.guided is not None
             assert guide is not None
-            return wired.guided.run(request, guide, left)
+            return _result(wired.guided.run(request, guide, left))
         runner = wired.learner if offer.mode == "learner" else wired.orchestrator
         assert runner is not None
-        return runner.run(request, left)
+        return _result(runner.run(request, left))
 
     def _begin(self, mode: str) -> tuple[str, int]:
         execution = self._new_id()
@@ -196,6 +203,7 @@ class Serving:
         self._cost = None if cost is None or self._cost is None else self._cost + cost
         if not went.ok:
             self._wasted += cost or 0
+            self._wasted_ns += went.duration_ns
         if self._left is not None and offer.mode in _OF_A_MODEL:
             spent = cost if cost is not None else offer.expected_microusd
             if spent is None:
@@ -233,14 +241,14 @@ class Serving:
     def _finish(self, mode: str, went: Went, offer: Offer | None) -> Done:
         duration = time.monotonic_ns() - self._began
         signature = self._request.signature
-        mean = self._state.mean(signature, "learner")
+        mean, waited = self._state.mean(signature, "learner"), self._state.waited(signature)
         saved_ns = saved = None
         if went.ok:
             instead = mode not in {"learner", "orchestrator"}  # a loop saves nothing; what failed before it was wasted
             if mean.microusd is not None and self._cost is not None:
                 saved = mean.microusd - self._cost if instead else -self._wasted
-            if mean.ns is not None:
-                saved_ns = mean.ns - duration if instead else went.duration_ns - duration
+            if waited is not None:
+                saved_ns = waited - duration if instead else -self._wasted_ns
         tool, version = (
             (offer.tool, offer.tool_version) if offer is not None and mode == "crystallized" else (None, None)
         )
@@ -256,6 +264,15 @@ class Serving:
             saved_microusd=saved, saved_ns=saved_ns, decided=self._decided, fell_back=tuple(self._fell),
             acts=self._acts.all,
         )  # fmt: skip
+
+
+def _result(found: object) -> Result:
+    """Return what a runner returned as a Result: a runner that knows nothing of dispatch has one of its own with these fields."""
+    if isinstance(found, Result):
+        return found
+    if not hasattr(found, "ok"):
+        raise DispatchError(f"the runner returned a {type(found).__qualname__}, no Result")
+    return Result(**{one.name: getattr(found, one.name) for one in fields(Result) if hasattr(found, one.name)})
 
 
 def _use(given: Capabilities, name: str, args: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from morphogen.consumers.executions import At, Families, Trace, at_of, fetch, opened
-from morphogen.schemas.dispatch import DispatchDecided
+from morphogen.schemas.dispatch import DispatchDecided, DispatchFinished
 from morphogen.schemas.event import Event, Unknown
 from morphogen.schemas.executions import ExecutionFeedback, ExecutionFinished, ExecutionStarted, GoalEmbedded
 
@@ -64,6 +64,7 @@ class DispatchState:
             str, OrderedDict[str, Trace | None]
         ] = {}  # kept here too: many that were followed push them out
         self._sums: dict[tuple[str, str], _Sums] = {}
+        self._waited: dict[str, tuple[int, int]] = {}  # ns of requests that the learner served alone, and their number
         self._told: dict[tuple[str, str], None] = {}
         self._plans: dict[str, tuple[object, Plan | str]] = {}
 
@@ -114,6 +115,14 @@ class DispatchState:
             round(sums.ns / sums.trials) if sums.trials else None,
         )
 
+    def waited(self, signature: str) -> int | None:
+        """Return what requests of a family take on average that the learner serves, first to last, in nanoseconds.
+
+        Where it served none, what its recorded runs took stands in; None where there are none.
+        """
+        ns, requests = self._waited.get(signature, (0, 0))
+        return round(ns / requests) if requests else self.mean(signature, "learner").ns
+
     def courses(self, signature: str) -> list[Trace]:
         """Return the newest executions of a family that succeeded, by a model or a person, the newest last."""
         held = self._good.get(signature)
@@ -146,6 +155,8 @@ class DispatchState:
 
     def _take(self, event: Event | Unknown, at: At) -> None:
         self.families.seen(event, at)
+        if isinstance(event, DispatchFinished):
+            self._served(event)
         self.outcomes.seen(event)
         match event:
             case GoalEmbedded():
@@ -162,6 +173,13 @@ class DispatchState:
                 trace = self.families.trace(event.execution)
                 if trace is not None and trace.ok and trace.mode not in _BY_ROTE:
                     self._succeeded(trace.signature, event.execution)
+
+    def _served(self, event: DispatchFinished) -> None:
+        """Add what a request took that the learner was chosen for and served; one that something failed at before does not count."""
+        decided = self.outcomes.open.get(event.request)
+        if decided is not None and event.ok and decided.mode == event.mode == "learner":
+            ns, requests = self._waited.get(event.signature, (0, 0))
+            self._waited[event.signature] = (ns + event.duration_ns, requests + 1)
 
     def _succeeded(self, signature: str, execution: str) -> None:
         good = self._good.setdefault(signature, OrderedDict())

@@ -178,6 +178,40 @@ def test_a_failing_handler_is_tried_again_and_then_buried_with_its_reason(on_bus
     on_bus(story)
 
 
+class Unspeakable(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("cannot parse caf\udce9.txt"), "ValueError: cannot parse caf\\udce9.txt"),
+        (Unspeakable(), "Unspeakable: <Unspeakable>"),
+    ],
+    ids=["stray bytes", "no text"],
+)
+def test_an_error_that_cannot_be_told_as_it_is_still_is_the_reason(
+    on_bus: OnBus, error: Exception, reason: str
+) -> None:
+    tries = []
+
+    def fails(command: Command) -> None:
+        tries.append(command.delivery)
+        raise error
+
+    async def story(conn: Connection) -> None:
+        async with Serving(conn, {"fails": fails}, ack_wait=1.0):
+            await send(conn, "job", "fails", max_deliveries=2)
+            await until(lambda: queue_is_empty(conn))
+        (letter,) = await dead.letters(conn)
+        assert (tries, letter.body.reason) == ([1, 2], reason)
+
+    on_bus(story)
+
+
 def test_expired_unknown_and_unreadable_ones_are_buried_unrun(on_bus: OnBus) -> None:
     ran: list[str] = []
 
@@ -377,6 +411,8 @@ def test_a_killed_broker_neither_loses_nor_doubles_a_command(on_bus: OnBus) -> N
         {"expires_in": float("nan")},
         {"expires_in": float("inf")},
         {"expires_in": 1e300},
+        {"expires_in": 0},
+        {"expires_in": -1},
         {"issuer": 5},
     ],
     ids=str,

@@ -1,6 +1,7 @@
 """From recorded outcomes to probabilities."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,9 +77,19 @@ def test_the_prior_is_well_formed() -> None:
         {"prior_weight": 0.0},
         {"matches": -1},
         {"near_trials": -1},
+        {"follower": True},
+        {"learner": "0.2"},
+        {"prior_weight": math.inf},
+        {"prior_weight": math.nan},
+        {"prior_weight": "2"},
+        {"matches": 1.5},
+        {"matches": True},
+        {"near_trials": 1.0},
+        {"shadow": "no"},
     ],
+    ids=str,
 )
-def test_settings_that_cannot_be_are_refused_in_one_line(settings: dict[str, float]) -> None:
+def test_settings_that_cannot_be_are_refused_in_one_line(settings: dict[str, Any]) -> None:
     with pytest.raises(DispatchError) as refused:
-        DispatchConfig(**settings)  # type: ignore[arg-type]
+        DispatchConfig(**settings)
     assert "\n" not in str(refused.value)

@@ -1,5 +1,6 @@
 """Requests served for real: files are read and written, tools run in the sandbox, loops cost money; only models are scripted."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_the_first_time_is_learned_and_the_next_time_followed(shop: Path, caps: 
     assert (first.ok, first.mode, first.cost_microusd, first.output) == (True, "learner", 3000, "one.csv")
     again = ask(serves, COPY, {"src": "shop2.csv", "dst": "two.csv"})
     assert (again.ok, again.mode, again.cost_microusd, again.saved_microusd) == (True, "follower", 0, 3000)
-    assert again.saved_ns is not None
+    assert again.saved_ns == first.duration_ns - again.duration_ns
     assert (shop / "two.csv").read_text() == (shop / "shop2.csv").read_text()
     assert len(loop.runs) == 1
     decided = log.of(DispatchDecided)[-1]
@@ -300,14 +301,37 @@ def test_a_dry_run_writes_no_decision(shop: Path, caps: Capabilities, log: Log) 
 
 
 @pytest.mark.parametrize(
-    ("goal", "more"), [(" ", {}), ("do it", {"mode": "guess"}), ("do it", {"budget_microusd": -1})]
+    ("goal", "more"),
+    [
+        (" ", {}),
+        (5, {}),
+        ("do it", {"mode": "guess"}),
+        ("do it", {"params": [1]}),
+        ("do it", {"request": 5}),
+        ("do it", {"budget_microusd": -1}),
+        ("do it", {"budget_microusd": math.nan}),
+        ("do it", {"budget_microusd": "5"}),
+        ("do it", {"budget_microusd": True}),
+        ("do it", {"budget_microusd": 2**70}),
+    ],
+    ids=str,
 )
 def test_a_request_that_cannot_be_understood_is_refused(
-    goal: str, more: dict[str, Any], caps: Capabilities, log: Log
+    goal: Any, more: dict[str, Any], caps: Capabilities, log: Log
 ) -> None:
     with pytest.raises(DispatchError):
         dispatcher(log, caps).do(goal, **more)
     assert log.events == []
+
+
+def test_what_failed_before_a_loop_served_was_lost_and_nothing_else(shop: Path, caps: Capabilities, log: Log) -> None:
+    fails, splits = Loop(log, total), Loop(log, copy, mode="orchestrator")
+    serves = dispatcher(log, caps, learner=fails, orchestrator=splits, config=DispatchConfig(matches=0))
+
+    done = ask(serves, COPY, {"src": "shop1.csv", "dst": "one.csv"})
+
+    assert (done.mode, done.ok, [one.mode for one in done.fell_back]) == ("orchestrator", True, ["learner"])
+    assert (done.saved_microusd, done.saved_ns) == (-3000, -done.fell_back[0].duration_ns)
 
 
 def test_a_like_goal_is_guided_at_first_and_never_followed_on_likeness_alone(

@@ -137,4 +137,6 @@ def test_an_unpriced_run_has_no_mean_cost_and_a_cancelled_one_counts_nowhere() -
         state.told(ExecutionStarted(execution=name, goal="g", template="g", signature=OWN, norm_version=1))
         state.told(ExecutionFinished(execution=name, outcome=outcome, duration_ns=10, cost_microusd=cost))
     assert (state.mean(OWN, "learner").microusd, state.mean(OWN, "learner").ns) == (None, 10)
+    assert state.waited(OWN) == 10  # it served no request: its own runs stand in
+    assert state.waited("unknown") is None
     assert state.mean("unknown", "learner").ns is None

@@ -108,7 +108,6 @@ def test_a_dry_run_shows_every_mode_and_leaves_no_trace(cli: Cli, bus: Bus, scri
     assert bus.stream_info().last_seq == before
     assert [path.name for path in space.iterdir()] == ["shop.csv"]
 
-
 def test_without_a_model_or_a_program_it_says_what_is_missing(cli: Cli) -> None:
     done = cli(*goal("nobody"))
 
@@ -394,7 +393,17 @@ def test_ctrl_c_stops_the_loop_between_effects_and_no_other_mode_is_tried(
 
 
 @pytest.mark.parametrize(
-    "text", ["backend = 1", "nonsense = 1", "[[program]]\ngoal = 'x'", "= ", "[thresholds]\nnone = 1"]
+    "text",
+    [
+        "backend = 1",
+        "nonsense = 1",
+        "[[program]]\ngoal = 'x'",
+        "= ",
+        "[thresholds]\nnone = 1",
+        "rounds = -1",
+        "rounds = 0",
+        f"rounds = {10**30}",
+    ],
 )
 def test_settings_that_cannot_be_understood_are_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "do.toml"
@@ -403,6 +412,16 @@ def test_settings_that_cannot_be_understood_are_one_line(tmp_path: Path, text: s
         read_settings(path, named=True)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--read-only"])
+def test_who_only_looks_makes_no_folder(cli: Cli, space: Path, option: str) -> None:
+    space.rename(space.with_name("elsewhere"))
+
+    refused = cli("look", option)
+
+    assert (refused.code, space.exists()) == (2, False)
+    assert "there is no folder" in refused.err
 
 
 def test_settings_may_be_left_out(tmp_path: Path) -> None:

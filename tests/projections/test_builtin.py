@@ -285,6 +285,7 @@ def test_unknown_types_and_unreadable_messages_are_shown_and_stop_nothing(
         ("$unreadable", 0, 1),
         ("future.thing", 1, 1),
         ("future.thing", 2, 1),
+        ("metrics.scalars", 1, 1),
         ("metrics.scalars", 99, 1),
     ]
     assert ask(store, "SELECT count(*) FROM metrics") == [(1,)]

@@ -14,7 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.schemas import EncodeError, LayerHealth, Metrics, Names, decode, decode_event, encode, plain, vector
+from morphogen.schemas import (
+    EncodeError,
+    LayerHealth,
+    Metrics,
+    Names,
+    decode,
+    decode_event,
+    encode,
+    line_of,
+    plain,
+    sound,
+    vector,
+)
 
 numbers = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**63), 2**64 - 1))
 
@@ -183,3 +195,27 @@ def test_what_holds_itself_ends_where_it_begins_again() -> None:
     assert len(encode(made)) < 20_000
     assert made["stage 3"]["lr"] == [3]
     assert isinstance(made["stage 3"]["parent"], str)
+
+
+class Unspeakable(Exception):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise KeyError
+
+
+@given(st.text(st.characters(), max_size=40))
+def test_a_text_is_made_sound_once(text: str) -> None:
+    told = sound(text)
+
+    assert sound(told) == told == told.encode().decode()
+    assert line_of(ValueError(text), 7).splitlines() in (
+        [told_line[:7]] for told_line in [*told.splitlines(), "no details"]
+    )
+
+
+def test_the_line_of_an_error_is_its_first_that_says_something() -> None:
+    assert line_of(ValueError("\n \nfirst\nsecond")) == "first"
+    assert line_of(ValueError()) == "no details"
+    assert (line_of(Unspeakable()), sound(Unspeakable())) == ("<Unspeakable>", "<Unspeakable>")
+    assert plain({Unspeakable(): 1}) == {"<Unspeakable>": 1}

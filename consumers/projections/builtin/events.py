@@ -22,24 +22,34 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+_OURS = f"{__name__.partition('.')[0]}.schemas."
 _ENVELOPE = "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR"
 
 
-class Events(Projection, name="events", version=2, types=("*",)):
-    """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'."""
+class Events(Projection, name="events", version=3, types=("*",)):
+    """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'.
+
+    `unknown_events` counts what no class could be made of: types and versions that are not known, and bodies that do not fit.
+    """
 
     tables = {
         "_event_rows": f"{_ENVELOPE}, body VARIANT",
         "_held_rows": _ENVELOPE,  # events whose bodies other tables hold: a VARIANT costs most where there is none
+        "_misfit_rows": "type VARCHAR, version INTEGER",  # events of a type and version of ours whose body does not fit it
     }
 
     def __init__(self, others: tuple[Projection, ...]) -> None:
         self.holders = tuple(other for other in others if other.bodies)
+        known = _known()
         self.views = {
             "events": self._view(),
             "unknown_events": f"""
                 SELECT type, version, count(*) AS events, min(seq) AS first_seq, max(seq) AS last_seq
-                FROM _event_rows WHERE NOT list_contains({_known()}, type || '@' || version) GROUP BY ALL
+                FROM (
+                    SELECT type, version, seq FROM _event_rows WHERE NOT list_contains({known}, type || '@' || version)
+                    UNION ALL
+                    SELECT type, version, seq FROM _misfit_rows WHERE list_contains({known}, type || '@' || version)
+                ) GROUP BY ALL
             """,
         }
 
@@ -64,6 +74,9 @@ class Events(Projection, name="events", version=2, types=("*",)):
             found["_event_rows"] = rows[0] if len(rows) == 1 else _joined(rows, self.columns["_event_rows"])
         if len(others):
             found["_held_rows"] = Columns(_envelopes(batch, others))
+        if len(misfits := _misfits(batch, own)):
+            columns = _envelopes(batch, misfits)
+            found["_misfit_rows"] = Columns({name: columns[name] for name in self.columns["_misfit_rows"]})
         return found
 
     def _view(self) -> str:
@@ -115,6 +128,29 @@ def _envelopes(batch: Batch, at: "npt.NDArray[np.intp]") -> dict[str, Any]:
         "cause": batch.cause,
     }
     return columns if len(at) == len(batch) else {name: column[at] for name, column in columns.items()}
+
+
+def _misfits(batch: Batch, at: "npt.NDArray[np.intp]") -> "npt.NDArray[np.intp]":
+    """Return which of the events at these positions are of a known type and version, and have a body that does not fit.
+
+    Of our own types, that is: which of the users' are known differs from process to process, and rows must not.
+    """
+    from morphogen.schemas import Unknown, decode_event, event_class
+
+    found = [np.empty(0, np.intp)]
+    codes, versions = batch.kinds.codes, batch.version
+    for code, kind in enumerate(batch.kinds.words):
+        cls = event_class(kind)
+        if cls is None or not cls.__module__.startswith(_OURS):
+            continue
+        some = at[(codes[at] == code) & (versions[at] >= 1) & (versions[at] <= cls.version)]
+        if len(some) == np.count_nonzero(codes == code):
+            fits = np.isin(some, batch.of(kind).positions)  # decoded once, for whoever else folds them
+        else:
+            pairs = zip(versions[some].tolist(), batch.bodies(some).raws(), strict=True)
+            fits = np.array([not isinstance(decode_event(kind, *pair), Unknown) for pair in pairs], np.bool_)
+        found.append(some[~fits])
+    return np.sort(np.concatenate(found))
 
 
 def _known() -> str:
