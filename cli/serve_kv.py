@@ -39,7 +39,9 @@ def serve_kv_events(
     model: Annotated[
         str | None, typer.Option(help="The model; engines of one model share prefixes. Default: the engine's name.")
     ] = None,
-    block_size: Annotated[int | None, typer.Option(min=1, help="Tokens of a block, which Dynamo does not say.")] = None,
+    block_size: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a block: needed with dynamo, which does not say.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Write what the publishers have kept, and end.")] = False,
 ) -> None:
     """Write what another engine says of its KV blocks into the log, until interrupted."""

@@ -8,7 +8,7 @@ lookup hashes its tokens the same way first.
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from morphogen.schemas.kv import HASH_BYTES, chain
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 XXH3 = "xxh3:"
 """Prefix of roots whose chains are made of 64-bit XXH3 hashes of the blocks' tokens (as uint32, little-endian)."""
 
+LARGEST_BLOCK = 2**31 - 1  # tokens
 _SEED = 1337  # of Dynamo's block hashes
 _WORD = 2**64
 
@@ -33,10 +34,19 @@ def root_of(model: str, lora: str | None = None, *, by_hash: bool = False) -> st
 
 
 def as_int32(tokens: "Sequence[int] | npt.NDArray[Any] | bytes") -> "npt.NDArray[np.int32]":
-    """Return token ids as an int32 array; bytes are little-endian int32. Raises BadQuestion for what is none."""
+    """Return token ids as an int32 array; bytes are little-endian int32, other memory is what its format says.
+
+    Raises BadQuestion for what is no list of such integers.
+    """
     import numpy as np
 
-    if isinstance(tokens, bytes | bytearray | memoryview):
+    if isinstance(tokens, memoryview):
+        kind = tokens.format
+        try:
+            tokens = tokens.tobytes() if kind in ("B", "b", "c") else np.asarray(tokens)
+        except (ValueError, TypeError) as error:
+            raise BadQuestion(f"memory of format {kind!r} holds no tokens: {error}") from error
+    if isinstance(tokens, bytes | bytearray):
         if len(tokens) % 4:
             raise BadQuestion(f"{len(tokens)} bytes are no int32 token ids: give 4 bytes a token, little-endian")
         return np.frombuffer(tokens, "<i4")
@@ -48,10 +58,39 @@ def as_int32(tokens: "Sequence[int] | npt.NDArray[Any] | bytes") -> "npt.NDArray
                 f"tokens are a list of integers, not an array of {tokens.dtype} in {tokens.ndim} dimensions"
             )
         tokens = tokens.tolist()
+    if isinstance(tokens, Set | Mapping):
+        raise BadQuestion(f"tokens are a list of integers, not of type {type(tokens).__name__}, which has no order")
     try:
-        return np.frombuffer(struct.pack(f"<{len(tokens)}i", *tokens), "<i4")
+        ids = np.frombuffer(struct.pack(f"<{len(tokens)}i", *tokens), "<i4")
+        flags = any(isinstance(tokens[at], bool) for at in np.flatnonzero((ids == 0) | (ids == 1)).tolist())
     except (struct.error, TypeError) as error:
         raise BadQuestion(f"tokens are integers of 32 bits: {error}") from error
+    if flags:
+        raise BadQuestion("tokens are integers, not booleans")
+    return ids
+
+
+def check(root: str | None, block: int | None) -> None:
+    """Raise BadQuestion for what can be no root or no block size; None is for any."""
+    if block is not None and (not isinstance(block, int) or isinstance(block, bool)):
+        raise BadQuestion(f"a block size is an integer, not of type {type(block).__name__}")
+    if block is not None and not 1 <= block <= LARGEST_BLOCK:
+        raise BadQuestion(f"a block holds at least one token and at most {LARGEST_BLOCK:,}, not {str(block)[:40]}")
+    if root is not None and not isinstance(root, str):
+        raise BadQuestion(f"a root is a text, not of type {type(root).__name__}")
+    try:
+        (root or "").encode()
+    except UnicodeEncodeError as error:
+        raise BadQuestion(f"a root is a text that can be written as UTF-8: {error}") from error
+
+
+def placed(root: str | None, block: int | None) -> bool:
+    """Tell whether blocks of an event can be looked up: it says a root and a block size that can be."""
+    try:
+        check(root, block)
+    except BadQuestion:
+        return False
+    return root is not None and block is not None
 
 
 def walk(tokens: "npt.NDArray[np.int32]", root: str, block: int) -> Iterator[bytes]:

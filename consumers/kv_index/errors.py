@@ -20,7 +20,7 @@ class BadPayload(KvIndexError):
 
 
 class BadQuestion(KvIndexError, ValueError):
-    """Raised for a lookup that cannot be answered: tokens that are no int32, a block size below one."""
+    """Raised for a lookup that cannot be answered: tokens that are no int32, a block size below one, too long a prompt."""
 
 
 class NoIndex(KvIndexError):

@@ -4,6 +4,7 @@ Pure: the shell receives, asks for replays and writes. Whatever a message holds,
 where it could not be read, a count.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -16,9 +17,12 @@ from . import dynamo, vllm
 from .errors import BadPayload
 from .lineage import Lineage
 from .sequence import digest
+from .wire import line_of
 
 _RESTARTED = {"reason": "restarted"}
 _WORKERS = 1 << 16  # of one publisher; the one that was longest silent is forgotten first
+_LATE = 1024  # numbers that a message of Dynamo may be behind the newest one; further behind, the worker began anew
+_LEAP = 2**40  # numbers that a worker of Dynamo cannot have used up unheard
 
 
 class Counts(msgspec.Struct):
@@ -98,11 +102,19 @@ class VllmFeed:
         """Return what one message says; a gap of one number where it cannot be read."""
         self.counts.messages += 1
         try:
-            batch = vllm.read_batch(
-                payload, engine=self._engine, worker=self._worker, model=self._model, number=number, groups=self._groups
-            )
-        except BadPayload as error:
-            return [self._unreadable(number, error)]
+            told = self._told(number, payload)
+        except Exception as error:  # noqa: BLE001  (whatever a message does to its reader, it is the message that is bad)
+            return self._unreadable(number, error)
+        self.counts.events += len(told)
+        self._last, self._digest = number, digest(payload)
+        if told:
+            told[-1] = _with_digest(told[-1], self._digest)
+        return told
+
+    def _told(self, number: int, payload: bytes) -> list[Event]:
+        batch = vllm.read_batch(
+            payload, engine=self._engine, worker=self._worker, model=self._model, number=number, groups=self._groups
+        )
         self.counts.passed_over += batch.passed_over
         told: list[Event] = []
         for at, event in enumerate(batch.events):
@@ -113,10 +125,6 @@ class VllmFeed:
             elif isinstance(event, KvBlocksCleared):
                 self._lineage(event.worker).clear()
                 told.append(event)
-        self.counts.events += len(told)
-        self._last, self._digest = number, digest(payload)
-        if told:
-            told[-1] = _with_digest(told[-1], self._digest)
         return told
 
     def missing(self, first: int, last: int, reason: str, received: int | None) -> list[Event]:
@@ -136,11 +144,11 @@ class VllmFeed:
             for worker in self._workers()
         ]
 
-    def _unreadable(self, number: int, error: BadPayload) -> KvGap:
-        self.counts.bad += 1
-        self.counts.last_bad = str(error)
+    def _unreadable(self, number: int, error: Exception) -> list[Event]:
+        _count_bad(self.counts, error)
         self._last, self._digest = number, b""
-        return self._gap(self._worker, number, number, f"not understood: {error}", number)
+        reason = f"not understood: {self.counts.last_bad}"
+        return [self._gap(worker, number, number, reason, number) for worker in self._workers()]
 
     def _gap(self, worker: str, first: int, last: int, reason: str, received: int | None) -> KvGap:
         return KvGap(
@@ -149,7 +157,7 @@ class VllmFeed:
         )  # fmt: skip
 
     def _mine(self, event: KvBlocksStored | KvBlocksRemoved | KvBlocksCleared | KvGap) -> bool:
-        here = event.worker == self._worker or event.worker.startswith(f"{self._worker}/dp")
+        here = event.worker == self._worker or rank_of(event.worker, self._worker)
         return here and (event.engine, event.dialect) == (self._engine, vllm.DIALECT)
 
     def _workers(self) -> list[str]:
@@ -189,19 +197,24 @@ class DynamoFeed:
         _of(self._lineages, event.worker).take(event)
         if event.event_id is not None:
             self._numbers[event.worker] = event.event_id
+        elif event.details == _RESTARTED:
+            self._numbers.pop(event.worker, None)
 
     def message(self, number: int, payload: bytes) -> list[Event]:
-        """Return what one message says; what cannot be read is counted, for it has no number of its own."""
+        """Return what one message says.
+
+        What cannot be read is only counted: whose it was and which number it had is in what cannot be read. The next
+        message of that worker shows the gap.
+        """
         self.counts.messages += 1
-        try:
-            told = dynamo.read_message(payload, engine=self._engine, block_size=self._block_size, model=self._model)
-        except BadPayload as error:
-            self.counts.bad += 1
-            self.counts.last_bad = str(error)
-            return []
         events: list[Event] = []
-        for one in told:
-            events += self._one(one)
+        try:
+            for one in dynamo.read_message(
+                payload, engine=self._engine, block_size=self._block_size, model=self._model
+            ):
+                events += self._one(one)
+        except Exception as error:  # noqa: BLE001  (whatever a message does to its reader, it is the message that is bad)
+            _count_bad(self.counts, error)
         self.counts.events += len(events)
         return events
 
@@ -218,18 +231,21 @@ class DynamoFeed:
         assert isinstance(event, KvBlocksStored | KvBlocksRemoved | KvBlocksCleared)
         worker = event.worker
         before = self._numbers.get(worker)
-        if before is not None and told.number <= before:
-            self.counts.doubles += 1
-            return []
+        if told.number - (before or 0) > _LEAP:
+            raise BadPayload(f"event_id {told.number} after {before or 0}: no worker counts so far unheard")
         events: list[Event] = []
+        if before is not None and told.number <= before:
+            if not _anew(told.number, before):
+                self.counts.doubles += 1
+                return []
+            events.append(self._restarted(worker))
+            before = None
         first = 1 if before is None else before + 1  # the first event of a worker is 0 or 1
         if told.number > first:
             self.counts.gaps += 1
             self.counts.lost += told.number - first
-            reason = "heard of only now" if before is None else "lost on the way"
-            events.append(KvGap(
-                engine=self._engine, dialect=dynamo.DIALECT, worker=worker, first=first, last=told.number - 1,
-                reason=reason, received=told.number))  # fmt: skip
+            events.append(self._gap(
+                worker, first, told.number - 1, "heard of only now" if before is None else "lost on the way", told.number))  # fmt: skip
         self._numbers.pop(worker, None)  # so that the dictionary's order is that of the last sign of life
         self._numbers[worker] = told.number
         if len(self._numbers) > _WORKERS:
@@ -239,7 +255,11 @@ class DynamoFeed:
         lineage = _of(self._lineages, worker)
         if isinstance(event, KvBlocksStored):
             hashes: Sequence[int] = () if event.details.get("images") else told.token_hashes
-            events += lineage.stored(event, token_hashes=hashes if self._block_size else ())
+            try:
+                events += lineage.stored(event, token_hashes=hashes if self._block_size else ())
+            except BadPayload as error:
+                _count_bad(self.counts, error)
+                events.append(self._gap(worker, told.number, told.number, f"not understood: {error}", told.number))
         elif isinstance(event, KvBlocksRemoved):
             events += lineage.removed(event)
         else:
@@ -247,11 +267,37 @@ class DynamoFeed:
             events.append(event)
         return events
 
+    def _restarted(self, worker: str) -> KvBlocksCleared:
+        self.counts.restarts += 1
+        self._lineages.pop(worker, None)
+        return KvBlocksCleared(engine=self._engine, dialect=dynamo.DIALECT, worker=worker, details=_RESTARTED)
+
+    def _gap(self, worker: str, first: int, last: int, reason: str, received: int) -> KvGap:
+        return KvGap(
+            engine=self._engine, dialect=dynamo.DIALECT, worker=worker, first=first, last=last, reason=reason,
+            received=received,
+        )  # fmt: skip
+
+
+def rank_of(name: str, worker: str) -> bool:
+    """Tell whether a name is that of a rank of data parallelism of a worker: `<worker>/dp<rank>`."""
+    return name.startswith(worker) and re.fullmatch(r"/dp[0-9]+", name[len(worker) :]) is not None
+
 
 def fold(feed: Feed, past: Iterable[Event]) -> None:
     """Bring a feed to where the log's past left it."""
     for event in past:
         feed.take(event)
+
+
+def _anew(number: int, before: int) -> bool:
+    """Tell whether a number that is not above the one before it is of another life of the worker, not of a late message."""
+    return number < before and (number <= 1 or before - number > _LATE)
+
+
+def _count_bad(counts: Counts, error: Exception) -> None:
+    counts.bad += 1
+    counts.last_bad = str(error) if isinstance(error, BadPayload) else f"{type(error).__name__}: {line_of(error)}"
 
 
 def _with_digest(event: Event, known_by: bytes) -> Event:

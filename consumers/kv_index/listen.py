@@ -18,10 +18,10 @@ from morphogen.bus.past import past
 from morphogen.schemas import Event, FrameError, decode_event, decode_frame
 
 from .errors import NotListening
-from .feed import Counts, DynamoFeed, Feed, VllmFeed
+from .feed import Counts, DynamoFeed, Feed, VllmFeed, rank_of
 from .logbook import FAMILY, Logbook, run_of
 from .sequence import Sequence, Step
-from .sources import Source, source_of
+from .sources import Source, is_nats, source_of
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DIALECTS = ("vllm", "dynamo")
 _AT_ONCE = 256  # messages that are written together where so many wait
+_LONGEST = 256  # characters of a name
 _QUIET = 15.0  # seconds of silence after which the publisher is asked whether there is more
 _SAY_EVERY = 10.0  # seconds between two lines about messages that cannot be read
 
@@ -69,11 +70,7 @@ class Listener:
         quiet: float = _QUIET,
         told: Callable[[str], None] | None = None,
     ) -> None:
-        if dialect not in DIALECTS:
-            raise NotListening(f"there is no dialect {dialect!r}: {' or '.join(DIALECTS)}")
-        names = [endpoint.name for endpoint in endpoints]
-        if not names or len(set(names)) < len(names):
-            raise NotListening("each publisher of an engine needs an address and a name of its own")
+        _check(engine, endpoints, dialect, model, block_size)
         self._conn, self._settings, self._engine = conn, settings, engine
         self._dialect, self._model, self._block_size = dialect, model, block_size
         self._quiet, self._told = quiet, told or (lambda line: None)
@@ -93,8 +90,13 @@ class Listener:
     async def run(self, *, once: bool = False) -> None:
         """Listen until cancelled; `once`: write what the publishers have kept that the log has not, and return.
 
-        Raises NotListening where an endpoint cannot be listened to.
+        Raises NotListening where an endpoint cannot be listened to, and with `once` where one cannot be asked for what
+        it has kept.
         """
+        if once:
+            for endpoint in self._endpoints:
+                if endpoint.replay is None or self._dialect == "dynamo":
+                    raise NotListening(f"{endpoint.name} has no replay socket, so there is nothing to be had at once")
         self._feeds = {endpoint.name: self._feed(endpoint) for endpoint in self._endpoints}
         async for event in _past(self._conn, self._settings, run_of(self._engine)):
             for feed in self._feeds.values():
@@ -121,6 +123,8 @@ class Listener:
             one = _One(endpoint, source, feed, Logbook(self._conn, self._engine), self._told)
             if endpoint.replay is not None:
                 await one.check()
+                if once and not one.answered:
+                    raise NotListening(f"{endpoint.name}: the replay socket {endpoint.replay} does not answer")
             self._open += 1
             if self._open == len(self._endpoints):
                 self.ready.set()
@@ -145,6 +149,7 @@ class _One:
         self._groups: list[list[Event]] = []
         self._said = -_SAY_EVERY
         self._bad = 0
+        self.answered = True  # at the last time that the replay socket was asked
 
     async def take(self, message: tuple[int | None, bytes]) -> None:
         """Take a message and those that wait behind it, and write what they say."""
@@ -175,6 +180,7 @@ class _One:
                 break
             await self._write()
             found = await self._source.replay(step.ask)
+            self.answered = found is not None
             if found is None and self._endpoint.replay is not None:
                 reason = "the replay socket does not answer"
             self._feed.counts.replayed += len(found or ())
@@ -202,6 +208,30 @@ class _One:
             last = counts.last_bad or "a message that has not the parts of its dialect"
             self._told(f"{self._endpoint.name}: {bad:,} messages were not understood, the last one: {last}")
             self._bad, self._said = bad, now
+
+
+def _check(engine: str, endpoints: Some[Endpoint], dialect: str, model: str | None, block_size: int | None) -> None:
+    """Raise NotListening for what cannot be listened to as it was said."""
+    if dialect not in DIALECTS:
+        raise NotListening(f"there is no dialect {dialect!r}: {' or '.join(DIALECTS)}")
+    names = [endpoint.name for endpoint in endpoints]
+    if not names or len(set(names)) < len(names):
+        raise NotListening("each publisher of an engine needs an address and a name of its own")
+    for what, text in (("engine", engine), ("model", model), *(("worker", one.worker) for one in endpoints)):
+        if text is not None and (not text.strip() or not text.isprintable() or len(text) > _LONGEST):
+            raise NotListening(f"{what} {text[:40]!r} is no name: give 1 to {_LONGEST} characters that can be printed")
+    for one in names:
+        if rank := next((name for name in names if rank_of(name, one)), None):
+            raise NotListening(
+                f"worker {rank!r} would be taken for a rank of worker {one!r}: call one of them otherwise"
+            )
+    if dialect == "dynamo" and (block_size or 0) < 1:
+        raise NotListening("Dynamo does not say how many tokens a block has: give --block-size (block_size=)")
+    for endpoint in endpoints:
+        if dialect == "vllm" and is_nats(endpoint.address):
+            raise NotListening(f"{endpoint.address}: over NATS comes only what speaks dynamo: give --dialect dynamo")
+        if not endpoint.topic.isprintable():
+            raise NotListening(f"topic {endpoint.topic[:40]!r} is none: give characters that can be printed")
 
 
 async def _past(conn: "Connection", settings: "Settings", run: str) -> AsyncIterator[Event]:

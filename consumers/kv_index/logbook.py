@@ -18,15 +18,19 @@ import msgspec
 from morphogen.bus.emit import publish_once
 from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout
 from morphogen.schemas import Event, Record, encode_frame, token
-from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored
+from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
 
 FAMILY = "kv"
-_ROOM = 448 * 1024  # bytes of bodies in a frame
+_ROOM = 448 * 1024  # bytes of records in a frame
+_RECORD = 96  # bytes of a record around its body, at most
+_HEAD = 4096  # bytes of a frame around its records and of a message around a frame, at most
 _PATIENCE = 10.0  # seconds that one attempt to write waits for the broker
 _PAUSE = 1.0
+
+_Body = tuple[Event, bytes]
 
 _log = logging.getLogger("morphogen.kv")
 
@@ -47,15 +51,21 @@ class Logbook:
         self.frames = 0
 
     async def write(self, groups: Sequence[Sequence[Event]]) -> None:
-        """Store all groups; a broker that is away is waited for, however long."""
-        for events in _frames(groups):
-            await self._put(events)
+        """Store all groups; a broker that is away is waited for, however long.
 
-    async def _put(self, events: list[Event]) -> None:
+        What is larger than the broker takes is a `kv.gap` of its number.
+        """
+        room = _ROOM
+        with contextlib.suppress(NoBroker):
+            room = min(room, self._conn.nc.max_payload - _HEAD)
+        for records in _frames(groups, room):
+            await self._put(records)
+
+    async def _put(self, bodies: list[_Body]) -> None:
         first, now = self._n + 1, time.time_ns()
         records = [
-            Record(first + at, event.type, event.version, None, now, msgspec.Raw(event.encode()))
-            for at, event in enumerate(events)
+            Record(first + at, event.type, event.version, None, now, msgspec.Raw(body))
+            for at, (event, body) in enumerate(bodies)
         ]
         data = encode_frame(records, run=self._run, attempt=0, rank=0, writer=self._writer, family=FAMILY)
         subject, name = f"morphogen.log.{token(self._run)}.{FAMILY}.0-0", f"{self._writer}-{first}"
@@ -68,38 +78,46 @@ class Logbook:
                 with contextlib.suppress(NoBroker):
                     await self._conn.wait_connected(_PATIENCE)  # Disconnected where the connection was closed
                 await asyncio.sleep(_PAUSE)
-        self._n += len(events)
+        self._n += len(bodies)
         self.frames += 1
 
 
-def _frames(groups: Sequence[Sequence[Event]]) -> Iterator[list[Event]]:
-    frame: list[Event] = []
-    room = _ROOM
+def _frames(groups: Sequence[Sequence[Event]], room: int) -> Iterator[list[_Body]]:
+    """Yield what one frame each holds: whole groups, and a group larger than `room` bytes in several."""
+    frame: list[_Body] = []
+    left = room
     for told in groups:
-        group, sizes = told, [_size(event) for event in told]
-        if sum(sizes) > _ROOM:
-            group = [*(_unnumbered(event) for event in told[:-1]), told[-1]]
-        elif sum(sizes) > room:
+        group = [_encoded(event, event, room) for event in told]
+        if sum(map(_size, group)) > room:
+            group = [*(_encoded(_unnumbered(event), event, room) for event in told[:-1]), group[-1]]
+        elif sum(map(_size, group)) > left:
             yield frame
-            frame, room = [], _ROOM
-        for event, size in zip(group, sizes, strict=True):
-            if frame and size > room:
+            frame, left = [], room
+        for one in group:
+            if frame and _size(one) > left:
                 yield frame
-                frame, room = [], _ROOM
-            frame.append(event)
-            room -= size
+                frame, left = [], room
+            frame.append(one)
+            left -= _size(one)
     if frame:
         yield frame
 
 
-def _size(event: Event) -> int:
-    """Return about what an event takes up, without encoding it."""
-    if isinstance(event, KvBlocksStored):
-        tokens = 0 if event.tokens is None else event.tokens.nbytes
-        return 512 + tokens + len(event.hashes) + sum(len(name) + 12 for name in event.block_hashes)
-    if isinstance(event, KvBlocksRemoved):
-        return 512 + len(event.hashes) + sum(len(name) + 5 for name in event.block_hashes)
-    return 1024
+def _encoded(event: Event, told: Event, room: int) -> _Body:
+    """Return an event with its bytes; a gap of the number it was `told` under in place of one that fits into no frame."""
+    body = event.encode()
+    if len(body) + _RECORD <= room or not isinstance(told, KvBlocksStored | KvBlocksRemoved):
+        return event, body
+    number = told.event_id or 0
+    gap = KvGap(
+        engine=told.engine, dialect=told.dialect, worker=told.worker, first=number, last=number,
+        reason=f"its {len(body):,} bytes are more than the log takes", received=number,
+    )  # fmt: skip
+    return gap, gap.encode()
+
+
+def _size(one: _Body) -> int:
+    return len(one[1]) + _RECORD
 
 
 def _unnumbered(event: Event) -> Event:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from morphogen.bus.errors import NoResponders
+from morphogen.bus.errors import MessageTooLarge, NoResponders, ServiceError
 from morphogen.bus.past import past
 from morphogen.bus.requests import call, respond
 from morphogen.bus.streams import LOG, stream_info
 from morphogen.schemas import Event, FrameError, decode_event, decode_frame
 
-from .chains import as_int32
+from .chains import as_int32, check
 from .errors import BadQuestion, NoIndex
 from .holders import Match
 from .prefix_index import PrefixIndex
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SUBJECT = "morphogen.kv_index.prefix"
 FAMILY = "kv"
 MOST_TOKENS = 1 << 20  # of one question
+
+_TOO_LONG = f"a prompt of more than {MOST_TOKENS:,} tokens, or than the broker takes: ask with its beginning"
 
 _log = logging.getLogger("morphogen.kv")
 
@@ -112,7 +114,7 @@ class IndexServer:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadQuestion(f"no question: {' '.join(str(error).split())}") from error
         if len(question.tokens) > 4 * MOST_TOKENS:
-            raise BadQuestion(f"a prompt of more than {MOST_TOKENS:,} tokens: ask with its beginning")
+            raise BadQuestion(_TOO_LONG)
         match = self.index.longest_prefix(question.tokens, root=question.root, block=question.block)
         self.answered += 1
         return msgspec.msgpack.encode(Answer(match=match, seq=self.seq, blocks=len(self.index)))
@@ -127,12 +129,21 @@ async def ask(
     timeout: float = 5.0,
 ) -> Answer:
     """Ask the process that serves the index. Raises NoIndex where none does, BadQuestion, RequestTimeout."""
+    check(root, block)
     packed = as_int32(tokens).astype("<i4", copy=False).tobytes()
+    if len(packed) > 4 * MOST_TOKENS:
+        raise BadQuestion(_TOO_LONG)
     question = msgspec.msgpack.encode(Question(tokens=packed, root=root, block=block))
     try:
         reply = await call(conn, SUBJECT, question, timeout)
     except NoResponders:
         raise NoIndex("nobody answers who holds which prefix: start `morphogen serve kv-index`") from None
+    except MessageTooLarge:
+        raise BadQuestion(_TOO_LONG) from None
+    except ServiceError as error:
+        if error.kind != BadQuestion.__name__:
+            raise
+        raise BadQuestion(str(error)) from None
     return _answer.decode(reply)
 
 

@@ -12,11 +12,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .errors import NotListening
-from .wire import LARGEST
+from .wire import LARGEST, line_of
 
 if TYPE_CHECKING:
     from .sequence import Message
 
+_PORTS = 65535
 _log = logging.getLogger("morphogen.kv")
 _END = b"\xff" * 8  # of a replay: -1, as a signed number
 _SILENCE = 2.0  # seconds without a further message after which a replay is over
@@ -25,6 +26,7 @@ _WAITING = 100_000  # messages that may wait to be taken
 _AT_ONCE = 256  # messages taken before the loop is told
 _LOOK = 100  # milliseconds between looks at whether it is over
 _FULL = 0.01  # seconds to wait where too many wait
+_FIRST = 5.0  # seconds for the first connection; one that is lost later is waited for without an end
 
 
 class Source(Protocol):
@@ -193,26 +195,35 @@ class NatsSource:
                 f"{url}: name the subject with --topic, such as 'namespace.dynamo.component.*.kv-events'"
             )
         self._url, self._subject = url, subject
+        self._why = ""  # the last failure to connect
         self.malformed = 0
         self._client: Any = None
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
 
     async def __aenter__(self) -> Self:
-        import nats
+        from nats.aio.client import Client
 
+        self._client = Client()
         try:
-            self._client = await nats.connect(
-                self._url, connect_timeout=5, allow_reconnect=True, max_reconnect_attempts=-1
-            )
-            await self._client.subscribe(self._subject, cb=self._heard)
-            await self._client.flush(5)  # from here on everything is heard
+            async with asyncio.timeout(_FIRST):
+                await self._client.connect(
+                    self._url, error_cb=self._failed, connect_timeout=5, allow_reconnect=True, max_reconnect_attempts=-1
+                )
+                await self._client.subscribe(self._subject, cb=self._heard)
+                await self._client.flush(5)  # from here on everything is heard
         except Exception as error:
-            raise NotListening(f"{self._url} cannot be listened to: {error or type(error).__name__}") from error
+            await self.__aexit__()
+            why = self._why if isinstance(error, TimeoutError) and self._why else line_of(error)
+            raise NotListening(f"{self._url} cannot be listened to: {why}") from error
         return self
 
     async def __aexit__(self, *error: object) -> None:
         with contextlib.suppress(Exception):
             await self._client.close()
+
+    async def _failed(self, error: Exception) -> None:
+        self._why = line_of(error)
+        _log.debug("%s: %s", self._url, self._why)
 
     async def receive(self, timeout: float | None) -> "tuple[int | None, bytes] | None":
         """Return the next message; its number is inside."""
@@ -233,22 +244,34 @@ class NatsSource:
 
 def source_of(endpoint: str, *, topic: str = "", replay: str | None = None) -> Source:
     """Return a source for an endpoint: tcp:// or ipc:// of a ZMQ publisher, or nats://. Raises NotListening."""
-    if endpoint.startswith(("nats://", "tls://")):
+    if is_nats(endpoint):
         return NatsSource(endpoint, subject=topic)
     return ZmqSource(endpoint, topic=topic, replay=replay)
+
+
+def is_nats(endpoint: str) -> bool:
+    """Tell whether an endpoint is a broker of NATS."""
+    return endpoint.startswith(("nats://", "tls://"))
 
 
 def replay_of(endpoint: str) -> str | None:
     """Return where vLLM's publishers answer replays unless they are told otherwise: the port after their own."""
     head, _, port = endpoint.rpartition(":")
-    return f"{head}:{int(port) + 1}" if endpoint.startswith("tcp://") and port.isdecimal() else None
+    following = _port(port) + 1 if endpoint.startswith("tcp://") else 1
+    return f"{head}:{following}" if 1 < following <= _PORTS else None
 
 
 def _check(endpoint: str) -> None:
     scheme, _, rest = endpoint.partition("://")
     if scheme not in ("tcp", "ipc") or not rest or rest.startswith("*"):
         raise NotListening(
-            f"{endpoint!r} is no endpoint to connect to: write tcp://127.0.0.1:5557, ipc:///path or nats://host:4222"
+            f"{endpoint[:80]!r} is no endpoint to connect to: write tcp://127.0.0.1:5557, ipc:///path or nats://host:4222"
         )
-    if scheme == "tcp" and not rest.rpartition(":")[2].isdecimal():
-        raise NotListening(f"{endpoint!r} has no port: write tcp://127.0.0.1:5557")
+    if scheme == "tcp" and not _port(rest.rpartition(":")[2]):
+        raise NotListening(f"{endpoint[:80]!r} has no port from 1 to {_PORTS}: write tcp://127.0.0.1:5557")
+
+
+def _port(text: str) -> int:
+    """Return a port from 1 to 65535, or 0 for a text that is none."""
+    port = int(text) if len(text) <= len(str(_PORTS)) and text.isascii() and text.isdecimal() else 0
+    return port if port <= _PORTS else 0

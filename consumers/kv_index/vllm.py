@@ -28,6 +28,7 @@ from .wire import field, hash_list, hash_text, integer, text_or_none, unpack
 
 DIALECT = "vllm"
 MOST_EVENTS = 1 << 16  # of one batch
+MOST_RANKS = 1 << 10  # of one publisher
 _GROUP_AT = {"BlockStored": 9, "BlockRemoved": 3}
 _WHOLE = ("full_attention", "mla_attention", "full", "mla")
 
@@ -81,7 +82,7 @@ def read_batch(
     if not isinstance(told, list) or len(told) > MOST_EVENTS:
         raise BadPayload("a batch has a list of events")
     rank = field(document, ("data_parallel_rank", "dp_rank"), 2)
-    name = worker if rank in (None, 0) else f"{worker}/dp{integer(rank, 'data_parallel_rank', 0, 2**31 - 1)}"
+    name = worker if rank in (None, 0) else f"{worker}/dp{integer(rank, 'data_parallel_rank', 0, MOST_RANKS - 1)}"
     common: dict[str, Any] = {"engine": engine, "dialect": DIALECT, "worker": name, "event_id": number}
     groups = groups or Groups()
     events: list[Event] = []

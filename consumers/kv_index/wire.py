@@ -11,6 +11,7 @@ from .errors import BadPayload
 
 LARGEST = 64 << 20  # bytes of one message
 MOST_BLOCKS = 1 << 20  # of one event
+_HASH = 64  # bytes; a sha256 has 32
 _WORD = 2**64
 
 
@@ -21,7 +22,7 @@ def unpack(payload: bytes) -> Any:
     try:
         return msgspec.msgpack.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise BadPayload(f"no msgpack: {_line(error)}") from error
+        raise BadPayload(f"no msgpack: {line_of(error)}") from error
 
 
 def unjson(payload: bytes) -> Any:
@@ -31,11 +32,13 @@ def unjson(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise BadPayload(f"no JSON: {_line(error)}") from error
+        raise BadPayload(f"no JSON: {line_of(error)}") from error
 
 
 def hash_text(value: Any, what: str) -> str:
     """Return a block's hash as text: bytes in hex, 64-bit integers unsigned (producers disagree on the sign)."""
+    if isinstance(value, bytes) and len(value) > _HASH:
+        raise BadPayload(f"{what} is no hash: {len(value):,} bytes")
     if isinstance(value, bytes) and value:
         return value.hex()
     if isinstance(value, int) and not isinstance(value, bool):
@@ -75,9 +78,12 @@ def field(document: Any, names: tuple[str, ...], at: int | None, default: Any = 
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, list | dict | bytes | str) or len(value) < 40 else type(value).__name__
-    return text[:80]
+    """Return a value as a line shows it; of what holds others only its kind, for those may be nested without an end."""
+    if isinstance(value, list | dict) or (isinstance(value, bytes | str) and len(value) >= 40):
+        return type(value).__name__
+    return repr(value)[:80]
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """Return what an error says in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

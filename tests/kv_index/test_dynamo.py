@@ -99,6 +99,64 @@ def test_numbers_that_are_missing_are_a_gap_and_numbers_that_come_again_are_not_
     assert (late.first, late.last, late.reason) == (1, 39, "heard of only now")
 
 
+def test_a_number_that_no_worker_reaches_silences_nobody() -> None:
+    feed = DynamoFeed("fleet")
+
+    def send(number: int) -> list[Any]:
+        return feed.message(-1, enveloped(router_event(1, number, REMOVED)))
+
+    send(1)
+    assert send(2**64 - 1) == []
+    assert feed.counts.bad == 1
+    assert "event_id" in str(feed.counts.last_bad)
+    assert [type(event) for event in send(2)] == [KvBlocksRemoved]
+
+
+@pytest.mark.parametrize(("before", "number"), [(2**39, 2), (5000, 3000), (7, 1), (1, 0)])
+def test_a_worker_that_counts_from_far_below_began_anew_and_holds_nothing_of_before(before: int, number: int) -> None:
+    live, past = DynamoFeed("fleet", 4, "llama"), []
+    for event_id, data in ((before, STORED), (number, REMOVED), (number + 1, REMOVED)):
+        past += live.message(-1, enveloped(router_event(1, event_id, data)))
+
+    cleared = next(event for event in past if isinstance(event, KvBlocksCleared))
+    assert (cleared.worker, cleared.event_id, cleared.details) == ("1", None, {"reason": "restarted"})
+    assert live.counts.restarts == 1
+    assert past[-1].event_id == number + 1
+    again = DynamoFeed("fleet", 4, "llama")
+    for event in past:
+        again.take(event)
+    assert again._numbers == live._numbers == {"1": number + 1}
+    cut = DynamoFeed("fleet", 4, "llama")
+    for event in past[: past.index(cleared) + 1]:
+        cut.take(event)
+    assert cut._numbers == {}, "a listener that died there takes what comes next"
+
+
+def test_a_message_that_is_a_little_late_is_not_a_worker_that_began_anew() -> None:
+    feed = DynamoFeed("fleet")
+    for number in (5000, 4500):
+        told = feed.message(-1, enveloped(router_event(1, number, REMOVED)))
+
+    assert told == []
+    assert (feed.counts.doubles, feed.counts.restarts) == (1, 0)
+
+
+def test_blocks_of_one_hash_are_a_gap_of_that_number_and_the_next_message_is_taken() -> None:
+    feed = DynamoFeed("fleet", 4)
+    twice = {
+        "stored": {
+            "parent_hash": None,
+            "blocks": [{"block_hash": 1, "tokens_hash": 2}, {"block_hash": 1, "tokens_hash": 3}],
+        }
+    }
+
+    (gap,) = feed.message(-1, enveloped(router_event(1, 1, twice)))
+
+    assert isinstance(gap, KvGap)
+    assert (gap.first, gap.last) == (1, 1)
+    assert len(feed.message(-1, enveloped(router_event(1, 2, REMOVED)))) == 1
+
+
 def test_blocks_with_images_have_no_chain() -> None:
     feed = DynamoFeed("fleet", 4)
     blocks = [

@@ -184,3 +184,43 @@ def test_a_message_that_cannot_be_read_is_a_gap_of_its_number() -> None:
     assert (gap.first, gap.last, gap.received) == (7, 7, 7)
     assert "not understood" in gap.reason
     assert (feed.counts.bad, feed.last) == (1, 7)
+
+
+def test_a_message_that_cannot_be_read_is_a_gap_of_every_rank() -> None:
+    dialect, feed = Dialect(), VllmFeed("fleet", "w")
+    for number in (0, 1):
+        feed.message(number, dialect.payload(dialect.stored([1], TOKENS, 24), rank=number))
+
+    gaps = feed.message(2, b"\xff\xfe")
+
+    assert [(gap.worker, gap.first, gap.last) for gap in gaps if isinstance(gap, KvGap)] == [
+        ("w", 2, 2),
+        ("w/dp1", 2, 2),
+    ]
+
+
+def test_ranks_are_told_from_workers_whose_names_only_begin_alike() -> None:
+    feed = VllmFeed("fleet", "w")
+    for number, worker in enumerate(("w/dp1", "w/dpx", "w/dp1/dp2", "w/dp", "w2")):
+        feed.take(KvBlocksRemoved(engine="fleet", dialect="vllm", worker=worker, block_hashes=[], event_id=number))
+
+    assert (feed.last, feed._workers()) == (0, ["w/dp1"])
+
+
+def test_an_event_that_gives_two_blocks_one_hash_is_not_understood() -> None:
+    feed, (gap,) = feed_with(Dialect().stored([1, 1], TOKENS[:2], 1))
+
+    assert isinstance(gap, KvGap)
+    assert "two blocks one hash" in gap.reason
+    assert len(feed._lineages["w"]) == 0
+
+
+@given(depths=st.one_of(st.none(), st.integers(), st.lists(st.one_of(st.integers(), st.text(max_size=2)), max_size=3)),
+       hashes=st.binary(max_size=50), names=st.lists(st.text(max_size=3), max_size=3), number=st.integers(-(2**63), 2**64 - 1))  # fmt: skip
+def test_whatever_the_log_holds_a_listener_begins(depths: Any, hashes: bytes, names: list[str], number: int) -> None:
+    feed = VllmFeed("fleet", "w")
+    feed.take(KvBlocksStored(engine="fleet", dialect="vllm", worker="w", block_hashes=names, hashes=hashes, root="r",
+                             event_id=number, details={"depths": depths, "digest": depths}))  # fmt: skip
+    feed.take(KvBlocksRemoved(engine="fleet", dialect="vllm", worker="w", block_hashes=names))
+
+    assert len(feed._lineages["w"]) == 0

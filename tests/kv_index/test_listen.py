@@ -14,7 +14,7 @@ import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint as Broker
-from morphogen.consumers.kv_index import Endpoint, KvIndexError, Listener, NotListening, PrefixIndex, root_of
+from morphogen.consumers.kv_index import Endpoint, KvIndexError, Listener, NotListening, PrefixIndex, replay_of, root_of
 from morphogen.schemas import Event
 from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
 
@@ -217,7 +217,8 @@ def test_hostile_messages_are_counted_and_said_and_the_next_good_one_is_taken(
     publisher.send_raw(b"one part")
     publisher.send_raw(b"123", b"a number of three bytes")
     publisher.send_raw(b"1", b"2", b"3", b"4", b"5")
-    for payload in (b"\xff" * 50, b"\x91" * 100_000, b"", b"\x00" * 5):
+    large = DIALECT.payload(DIALECT.stored([b"x" * 8_000_000], list(range(SIZE)), SIZE))
+    for payload in (b"\xff" * 50, b"\x91" * 100_000, b"", large):
         publisher.send(payload)
     publisher.send(stored(0))
 
@@ -249,6 +250,7 @@ def test_dynamos_events_come_over_zmq_and_over_nats(bus: Bus, settings: Settings
         settings,
         Endpoint(address=_with_token(bus, url), topic="namespace.x.kv-events", worker="n"),
         dialect="dynamo",
+        block_size=16,
     )
     publisher.wait_for_subscriber()
     try:
@@ -316,21 +318,108 @@ def test_a_listener_that_was_killed_goes_on_where_it_was_and_nothing_is_twice(
     assert [event.details["depths"] for event in events()] == [[at + 1] for at in range(8)]
 
 
+def test_once_says_where_nothing_could_be_asked_for(bus: Bus, settings: Settings) -> None:
+    silent = Publisher(replay=False)
+    try:
+        for endpoint, options, says in (
+            (Endpoint(address=silent.address, replay=silent.replay_address), {}, "does not answer"),
+            (Endpoint(address=silent.address), {}, "has no replay socket"),
+            (Endpoint(address=silent.address), {"dialect": "dynamo", "block_size": 16}, "has no replay socket"),
+        ):
+            with pytest.raises(NotListening, match=says):
+                bus.run(Listener(bus.conn, settings, "fleet", [endpoint], **options).run(once=True))
+    finally:
+        silent.close()
+
+
+def test_a_broker_that_is_not_there_is_not_waited_for(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.consumers.kv_index.sources._FIRST", 0.5)
+    endpoint = Endpoint(address="nats://127.0.0.1:1", topic="a")
+    listener = Listener(bus.conn, settings, "fleet", [endpoint], dialect="dynamo", block_size=16)
+
+    with pytest.raises(NotListening, match=r"cannot be listened to: .*Connect call failed") as refused:
+        bus.run(asyncio.wait_for(listener.run(), 5))
+
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("address", "says"),
     [
         ("tcp://*:5557", "write tcp://127.0.0.1:5557"),
         ("127.0.0.1:5557", "no endpoint"),
         ("tcp://127.0.0.1", "has no port"),
+        ("tcp://127.0.0.1:0", "has no port from 1 to 65535"),
+        ("tcp://127.0.0.1:99999", "has no port from 1 to 65535"),
+        (f"tcp://127.0.0.1:{'9' * 5000}", "has no port from 1 to 65535"),
         ("http://x", "no endpoint"),
         ("nats://127.0.0.1:4222", "name the subject"),
     ],
 )
 def test_an_endpoint_that_is_none_is_refused_in_one_line(address: str, says: str, settings: Settings) -> None:
+    more: dict[str, Any] = {"dialect": "dynamo", "block_size": 16} if address.startswith("nats") else {}
     with pytest.raises(NotListening, match=says.replace("*", r"\*")) as refused:
-        Listener(None, settings, "fleet", [Endpoint(address=address)])  # type: ignore[arg-type]
+        Listener(None, settings, "fleet", [Endpoint(address=address)], **more)  # type: ignore[arg-type]
 
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_where_replays_are_is_the_following_port_where_there_is_one() -> None:
+    assert replay_of("tcp://127.0.0.1:5557") == "tcp://127.0.0.1:5558"
+    assert [replay_of(one) for one in ("tcp://h:65535", "tcp://h:0", "tcp://h:99999", "tcp://h", "ipc:///a:1")] == [
+        None
+    ] * 5
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "says"),
+    [
+        ("", {}, "engine '' is no name"),
+        ("a\nb", {}, "engine 'a.nb' is no name"),
+        ("\udcff", {}, "is no name"),
+        ("e" * 257, {}, "is no name"),
+        ("e", {"model": " "}, "model ' ' is no name"),
+        ("e", {"dialect": "dynamo"}, "give --block-size"),
+        ("e", {"dialect": "dynamo", "block_size": 0}, "give --block-size"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    engine: str, more: dict[str, Any], says: str, settings: Settings
+) -> None:
+    with pytest.raises(NotListening, match=says) as refused:
+        Listener(None, settings, engine, [Endpoint(address="tcp://127.0.0.1:1")], **more)  # type: ignore[arg-type]
+
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        (Endpoint(address="nats://127.0.0.1:4222", topic="a"), "give --dialect dynamo"),
+        (Endpoint(address="tcp://127.0.0.1:1", topic="\udcff"), "topic"),
+        (Endpoint(address="tcp://127.0.0.1:1", worker=""), "worker '' is no name"),
+    ],
+)
+def test_an_endpoint_that_says_nothing_of_this_dialect_is_refused(
+    endpoint: Endpoint, says: str, settings: Settings
+) -> None:
+    with pytest.raises(NotListening, match=says):
+        Listener(None, settings, "fleet", [endpoint])  # type: ignore[arg-type]
+
+
+def test_two_publishers_of_which_one_is_named_as_a_rank_of_the_other_are_refused(settings: Settings) -> None:
+    def both(one: str, other: str) -> Listener:
+        names = enumerate((one, other), 1)
+        return Listener(None, settings, "fleet", [Endpoint(address=f"tcp://h:{at}", worker=name) for at, name in names])  # type: ignore[arg-type]
+
+    for pair in (("pod", "pod/dp1"), ("pod/dp0/dp12", "pod/dp0")):
+        with pytest.raises(NotListening, match="taken for a rank"):
+            both(*pair)
+    for pair in (("pod/dp0", "pod/dp1"), ("pod", "pod/dpx"), ("pod", "pod-1")):
+        both(*pair)
 
 
 def test_two_publishers_of_one_name_and_a_dialect_that_is_none_are_refused(settings: Settings) -> None:

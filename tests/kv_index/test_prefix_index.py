@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphogen.consumers.kv_index import BadQuestion, Holder, Match, PrefixIndex, root_of
+from morphogen.schemas import Event
 from morphogen.schemas.kv import (
     BLOCK,
     KvBlocksCleared,
@@ -138,9 +139,25 @@ def test_tokens_may_be_a_list_an_array_or_bytes() -> None:
     assert {match.blocks for match in found} == {3}
 
 
+def test_memory_is_read_as_its_format_says() -> None:
+    index, text = PrefixIndex(), list(range(3 * BLOCK))
+    index.take(exported("s", text))
+
+    for kind in ("<i4", "<i8", "<u8", "<i2"):
+        view = memoryview(np.array(text, kind))
+        assert index.longest_prefix(view).blocks == 3  # type: ignore[arg-type]
+    assert index.longest_prefix(memoryview(np.array(text, "<i4").tobytes())).blocks == 3  # type: ignore[arg-type]
+    assert index.longest_prefix(memoryview(np.arange(3, dtype="<i4"))) == Match()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "tokens", [[2**31], ["a"], [1.5], b"abc", np.zeros((2, 2), np.int32), np.zeros(3, np.float32), [None]], ids=repr
-)
+    "tokens",
+    [
+        [2**31], ["a"], [1.5], b"abc", np.zeros((2, 2), np.int32), np.zeros(3, np.float32), [None], {1, 2}, {1: 2}, "ab", 5, None,
+        [5, True], (False,), memoryview(np.zeros(3)), memoryview(np.zeros((2, 2), np.int32)), np.zeros(3, bool),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_what_is_no_token_is_refused_in_one_line(tokens: Any) -> None:
     index = PrefixIndex()
     index.take(exported("s", list(range(BLOCK))))
@@ -158,8 +175,83 @@ def test_nothing_held_is_no_match_and_a_prompt_below_one_block_is_none() -> None
 
     assert index.longest_prefix(list(range(BLOCK - 1))) == Match()
     assert index.longest_prefix([]) == Match()
-    with pytest.raises(BadQuestion, match="at least one token"):
-        index.longest_prefix([1], block=0)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"block": 0}, {"block": -1}, {"block": 2**31}, {"block": 2**70}, {"block": "64"}, {"block": 1.5}, {"block": True},
+        {"root": 5}, {"root": "\ud800"}, {"root": b"a"},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_root_or_a_block_size_that_is_none_is_refused_in_one_line(asked: dict[str, Any]) -> None:
+    index = PrefixIndex()
+    index.take(exported("s", list(range(BLOCK))))
+
+    with pytest.raises(BadQuestion) as refused:
+        index.longest_prefix([1], **asked)
+
+    assert "\n" not in str(refused.value)
+
+
+NUMBERS = st.one_of(st.integers(-3, 70), st.integers(-(2**63), 2**64 - 1))
+TEXT = st.one_of(
+    st.sampled_from(["s", "w", "memory", "device", "file", "xxh3:model:a", "", "\ud800"]), st.text(max_size=3)
+)
+CHAINS = st.one_of(
+    st.binary(max_size=40), st.lists(st.sampled_from([b"a" * 16, b"b" * 16, b"c" * 16]), max_size=4).map(b"".join)
+)
+OWN = {"state": TEXT, "worker": TEXT, "tokens": NUMBERS, "size": NUMBERS, "tier": TEXT, "transport": TEXT, "root": TEXT,
+       "block": NUMBERS, "blocks": CHAINS}  # fmt: skip
+ENGINE = {"engine": TEXT, "dialect": TEXT, "worker": TEXT}
+NAMED = {"block_hashes": st.lists(TEXT, max_size=3), "medium": st.one_of(st.none(), TEXT), "hashes": CHAINS, **ENGINE}
+HOSTILE = st.one_of(
+    st.builds(KvExported, ref=st.just(REF), **OWN),
+    st.builds(KvImported, **OWN),
+    st.builds(KvReleased, state=TEXT, worker=TEXT, tier=TEXT, reason=TEXT),
+    st.builds(KvEvicted, state=TEXT, worker=TEXT, from_tier=TEXT, to_tier=st.one_of(st.none(), TEXT), size=NUMBERS, reason=TEXT),
+    st.builds(KvBlocksStored, block_size=st.one_of(st.none(), NUMBERS), root=st.one_of(st.none(), TEXT), **NAMED),
+    st.builds(KvBlocksRemoved, **NAMED),
+    st.builds(KvBlocksCleared, **ENGINE),
+    st.builds(KvGap, first=NUMBERS, last=NUMBERS, reason=TEXT, **ENGINE),
+)  # fmt: skip
+
+
+@given(st.lists(HOSTILE, max_size=20))
+def test_whatever_the_log_holds_lookups_go_on(events: list[Event]) -> None:
+    index, text = PrefixIndex(), list(range(2 * BLOCK))
+    for event in events:
+        index.take(event)
+    index.take(exported("good", text, "good", "memory"))
+
+    match = index.longest_prefix(text)
+    assert "good" in [held.holder.worker for held in match.holders]
+    assert sum(known.blocks for known in index._numbered.values()) == len(index)
+
+
+def test_a_chain_that_names_a_block_twice_is_let_go_of_as_any_other() -> None:
+    index = PrefixIndex()
+    index.take(KvExported(state="s", worker="w", tokens=1, size=1, tier="disk", transport="disk", ref=REF, root=ROOT,
+                          blocks=b"a" * 16 + b"a" * 16 + b"b" * 20))  # fmt: skip
+    assert len(index) == 2
+    index.take(KvReleased(state="s", worker="w", tier="disk", reason="closed"))
+
+    assert (len(index), index._in_states) == (0, {})
+
+
+@pytest.mark.parametrize("size", [-64, 0, 2**31])
+def test_blocks_of_a_size_that_none_has_are_unplaced(size: int) -> None:
+    index, text = PrefixIndex(), list(range(2 * BLOCK))
+    chain = pack_hashes(block_hashes(text, ROOT))
+    index.take(KvExported(state="bad", worker="w", tokens=1, size=1, tier="disk", transport="disk", ref=REF, root="b" * 64,
+                          block=size, blocks=chain))  # fmt: skip
+    index.take(KvBlocksStored(engine="e", dialect="vllm", worker="w", block_hashes=["1", "2"], block_size=size, hashes=chain,
+                              root="m"))  # fmt: skip
+
+    assert (len(index), index.roots, index.unplaced) == (0, (), 4)
+    index.take(exported("s", text))
+    assert index.longest_prefix(text).blocks == 2
 
 
 def test_a_state_that_moves_down_the_tiers_is_where_it_is_now() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint as Broker
-from morphogen.bus.errors import ServiceError
+from morphogen.bus.errors import MessageTooLarge, ServiceError
 from morphogen.consumers.kv_index import BadQuestion, IndexServer, NoIndex, VllmFeed, ask, longest_prefix, root_of
 from morphogen.consumers.kv_index.logbook import Logbook
 from morphogen.consumers.kv_index.service import SUBJECT
@@ -89,6 +90,37 @@ def test_questions_that_are_none_are_refused_and_the_next_one_is_answered(bus: B
     with pytest.raises(BadQuestion):
         bus.run(longest_prefix(bus.conn, ["a"]))  # type: ignore[list-item]
     assert bus.run(longest_prefix(bus.conn, TEXT)).blocks == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked", "says"),
+    [
+        ([1], {"block": 0}, "at least one token"),
+        ([1], {"block": 2**70}, "at most"),
+        ([1], {"root": "\ud800"}, "UTF-8"),
+        ({1, 2}, {}, "no order"),
+        (np.zeros(2**20 + 1, np.int32), {}, "ask with its beginning"),
+    ],
+    ids=["block 0", "block 2^70", "half a character", "a set", "too long"],
+)
+def test_a_question_that_is_none_is_refused_before_it_is_sent(
+    tokens: Any, asked: dict[str, Any], says: str, bus: Bus
+) -> None:
+    with pytest.raises(BadQuestion, match=says):
+        bus.run(longest_prefix(bus.conn, tokens, **asked))
+
+
+def test_a_question_that_the_broker_does_not_take_or_the_server_refuses_is_a_bad_one(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (MessageTooLarge("raise its max_payload"), ServiceError("BadQuestion", "ask with its beginning")):
+
+        async def failing(*given: Any, error: Exception = error) -> bytes:
+            raise error
+
+        monkeypatch.setattr("morphogen.consumers.kv_index.service.call", failing)
+        with pytest.raises(BadQuestion, match="ask with its beginning"):
+            bus.run(longest_prefix(bus.conn, TEXT))
 
 
 def test_frames_that_are_none_and_those_that_a_replay_sends_again_change_nothing(bus: Bus, settings: Settings) -> None:

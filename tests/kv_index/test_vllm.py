@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.consumers.kv_index import BadPayload
+from morphogen.consumers.kv_index import BadPayload, VllmFeed
 from morphogen.consumers.kv_index.vllm import Groups, read_batch
-from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored
+from morphogen.consumers.kv_index.wire import hash_list, hash_text, integer, text_or_none
+from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
 
 from .publishers import Dialect
 
@@ -141,6 +142,9 @@ BAD = {
     "an array that says it is endless": b"\xdd\xff\xff\xff\xff",
     "a hundred thousand arrays in each other": b"\x91" * 100_000,
     "a map with lists for keys": b"\x81\x91\x01\x01",
+    "a hash of eight million bytes": msgspec.msgpack.encode([1.0, [["BlockRemoved", [b"x" * 8_000_000]]]]),
+    "a parent of 65 bytes": msgspec.msgpack.encode([1.0, [["BlockStored", [1], b"x" * 65, [1], 1, None]]]),
+    "a rank beyond what a publisher has": msgspec.msgpack.encode([1.0, [], 1024]),
 }
 
 
@@ -151,6 +155,52 @@ def test_a_bad_message_is_refused_in_one_line(payload: bytes) -> None:
 
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("place", ["hashes", "size", "parent", "extra_keys", "rank"])
+def test_values_nested_as_deep_as_can_be_read_end_no_feed(place: str) -> None:
+    feed = VllmFeed("fleet", "w")
+    for number, depth in enumerate(range(5, 1100, 7)):
+        event: dict[str, Any] = {"type": "BlockStored", "block_hashes": [1], "token_ids": [1], "block_size": 1}
+        mark = b"\xa4HERE"
+        key = {"hashes": "block_hashes", "size": "block_size", "parent": "parent_block_hash"}.get(place, place)
+        batch: list[Any] = [1.5, [{**event, key: ["HERE"] if place in ("hashes", "extra_keys") else "HERE"}], 0]
+        if place == "rank":
+            batch = [1.5, [event], "HERE"]
+        payload = msgspec.msgpack.encode(batch).replace(mark, b"\x91" * depth + b"\x01")
+
+        for told in feed.message(number, payload):
+            told.encode()
+
+    assert feed.counts.bad > 0
+    assert feed.counts.last_bad is not None
+    assert "\n" not in feed.counts.last_bad
+
+
+def test_a_value_without_an_end_is_shown_by_its_kind() -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+
+    for read_one in (hash_text, hash_list, integer, text_or_none):
+        with pytest.raises(BadPayload, match="list"):
+            read_one([nested] if read_one is hash_list else nested, "it")
+
+
+def test_whatever_a_message_does_to_its_reader_the_feed_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect, feed = Dialect(), VllmFeed("fleet", "w")
+    good = dialect.payload(dialect.stored([1], [1, 2], 2))
+
+    def broken(*given: Any, **more: Any) -> None:
+        raise ZeroDivisionError("in the\nreader")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("morphogen.consumers.kv_index.vllm.read_batch", broken)
+        (gap,) = feed.message(0, good)
+
+    assert isinstance(gap, KvGap)
+    assert gap.reason == "not understood: ZeroDivisionError: in the reader"
+    assert len(feed.message(1, good)) == 1
 
 
 VALUES = st.recursive(

@@ -9,6 +9,7 @@ from typing import Any
 
 from morphogen.schemas.kv import (
     FILE,
+    HASH_BYTES,
     KvAccepted,
     KvBlocksCleared,
     KvBlocksRemoved,
@@ -39,12 +40,12 @@ _TYPES = (
 )  # fmt: skip
 
 
-class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPES)):
+class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPES)):
     """States and where they lie, handoffs, decisions, sessions, and the blocks of other engines.
 
     A state is `held` in a tier from the event that put it there until one that took it away; in the device it is a
     context that goes on, so it counts as held until it is released. A file that a user had written is the user's, and not
-    held. `hits` are imports of it.
+    held. `hits` are imports of it. Its chain of hashes is the newest one that was told since somebody holds it.
     """
 
     tables = {
@@ -89,9 +90,21 @@ class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPE
             LEFT JOIN lies l ON s.state = l.state AND s.worker = l.worker AND s.tier = l.tier
         """,
         "kv_index": """
-            WITH chains AS (
-                SELECT * FROM _kv_chains
-                QUALIFY row_number() OVER (PARTITION BY state, depth ORDER BY seq DESC, idx DESC) = 1
+            WITH placed AS (
+                SELECT state, worker, tier, seq, idx, max(held::INTEGER) AS held FROM _kv_moves GROUP BY ALL
+            ), stepped AS (
+                SELECT state, seq, idx, held - lag(held, 1, 0) OVER (PARTITION BY state, worker, tier ORDER BY seq, idx) AS step
+                FROM placed
+            ), counted AS (
+                SELECT state, seq, idx, sum(sum(step)) OVER (PARTITION BY state ORDER BY seq, idx) AS places
+                FROM stepped GROUP BY state, seq, idx
+            ), forgotten AS (
+                SELECT state, max_by(seq, (seq, idx)) AS seq, max_by(idx, (seq, idx)) AS idx
+                FROM counted WHERE places = 0 GROUP BY state
+            ), chains AS (
+                SELECT c.* FROM _kv_chains c LEFT JOIN forgotten f ON c.state = f.state
+                WHERE f.seq IS NULL OR (c.seq, c.idx) > (f.seq, f.idx)
+                QUALIFY rank() OVER (PARTITION BY c.state ORDER BY c.seq DESC, c.idx DESC) = 1
             ), newest AS (
                 SELECT * FROM kv_blocks
                 QUALIFY row_number() OVER (PARTITION BY engine, worker, tier, name ORDER BY seq DESC, idx DESC) = 1
@@ -101,7 +114,7 @@ class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPE
             )
             SELECT c.root, c.hash, c.depth, c.depth::BIGINT * c.block AS tokens, c.block, NULL::VARCHAR AS engine, s.worker,
                    s.tier, s.state, s.model, NULL::VARCHAR AS lora, s.size, s.hits, s.since, NULL::VARCHAR AS name
-            FROM chains c JOIN kv_states s ON c.state = s.state AND c.root = s.root AND c.depth <= s.blocks WHERE s.held
+            FROM chains c JOIN kv_states s ON c.state = s.state WHERE s.held
             UNION ALL
             SELECT n.root, n.hash, n.depth, n.depth::BIGINT * n.block, n.block, n.engine, n.worker, n.tier, NULL, n.model, n.lora,
                    NULL, NULL, n.time, n.name
@@ -210,7 +223,7 @@ class Kv(Projection, name="kv", version=1, types=tuple(cls.type for cls in _TYPE
 
 
 def _made(body: KvExported | KvImported) -> tuple[str, tuple[Any, ...]]:
-    hashes = unpack_hashes(body.blocks)
+    hashes = _hashes(body.blocks)
     fingerprint = getattr(body, "fingerprint", None)
     return "_kv_made", (
         body.state, body.worker, body.session, body.model, body.root, int64(body.tokens), int64(body.size), int32(body.block),
@@ -223,8 +236,20 @@ _SHOWN = ("engine", "build", "weights", "arch", "type_k", "type_v", "layers", "h
 
 
 def _chain(body: KvExported | KvImported) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    for depth, name in enumerate(unpack_hashes(body.blocks), 1):
-        yield "_kv_chains", (body.state, body.root, int32(body.block), depth, name)
+    """Yield a row for each block of a state that is held here; none where no prompt could be cut into such blocks."""
+    if not _is_block(body.block) or (isinstance(body, KvExported) and body.tier == FILE):
+        return
+    for depth, name in enumerate(_hashes(body.blocks), 1):
+        yield "_kv_chains", (body.state, body.root, body.block, depth, name)
+
+
+def _hashes(packed: bytes) -> list[str]:
+    """Return the hashes of a packed chain; a cut last one is left out."""
+    return unpack_hashes(packed[: len(packed) // HASH_BYTES * HASH_BYTES])
+
+
+def _is_block(size: int | None) -> bool:
+    return size is not None and 1 <= size < 2**31
 
 
 def _place(state: str, worker: str, tier: str, ref: KvRef) -> tuple[str, tuple[Any, ...]]:
@@ -253,10 +278,10 @@ def _transfer(
 
 def _stored(body: KvBlocksStored) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield a row for each block; hash and depth are NULL where our chain over them is not known."""
-    hashes: list[str | None] = list(unpack_hashes(body.hashes))
+    hashes: list[str | None] = list(_hashes(body.hashes))
     depths = body.details.get("depths")
     count = len(body.block_hashes)
-    if len(hashes) != count:
+    if len(hashes) != count or body.root is None or not _is_block(body.block_size):
         hashes = [None] * count
     known = isinstance(depths, list) and len(depths) == count and all(type(depth) is int for depth in depths)
     front = ("stored", body.engine, body.dialect, body.worker, tier_of(body.medium))
