@@ -5,9 +5,10 @@ Exit codes: 0 reached, 1 not reached, 2 the command line, a program or the setti
 
 import contextlib
 import json
+import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from morphogen.schemas.goals import signature
 
 from .app import FAILED, WRONG_USE, app, settings_of
 from .do_settings import FILE, DoError, micros, read_settings
+from .pairs import pairs
 
 WAITING = 3
 
@@ -85,10 +87,12 @@ def do(
 
     settings = settings_of(context)
     with _told():
-        params, limit = _pairs(param or [], "--param"), None if budget is None else micros(budget)
+        params, limit = pairs(param or [], "--param", DoError), None if budget is None else micros(budget)
         if not goal.strip():
             raise DoError("the goal is empty: say in a sentence what is to be reached")
         _must_be_text(goal, params)
+        if (dry_run or read_only) and workspace is not None and not os.path.isdir(workspace):
+            raise DoError(f"there is no folder {workspace} to look at: make it, or name another with --workspace")
         file = config or settings.home / FILE
         chosen = do_wiring.Chosen(
             settings=read_settings(file, named=config is not None),
@@ -96,7 +100,7 @@ def do(
             workspace=workspace or Path.cwd(),
             program=_program(program, loop),
             backend=backend,
-            backend_options=_pairs(backend_option or [], "--backend-option"),
+            backend_options=pairs(backend_option or [], "--backend-option", DoError),
             read_only=read_only,
             allow_run=allow_run,
             judge=judge,
@@ -199,21 +203,6 @@ def _program(file: Path | None, loop: str | None) -> Any:
     return Program(file.absolute(), loop)
 
 
-def _pairs(given: Sequence[str], option: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise DoError(f"{option} takes name=value, got {pair!r}")
-        if name.strip() in found:
-            raise DoError(f"{option} {name.strip()} is given twice")
-        try:
-            found[name.strip()] = json.loads(value, parse_constant=_no_json)
-        except (ValueError, RecursionError):
-            found[name.strip()] = value
-    return found
-
-
 def _must_be_text(goal: str, params: dict[str, Any]) -> None:
     """Raise DoError for bytes of a command line, or escapes of JSON, that are no characters."""
     try:
@@ -221,10 +210,6 @@ def _must_be_text(goal: str, params: dict[str, Any]) -> None:
     except UnicodeEncodeError as error:
         bad = error.object[error.start]
         raise DoError(f"the goal or a parameter holds {bad!a}, which is no character: write UTF-8") from None
-
-
-def _no_json(word: str) -> Any:
-    raise ValueError(f"{word} is text here")
 
 
 def _hint(mode: str, backend: str | None) -> str:

@@ -15,7 +15,7 @@ The price of a model is no option of a backend here: it stands in the file of pr
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -61,7 +61,7 @@ class DoSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backend: str | None = None
     backend_options: dict[str, Any] = {}
     judge: bool = False
-    rounds: int | None = None
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     allow_run: bool = False
     without: tuple[str, ...] = ()
     trusted: tuple[str, ...] | None = None
@@ -92,7 +92,11 @@ def read_settings(path: Path, *, named: bool) -> DoSettings:
         if named:
             raise DoError(f"there is no file of settings {path}: name another with --config, or write it") from None
         return DoSettings()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except OSError as error:
+        raise DoError(
+            f"the settings {path} cannot be read: {error.strerror}; name another file with --config"
+        ) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         known = ", ".join(field.name for field in msgspec.structs.fields(DoSettings))
         raise DoError(f"{path}: {' '.join(str(error).split())}; it may hold {known}") from None
 

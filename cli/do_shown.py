@@ -43,7 +43,7 @@ def summary(done: "Done", backend: str | None) -> str:
 
 
 def saving(microusd: int | None, ns: int | None) -> str:
-    """Return what was saved, or lost, against the mean of the learner's recorded runs."""
+    """Return what was saved, or lost: the cost against the learner's mean, the time against what its requests took."""
     known = [(money(abs(microusd)), microusd >= 0)] if microusd is not None else []
     known += [(span(abs(ns)), ns >= 0)] if ns is not None else []
     less, more = [text for text, good in known if good], [text for text, good in known if not good]

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from morphogen.schemas import MorphogenError, json_text, jsonable
+from morphogen.schemas import EncodeError, MorphogenError, encode, json_text, jsonable, sound
 
 from .app import FAILED, WRONG_USE, app, settings_of
 from .loop_improve import add_improve
@@ -194,7 +194,14 @@ def trace(
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
     """Turn what is wrong with the program or the command line into lines and exit code 2."""
-    from morphogen.producers.loops.errors import Interrupted, NotSuspended, ProgramChanged, RunExists, UnknownRun
+    from morphogen.producers.loops.errors import (
+        BadValue,
+        Interrupted,
+        NotSuspended,
+        ProgramChanged,
+        RunExists,
+        UnknownRun,
+    )
     from morphogen.producers.loops.llm import BackendError
     from morphogen.schemas.knowledge.errors import KnowledgeError
 
@@ -203,7 +210,7 @@ def _told() -> Iterator[None]:
     except KnowledgeError as error:
         typer.echo(error.render() or f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
-    except (ProgramChanged, UnknownRun, RunExists, NotSuspended, BackendError) as error:
+    except (BadValue, ProgramChanged, UnknownRun, RunExists, NotSuspended, BackendError) as error:
         typer.echo(f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
     except Interrupted as error:
@@ -299,13 +306,20 @@ def _found(swept: "dict[str, Any]") -> str:
 def _said(text: str | None, file: Path | None, waiting: "Waiting") -> str:
     if text is not None:
         return text
-    if file is not None:
-        return sys.stdin.read() if str(file) == "-" else file.read_text()
-    return _edited(waiting)
+    if file is None:
+        return _edited(waiting)
+    try:
+        return (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+    except OSError as error:
+        raise MorphogenError(f"the answer cannot be read: {file}: {error.strerror}; name another file") from None
+    except UnicodeDecodeError as error:
+        raise MorphogenError(
+            f"the answer is no text: {file}: byte {error.start} is no UTF-8; convert the file"
+        ) from None
 
 
 def _edited(waiting: "Waiting") -> str:
-    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    command = _editor()
     question = "".join(f"# {line}\n" for line in f"{waiting.system or ''}\n{waiting.prompt}".strip().splitlines())
     with tempfile.NamedTemporaryFile("w+", suffix=".md", prefix="answer-") as file:
         file.write(f"\n{question}")
@@ -314,12 +328,26 @@ def _edited(waiting: "Waiting") -> str:
             subprocess.run([*command, file.name], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise MorphogenError(f"the editor {command[0]} did not end well: {error}; set EDITOR") from error
-        written = Path(file.name).read_text()
+        try:
+            written = Path(file.name).read_bytes().decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MorphogenError(f"the editor {command[0]} left no text of UTF-8: {error}") from None
     lines = [line for line in written.splitlines() if not line.startswith("# ")]
     answer_text = "\n".join(lines).strip()
     if not answer_text:
         raise MorphogenError("the answer is empty: nothing was sent")
     return answer_text
+
+
+def _editor() -> list[str]:
+    wanted = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        words = shlex.split(wanted)
+    except ValueError as error:
+        raise MorphogenError(f"the editor {wanted!r} cannot be split into words: {error}; set EDITOR") from None
+    if not words:
+        raise MorphogenError("the editor is empty: set EDITOR")
+    return words
 
 
 def _pairs(given: Sequence[str], option: str) -> dict[str, Any]:
@@ -330,8 +358,12 @@ def _pairs(given: Sequence[str], option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{option} takes name=value, got {pair!r}")
         try:
             found[name.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name.strip()] = value
+        try:
+            encode(found)
+        except EncodeError as error:
+            raise typer.BadParameter(f"{option} {sound(name.strip())}: {error}") from None
     return found
 
 

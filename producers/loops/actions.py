@@ -13,24 +13,23 @@ from morphogen.schemas import EncodeError, Event, LoopSuspended, StepFinished, S
 from morphogen.schemas.knowledge.aggregates import Item
 from morphogen.schemas.knowledge.errors import EvaluateError
 from morphogen.schemas.knowledge.evaluate import Scope, evaluate
-from morphogen.schemas.knowledge.tree import Action, Expr, Literal, Name
+from morphogen.schemas.knowledge.tree import Action, Expr, Name
 from morphogen.schemas.knowledge.wording import source as written
 
 from . import stored
 from .context import Place
-from .errors import EmitFailed, LoopError, StepFailed, ToolFailed, ToolRefused
+from .errors import EmitFailed, LoopError, StepFailed, ToolFailed, ToolRefused, one_line
 from .items import trace_lines
 from .lanes import arguments_sha256, step_key
 from .live import Live
 from .state import Outcome
-from .tools.toolbox import Tool, ToolCall, ToolResult, act
+from .tools.toolbox import Tool, ToolCall, ToolResult, act, plan_of
 
 if TYPE_CHECKING:
     from .asking import Asking
 
 _CONTROL = ("on_interrupt", "check", "on_failure", "retries")
 _POLICY = {"pure": "retry", "read": "retry", "write": "retry", "external": "ask"}
-_TRIES = 100
 QUERY = "llm.query"
 
 
@@ -87,7 +86,11 @@ class Actions:
         try:
             tool, call = self._live.context.tools.prepare(action.name, arguments, self._live.context, key=key)
             effect = tool.effect(call.arguments)
-            plan = tool.plan(call) if pending is None or pending.plan is None else pending.plan
+            retries = self._retries(control.get("retries"), scope)
+            bus = self._live.context.bus
+            begun = None if pending is None else stored.get(pending.plan, bus)
+            plan = plan_of(tool, call) if begun is None else begun
+            kept = stored.put(plain(plan), bus)
         except StepFailed as error:
             self._live.journal.add(
                 StepStarted(
@@ -99,10 +102,12 @@ class Actions:
         attempt = 1
         if pending is not None:
             attempt = pending.attempt + 1
-            resolved = self._resolve(pending, policy, control, scope)
+            try:
+                resolved = self._resolve(pending, policy, control, scope)
+            except (EvaluateError, StepFailed) as error:
+                return self._failed(action, path, scope, ToolRefused(f"check: {error}"), began)
             if resolved is not None:
-                return self._resolved(action, path, resolved, began)
-        retries = int(_number(control.get("retries"), scope) or 0)
+                return self._resolved(action, path, scope, resolved, began)
         for left in range(retries, -1, -1):
             self._live.journal.commit(
                 StepStarted(
@@ -116,7 +121,7 @@ class Actions:
                     effect=effect,
                     policy=policy,
                     attempt=attempt,
-                    plan=plain(plan),
+                    plan=kept,
                 )
             )
             call = ToolCall(arguments=call.arguments, key=key, context=self._live.context, plan=plan, again=attempt > 1)
@@ -127,7 +132,7 @@ class Actions:
                 if not left or not isinstance(error, ToolFailed):
                     return self._failed(action, path, scope, error, began)
                 self._live.take_emitted()
-                self._live.journal.add(self._end(path, False, None, began, error=_line(error)))
+                self._live.journal.add(self._end(path, False, None, began, error=one_line(error)))
             attempt += 1
         raise AssertionError("a loop over attempts always returns")
 
@@ -136,7 +141,10 @@ class Actions:
         emitted = self._live.take_emitted()
         if action.emit is not None and not result.planned:
             emitted.extend(self._captured(action.emit, result, path))
-        return self._finish(action, path, result, emitted, began)
+        try:
+            return self._finish(action, path, result, emitted, began)
+        except EncodeError as error:
+            raise ToolFailed(f"{action.name}: its result cannot be recorded: {one_line(error)}") from error
 
     def _finish(self, action: Action, path: str, result: ToolResult, emitted: list[Event], began: int) -> Any:
         output = None if result.planned else plain(result.output)
@@ -161,31 +169,30 @@ class Actions:
             self._live.journal.add(end)
         return output
 
-    def _failed(self, action: Action, path: str, scope: Scope, error: StepFailed, began: int) -> Any:
+    def _failed(
+        self, action: Action, path: str, scope: Scope, error: StepFailed, began: int, *, resolved: str | None = None
+    ) -> Any:
         """Record a failure; return what there is where the program goes on after it."""
         result = getattr(error, "output", None)
         output, resources = None, {}
         if isinstance(result, ToolResult):
-            output, resources = plain(result.output), dict(result.resources)
+            output, resources = plain(result.output), plain(result.resources)
         kept = stored.put(output, self._live.context.bus)
-        self._live.journal.add(self._end(path, False, kept, began, error=_line(error), resources=resources))
+        end = self._end(path, False, kept, began, error=one_line(error), resources=resources, resolved=resolved)
+        self._live.journal.add(end)
         if not self._goes_on(action, scope):
             raise error
         return output
 
-    def _resolved(self, action: Action, path: str, how: tuple[str, Any], began: int) -> Any:
+    def _resolved(self, action: Action, path: str, scope: Scope, how: tuple[str, Any], began: int) -> Any:
         resolved, output = how
         if resolved == "failed":
-            raise self._given_up(path, began)
+            why = StepFailed(f"step {path}: it was interrupted, and the answer was to give it up")
+            return self._failed(action, path, scope, why, began, resolved="answer")
         self._live.journal.add(
             self._end(path, True, stored.put(output, self._live.context.bus), began, resolved=resolved)
         )
         return output
-
-    def _given_up(self, path: str, began: int) -> StepFailed:
-        why = "it was interrupted, and the answer was to give it up"
-        self._live.journal.add(self._end(path, False, None, began, error=why, resolved="answer"))
-        return StepFailed(f"step {path}: {why}")
 
     def _end(
         self, path: str, ok: bool, output: Any, began: int, *, error: str | None = None,
@@ -200,12 +207,26 @@ class Actions:
         """Record the plan of a step whose arguments only a real run can know."""
         wording = {one.key: written(one.value) for one in action.arguments if one.key not in _CONTROL}
         self._live.journal.commit(
-            StepStarted(path=path, step=step, number=number, action=action.name, arguments=wording, key=key)
+            StepStarted(path=path, step=step, number=number, action=action.name, arguments=shown(wording), key=key)
         )
         self._live.journal.add(
             StepFinished(path=path, ok=True, planned=True, variable=self._variable, output={"depends_on": why})
         )
         return None
+
+    def _retries(self, expr: Expr | None, scope: Scope) -> int:
+        """Return how often a failed step is tried again. Raises ToolRefused for what is no whole number from 0."""
+        try:
+            value = None if expr is None else evaluate(expr, scope)
+        except EvaluateError as error:
+            if not self._live.context.live:
+                return 0  # it depends on what only a real run can know
+            raise ToolRefused(f"retries: {error}") from error
+        if value is None:
+            return 0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value % 1:
+            raise ToolRefused(f"retries must be a whole number from 0, got {written(expr) if expr else value!r}")
+        return int(value)
 
     # Interrupted steps ------------------------------------------------------------------------------------------
 
@@ -280,10 +301,12 @@ class Actions:
             )  # fmt: skip
         try:
             result = self._asking.ask(arguments, path, scope)
+            if isinstance(result, LoopSuspended):
+                raise self.suspend(result)
         except StepFailed as error:
             return self._failed(action, path, scope, error, began)
-        if isinstance(result, LoopSuspended):
-            raise self.suspend(result)
+        except EncodeError as error:
+            return self._failed(action, path, scope, StepFailed(f"{QUERY}: {one_line(error)}"), began)
         emitted: list[Event] = []
         if action.emit is not None and not result.planned:
             try:
@@ -380,21 +403,8 @@ def _size(value: Any) -> int:
         return stored.LARGE + 1
 
 
-def _number(expr: Expr | None, scope: Scope) -> float | None:
-    if expr is None:
-        return None
-    if isinstance(expr, Literal) and isinstance(expr.value, int | float):
-        return float(expr.value)
-    value = evaluate(expr, scope)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def _same_case(live: Live, one: str, other: str) -> bool:
     try:
         return bool(live.program.case(one).name == live.program.case(other).name)
     except Exception:  # noqa: BLE001  a spelling that names no case is told by the item itself
         return True
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:2000]

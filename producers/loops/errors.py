@@ -7,6 +7,7 @@ MorphogenError
 ├── RunExists            a loop of that name has begun already
 ├── Fenced               another process has taken this run over
 ├── NotSuspended         an answer for a run that waits for none
+├── BadValue             a value that a run was to begin with does not fit its program
 ├── StepFailed           a step came to an end that is no success
 │   ├── ToolFailed       a tool did what was asked, and it failed: an exit code, a status, a refused write
 │   ├── EmitFailed       a trace item does not fit its case
@@ -16,7 +17,9 @@ MorphogenError
 └── Interrupted          the process was asked to stop; the run can be resumed
 """
 
-from morphogen.schemas import MorphogenError
+from morphogen.schemas import MorphogenError, sound
+
+_LINE = 2000  # characters of an error that the log holds
 
 
 class LoopError(MorphogenError):
@@ -41,6 +44,10 @@ class Fenced(LoopError):
 
 class NotSuspended(LoopError):
     """An answer for a run that waits for none."""
+
+
+class BadValue(LoopError):
+    """A value that a run was to begin with does not fit its program."""
 
 
 class StepFailed(LoopError):
@@ -81,3 +88,8 @@ class Interrupted(LoopError):
     def __init__(self, message: str, *, at_rest: bool = False) -> None:
         super().__init__(message)
         self.at_rest = at_rest
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says as one line that the log can hold; the error's name where it says nothing."""
+    return (" ".join(sound(error).split()) or type(error).__name__)[:_LINE]

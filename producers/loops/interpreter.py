@@ -31,7 +31,7 @@ from morphogen.schemas.knowledge.tree import (
 
 from . import stored
 from .actions import QUERY, Actions, argument
-from .errors import EmitFailed, StepFailed
+from .errors import EmitFailed, StepFailed, one_line
 from .live import Live
 
 _DEEPEST = 32  # procedures inside procedures
@@ -99,7 +99,7 @@ class Interpreter:
             journal.add(StepFinished(path=step.name, ok=True, duration_ns=time.monotonic_ns() - began))
             raise
         except StepFailed as error:
-            line = " ".join(str(error).split())
+            line = one_line(error)
             journal.add(StepFinished(path=step.name, ok=False, error=line, duration_ns=time.monotonic_ns() - began))
             raise
         journal.add(StepFinished(path=step.name, ok=True, duration_ns=time.monotonic_ns() - began))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from morphogen.schemas import Event, MorphogenError, decode
 from morphogen.schemas.knowledge.aggregates import Item
 
-from .errors import EmitFailed
+from .errors import EmitFailed, one_line
 
 if TYPE_CHECKING:
     from morphogen.schemas.knowledge.program import Program
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MARK = "MORPHOGEN_TRACE"
 ORIGINS = ("measured", "simulated", "projected")
 _OWN = ("case", "origin")
+_LARGEST = 256 * 1024  # bytes of an item: a frame has room for it and for what goes with it
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def trace_lines(text: str) -> Iterator[TraceLine]:
             continue
         try:
             values = json.loads(rest)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EmitFailed(f"line {number} of the output: {MARK} is not followed by JSON: {error}") from error
         if not isinstance(values, dict) or not isinstance(values.get("case"), str):
             raise EmitFailed(f'line {number} of the output: write {MARK} {{"case": "Name", "field": value, ...}}')
@@ -56,9 +57,15 @@ def item_event(
 
     try:
         info = program.case(case)
-        return make_item(program, case, plain_fields(values, info.fields), origin=origin, source=source)
-    except MorphogenError as error:
-        raise EmitFailed(" ".join(str(error).split())) from error
+        event = make_item(program, case, plain_fields(values, info.fields), origin=origin, source=source)
+        size = len(event.encode())
+    except (MorphogenError, ArithmeticError, ValueError, RecursionError) as error:
+        raise EmitFailed(one_line(error)) from error
+    if size > _LARGEST:
+        raise EmitFailed(
+            f"an item of {case} is {size:,} bytes, and at most {_LARGEST:,} are kept: put its data into a file"
+        )
+    return event
 
 
 def plain_fields(values: Mapping[str, Any], fields: "Mapping[str, Type]") -> dict[str, Any]:

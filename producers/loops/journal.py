@@ -36,6 +36,7 @@ from .copies import Copies
 from .errors import Fenced, LoopError, RunExists
 from .history import History, read_all, read_events, read_history
 from .lanes import ANSWERS, CHECKPOINTS, FAMILY, lane_subject, writer_of
+from .llm.converse import REPLY_MAX
 from .state import State, advance
 from .tracing import TRACED, steps_of
 
@@ -296,12 +297,21 @@ class Journal:
             self._history.carried.append((self._history.seq + 1, n, event.path, carried))
 
 
-def answer(
-    bus: "Bus", run: str, path: str, sha256: str, text: str, *, by: str | None = None, blob_from: int = 256 * 1024
-) -> None:
-    """Answer what a run waits for; any client of the bus may do this in the same way: one `loop.answered` event."""
-    blob = bus.blobs.put(text.encode()) if len(text.encode()) > blob_from else None
-    event = LoopAnswered(path=path, sha256=sha256, text=None if blob else text, text_blob=blob, by=by)
+def answer(bus: "Bus", run: str, path: str, sha256: str, text: str, *, by: str | None = None) -> None:
+    """Answer what a run waits for; any client of the bus may do this in the same way: one `loop.answered` event.
+
+    Raises LoopError for a text that no run takes: of more than 256 KiB, or not text.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise LoopError(f"the answer holds {error.object[error.start]!a}, which is no character: write UTF-8") from None
+    if size > REPLY_MAX:
+        raise LoopError(
+            f"the answer has {size:,} bytes, and at most {REPLY_MAX:,} are taken: "
+            "put the rest into a file of the workspace and name it; the run goes on waiting"
+        )
+    event = LoopAnswered(path=path, sha256=sha256, text=text, by=by)
     identity = f"{writer_of(run)}.answer.{sha256[:16]}.{secrets.token_hex(8)}"
     bus.run(emit(bus.conn, event, run=run, label=ANSWERS, msg_id=identity))
 

@@ -43,8 +43,9 @@ from ..environment import describe, git_state
 from .actions import Actions, Suspended
 from .asking import Asking
 from .context import LoopContext, Place
-from .errors import InvariantViolated, LoopError, StepFailed, WorkspaceError
+from .errors import InvariantViolated, LoopError, StepFailed, WorkspaceError, one_line
 from .exports import write_exports
+from .given import hold_values, states_of
 from .history import read_history
 from .interpreter import Interpreter
 from .journal import Journal
@@ -114,14 +115,16 @@ def start(
 ) -> Ended:
     """Run a loop of a program file from its beginning.
 
-    Raises KnowledgeError for a program that does not check, RunExists, WorkspaceError, Interrupted, Fenced, or a BusError.
+    Raises KnowledgeError for a program that does not check, BadValue, RunExists, WorkspaceError, Interrupted, Fenced, or a BusError.
     """
     chosen = options or Options()
     tools = chosen.tools or Toolbox.standard()
     program = load(path, tools=tools.signatures)
     loop = program.find_loop(name)
+    if chosen.execution is None:  # what pursues a goal is begun with more than any one program asks for
+        hold_values(program, program.system_of(loop), chosen.parameters)
     run_name = run or f"{loop.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    workspace = Workspace.open(chosen.workspace or Path.cwd())
+    workspace = Workspace.open(chosen.workspace or Path.cwd(), make=bool(chosen.live))
     asked = _backend(chosen, loop, bus)
     text, used, blob = kept_source(program, bus)
     commit, dirty = git_state(path.absolute().parent)
@@ -183,7 +186,7 @@ def resume(
         raise LoopError(
             f"run {run} was begun {'with' if state.live else 'without'} --live and goes on so, or begins anew"
         )
-    workspace = Workspace.open(chosen.workspace or Path(state.workspace))
+    workspace = Workspace.open(chosen.workspace or Path(state.workspace), make=live)
     name = chosen.backend or state.backend
     same_backend = chosen.backend in {None, state.backend}
     given = {**(state.backend_options if same_backend else {}), **chosen.backend_options}
@@ -287,7 +290,7 @@ def run_loop(live: Live, loop: AnyLoop, began: int, *, say: Callable[[str], None
     except Suspended:
         return ended(journal.state)
     except (StepFailed, EncodeError, EvaluateError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         verdict = LoopVerdict(success=False if live.context.live else None, conditions=[{"error": reason}])
         if isinstance(error, InvariantViolated):
             reason = f"stopped: {reason}"
@@ -349,12 +352,7 @@ def _sweep(loop: EngineeringLoop) -> Step:
 
 def _states(live: Live) -> dict[str, Any]:
     system = live.context.program.system_of(live.program.find_loop(live.context.loop))
-    prefix = f"{system}." if system else ""
-    return {
-        name.removeprefix(prefix): declared.default
-        for name, declared in live.program.states.items()
-        if name.startswith(prefix)
-    }
+    return {name: declared.default for name, declared in states_of(live.program, system).items()}
 
 
 def _unmet(verdict: LoopVerdict) -> str:

@@ -16,7 +16,7 @@ from morphogen.schemas import EncodeError, LoopHandled, Signal, Unknown
 from morphogen.schemas.knowledge.errors import EvaluateError, KnowledgeError
 from morphogen.schemas.knowledge.tree import Handler, ServiceLoop
 
-from .errors import Interrupted, InvariantViolated, LoopError, StepFailed
+from .errors import Interrupted, InvariantViolated, LoopError, StepFailed, one_line
 from .interpreter import Frame, Interpreter, Returned
 from .items import fields_of
 from .live import Live
@@ -83,7 +83,7 @@ def handle(live: Live, interpreter: Interpreter, handler: Handler, seen: "Seen")
     except InvariantViolated:
         raise
     except (StepFailed, EncodeError, EvaluateError) as failed:
-        error = " ".join(str(failed).split())
+        error = one_line(failed)
     live.journal.commit(
         LoopHandled(
             seq=seen.frame.seq,

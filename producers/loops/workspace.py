@@ -9,16 +9,29 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from morphogen.schemas import sound
 
 from .errors import ToolRefused, WorkspaceError
 
 RESERVED = ".morphogen"
 """A folder of the workspace that steps may read and never write: it holds the policy and the exports."""
 _PIECE = 1 << 20
+_LONGEST = 4095  # bytes of a path from the root of the file system on, of which other programs have to open it whole
+_SHOWN = 100  # characters of a path in a line
+_OURS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+"""What is wrong with the machine, whatever a step named."""
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "name another workspace",
+    errno.EACCES: "check the permissions",
+}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,26 +46,31 @@ class Policy:
 class Workspace:
     """A folder, held open. Raises WorkspaceError where it cannot be made, read or written, ToolRefused for bad paths."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fd: int | None = None) -> None:
+        """Hold the folder at `root`, or the one that `fd` is open at."""
         self.root = root
         try:
-            self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if fd is None else fd
         except OSError as error:
             raise WorkspaceError(f"the workspace {root} cannot be opened: {error.strerror}") from error
         self.policy = _policy(root)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "Workspace":
-        """Open the folder, and make it where there is none."""
-        root = Path(path).expanduser().absolute()
+    def open(cls, path: str | os.PathLike[str], *, make: bool = True) -> "Workspace":
+        """Open the folder; where there is none, make it, or without `make` stand for an empty one that nothing can be put into."""
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            root = root.resolve(strict=True)
+            root = Path(path).expanduser().absolute()
+            if make:
+                root.mkdir(parents=True, exist_ok=True)
+            root = root.resolve()
+            if not root.is_dir() and root.exists():
+                raise FileExistsError
+            return cls(root, None if make or root.is_dir() else _empty())
         except FileExistsError:
-            raise WorkspaceError(f"the workspace {root} is a file: name a folder with --workspace") from None
-        except OSError as error:
-            raise WorkspaceError(f"the workspace {root} cannot be made: {error.strerror}; name another") from error
-        return cls(root)
+            raise WorkspaceError(f"the workspace {path} is a file: name a folder with --workspace") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise WorkspaceError(f"the workspace {path} cannot be made: {why}; name another") from error
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -63,7 +81,7 @@ class Workspace:
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """Return a file's bytes. Raises FileNotFoundError, ToolRefused where it is larger than `max_bytes` or no file."""
         with self._opened(name) as fd:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            if not _is_file(fd):
                 raise ToolRefused(f"{name} is not a file")
             size = os.fstat(fd).st_size
             if max_bytes is not None and size > max_bytes:
@@ -82,10 +100,11 @@ class Workspace:
     def sha256(self, name: str) -> str | None:
         """Return the hash of a file's bytes, None where there is none."""
         try:
-            with self._opened(name) as fd, open(fd, "rb", closefd=False) as file:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
+            with self._opened(name) as fd:
+                if not _is_file(fd):
                     return None
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                with open(fd, "rb", closefd=False) as file:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -99,19 +118,28 @@ class Workspace:
         self._write(parts, data)
 
     def export(self, name: str, data: bytes) -> Path:
-        """Put one of our own files there; return its path."""
-        self._write(self._parts(name), data)
+        """Put one of our own files there; return its path. Raises WorkspaceError whatever is in its way."""
+        try:
+            self._write(self._parts(name), data)
+        except ToolRefused as error:
+            raise WorkspaceError(f"{self.root}/{name} cannot be written: {error}; check the workspace") from error
         return self.root / name
 
     def folder(self, name: str) -> Path:
         """Return the path of a folder inside, for a process to start in. Raises ToolRefused where it is none."""
         parts = self._parts(name) if name not in {"", "."} else []
-        with self._walked(parts, make=False):
+        with self._refusing(name, "entered"), self._walked(parts, make=False):
             return self.root.joinpath(*parts)
 
     def _parts(self, name: str) -> list[str]:
         if not isinstance(name, str) or not name or "\0" in name:
             raise ToolRefused("a path must be text and not empty")
+        try:
+            size = len(os.fsencode(self.root / name))
+        except UnicodeEncodeError:
+            raise ToolRefused(f"the path {_short(sound(name))} holds what is no character") from None
+        if size > _LONGEST:
+            raise ToolRefused(f"the path {_short(name)} is too long: no program could open it")
         path = PurePosixPath(name)
         if path.is_absolute():
             try:
@@ -121,6 +149,21 @@ class Workspace:
         if ".." in path.parts:
             raise ToolRefused(f"{name} leads upwards: paths stay inside the workspace {self.root}")
         return list(path.parts)
+
+    @contextlib.contextmanager
+    def _refusing(self, name: str, done: str) -> Iterator[None]:
+        """Raise ToolRefused for what the system says of a path and WorkspaceError for what it says of the machine.
+
+        That there is no such file stays FileNotFoundError or NotADirectoryError.
+        """
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            if error.errno in _OURS:
+                raise WorkspaceError(f"{self.root}/{name} cannot be {done}: {error.strerror}") from error
+            raise ToolRefused(f"{_short(name)} cannot be {done}: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _walked(self, parts: list[str], *, make: bool) -> Iterator[int]:
@@ -145,19 +188,18 @@ class Workspace:
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
         parts = self._parts(name)
-        with self._walked(parts[:-1], make=False) as folder:
-            last = parts[-1] if parts else "."
+        with self._refusing(name, "read"):
+            with self._walked(parts[:-1], make=False) as folder:
+                last = parts[-1] if parts else "."
+                try:
+                    fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                except OSError as error:
+                    _refuse_link(error, folder, last, name)
+                    raise
             try:
-                fd = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-            except OSError as error:
-                _refuse_link(error, folder, last, name)
-                if error.errno in {errno.EACCES, errno.EPERM, errno.EIO}:
-                    raise WorkspaceError(f"{name} cannot be read: {error.strerror}") from error
-                raise
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+                yield fd
+            finally:
+                os.close(fd)
 
     def _write(self, parts: list[str], data: bytes) -> None:
         name = "/".join(parts)
@@ -180,14 +222,24 @@ class Workspace:
                 finally:
                     os.close(fd)
         except OSError as error:
-            advice = {
-                errno.ENOSPC: "free some space",
-                errno.EDQUOT: "free some space",
-                errno.EROFS: "name another workspace",
-                errno.EACCES: "check the permissions",
-            }
-            hint = advice.get(error.errno or 0, "check the workspace")
+            if error.errno not in {*_OURS, errno.EACCES, errno.EPERM}:
+                raise ToolRefused(f"{_short(name)} cannot be written: {error.strerror}") from error
+            hint = _ADVICE.get(error.errno, "check the workspace")
             raise WorkspaceError(f"{self.root}/{name} cannot be written: {error.strerror}; {hint}") from error
+
+
+def _empty() -> int:
+    """Open an empty folder that is nowhere any more."""
+    with tempfile.TemporaryDirectory() as path:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _is_file(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
 
 
 def _scratch(folder: int, part: str) -> int:

@@ -108,6 +108,7 @@ def test_a_dry_run_shows_every_mode_and_leaves_no_trace(cli: Cli, bus: Bus, scri
     assert bus.stream_info().last_seq == before
     assert [path.name for path in space.iterdir()] == ["shop.csv"]
 
+
 def test_without_a_model_or_a_program_it_says_what_is_missing(cli: Cli) -> None:
     done = cli(*goal("nobody"))
 

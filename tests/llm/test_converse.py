@@ -225,8 +225,16 @@ def test_a_reply_too_long_for_the_log_is_refused(log: Log) -> None:
     with pytest.raises(BackendError, match="longer than 256 KiB"):
         converse(judge(), Listed("x" * 300_000), record=log.record)
     assert log.queried[0].reply is None
-    with pytest.raises(AnswerError, match="the answer is longer than 256 KiB"):
-        converse(judge(), backend("suspend"), record=log.record, answers=["x" * 300_000])
+
+
+def test_an_answer_too_long_for_the_log_is_passed_over_and_the_next_one_counts(log: Log) -> None:
+    waiting = converse(judge(), backend("suspend"), record=log.record, answers=["x" * 300_000])
+    assert isinstance(waiting, Waiting)
+    assert "an answer of more than 256 KiB was passed over" in waiting.reason
+
+    answered = converse(judge(), backend("suspend"), record=log.record, answers=["x" * 300_000, GOOD])
+    assert isinstance(answered, Answered)
+    assert len(log.queried) == 1
 
 
 def test_a_huge_prompt_is_kept_by_its_head_its_size_and_its_hash(log: Log) -> None:

@@ -117,6 +117,8 @@ def test_json_files_are_read_too(tmp_path: Path) -> None:
         ('[[reply]]\ntxt = "x"', r"unknown field `txt` - at `\$.reply\[0\]`"),
         ('[[reply]]\npattern = "x"', "reply 1: give one of text and json"),
         ('[[reply]]\ntext = "x"\njson = {}', "reply 1: give one of text and json"),
+        ('[[reply]]\ntext = "x"\ntokens_in = -5', "reply 1: tokens_in is a whole number from 0"),
+        ('[[reply]]\ntext = "x"\ncost_usd_micros = -100', "reply 1: cost_usd_micros is a whole number from 0"),
         ('[[reply]]\ntext = "x"\npattern = "("', "reply 1: pattern is no regular expression"),
         ('[[reply]]\ntext = "x"\nsha256 = "abc"', "8 to 64 hex digits"),
         ('[[reply]]\ntext = "x"\ntimes = 0', "times is a number from 1"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from morphogen.producers.loops.llm import PromptError, answer_type
 from morphogen.producers.loops.llm.extract import last_object
+from morphogen.schemas import encode
 from morphogen.schemas.knowledge.tree import EnumType, FieldDecl, ListType, NamedType, OptionalType, TypeExpr
 
 DECLARED = {
@@ -103,6 +104,31 @@ def test_what_is_no_finite_number_is_no_number(value: Any) -> None:
     text = json.dumps(GOOD | {"score": value}).replace("Infinity", "1e999")
 
     assert "$.score must be a number" in (answer_type("Verdict", DECLARED).read(text)[1] or "")
+
+
+@pytest.mark.parametrize("text", [
+    '{"n": 1' + "0" * 400 + "}", '{"n": "\\ud800"}', '{"\\ud800": 1}', '{"n": {"a": [1' + "0" * 30 + "]}}",
+    '{"n": ' + "[" * 900 + "]" * 900 + "}",
+])  # fmt: skip
+def test_what_the_log_cannot_hold_does_not_fit(text: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"$ref": "#/$defs/any"}},
+        "$defs": {"any": {"items": {"$ref": "#/$defs/any"}}},
+    }
+
+    value, fault = answer_type(schema, {}).read(text)
+
+    assert fault is not None or encode(value)
+
+
+@given(st.integers(), st.sampled_from(["int", "float"]))
+def test_a_whole_number_of_any_size_fits_or_is_told(number: int, kind: str) -> None:
+    form = answer_type("N", {"N": (FieldDecl("n", NamedType(kind)),)})
+
+    for one in (number, number * 10**330):
+        value, fault = form.read(json.dumps({"n": one}))
+        assert encode(value) if fault is None else "$.n must be" in fault
 
 
 def test_literals_of_an_enum_keep_their_kind() -> None:

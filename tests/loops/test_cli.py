@@ -148,6 +148,10 @@ def test_a_service_ends_cleanly_with_ctrl_c_and_goes_on(
         (["resume", "nobody"], 2, "the log holds no loop run 'nobody'"),
         (["answer", "nobody", "--text", "x"], 2, "the log holds no loop run 'nobody'"),
         (["answer", "nobody"], 2, "give the answer by one of"),
+        (["run", "good.mk", "--set", "nosuch=3"], 2, "the program says nowhere `nosuch`"),
+        (["run", "good.mk", "--set", "x=" + "[" * 20_000], 2, "the program says nowhere `x`"),
+        (["run", "good.mk", "--set", "x=" + "9" * 400], 2, "--set x: cannot encode"),
+        (["run", "good.mk", "--set", "x=\udcff"], 2, "--set x: cannot encode"),
     ],
 )
 def test_what_is_wrong_is_a_line_and_a_code_and_never_a_traceback(
@@ -163,6 +167,37 @@ def test_what_is_wrong_is_a_line_and_a_code_and_never_a_traceback(
     assert done.returncode == code, done.stderr
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "editor", "said"),
+    [
+        (["--file", "bad.txt"], "", "the answer is no text: bad.txt: byte 1 is no UTF-8"),
+        (["--file", "."], "", "the answer cannot be read: .: Is a directory"),
+        (["--file", "long.txt"], "", "at most 262,144 are taken"),
+        (["--text", "\udcff"], "", "is no character: write UTF-8"),
+        (["--editor"], '"', "cannot be split into words: No closing quotation; set EDITOR"),
+        (["--editor"], " ", "the editor is empty: set EDITOR"),
+        (["--editor"], "cp bad.txt", "left no text of UTF-8"),
+    ],
+)
+def test_an_answer_that_is_none_is_told_and_the_run_goes_on_waiting(
+    settings: Settings, tmp_path: Path, cli: Callable[..., Done], monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], editor: str, said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VISUAL", editor)
+    (tmp_path / "bad.txt").write_bytes(b"a\xff")
+    (tmp_path / "long.txt").write_text("x" * 300_000)
+    (tmp_path / "q.mk").write_text('task t { step q: llm.query { prompt: "?" } }')
+    cli("loop", "run", "q.mk", "--live", "--workspace", "s", "--run", "q")
+
+    done = cli("loop", "answer", "q", *arguments)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert cli("loop", "answer", "q", "--text", "fine", "--resume").returncode == 0
 
 
 def test_without_a_broker_there_is_one_line(

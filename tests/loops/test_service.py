@@ -187,6 +187,32 @@ def test_a_handling_that_fails_is_told_and_the_service_goes_on(
     assert failing in told[1].error
 
 
+def test_an_event_that_no_tool_takes_ends_its_own_handling_alone(
+    bus: Bus, write: Callable[[str], Path], workspace: Path
+) -> None:
+    path = write("""
+system S { service_loop Counts { on request(id, env) {
+  tool.run { cmd: "true" env: env on_failure: continue } tool.write { path: "{{id}}.txt" content: "x" } } } }
+""")
+    bad = [{"id": "L" * 300}, {"id": "../up"}, {"id": "nul", "env": {"A": "x\0y"}}]
+    begun = threading.Event()
+
+    def until() -> bool:
+        if handled(bus) >= 1 and not begun.is_set():
+            begun.set()
+            for number, values in enumerate([*bad, {"id": "last"}]):
+                values = {"env": {}, **values}
+                bus.emit(Signal(name="request", values=values), run="client", msg_id=f"bad-{number}")
+        return (workspace / "last.txt").exists() and handled(bus) == 5
+
+    serve(bus, path, workspace, until)
+
+    told: list[Any] = [
+        seen.event for seen in bus.events(run="service", family="loop") if seen.record.type == "loop.handled"
+    ]
+    assert [one.ok for one in told] == [True, False, False, True, True]
+
+
 def test_a_service_goes_on_from_its_checkpoint_and_not_from_its_beginning(
     bus: Bus, write: Callable[[str], Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

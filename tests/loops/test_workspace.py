@@ -133,3 +133,48 @@ def test_a_pipe_or_a_folder_is_no_file(space: Workspace) -> None:
             space.read(name)
         with pytest.raises(ToolRefused, match="is not a file"):
             space.write(name, b"x")
+
+
+@pytest.mark.parametrize("name", ["L" * 300, "L" * 5000, "d/" * 3000 + "a", "a.txt/b.txt", "loop/b.txt", "\ud800"])
+def test_a_path_that_the_system_does_not_take_is_refused_and_ends_nothing(space: Workspace, name: str) -> None:
+    space.write("a.txt", b"x")
+    (space.root / "loop").symlink_to("loop")
+
+    with pytest.raises(ToolRefused):
+        space.write(name, b"x")
+    with contextlib.suppress(ToolRefused, NotADirectoryError):
+        space.read(name)
+    with contextlib.suppress(ToolRefused):
+        assert space.sha256(name) is None
+    with contextlib.suppress(ToolRefused):
+        assert not space.exists(name)
+    with contextlib.suppress(ToolRefused, NotADirectoryError):
+        space.folder(name)
+
+
+def test_a_folder_has_no_hash(space: Workspace) -> None:
+    assert space.sha256(".") is None
+
+
+def test_what_is_in_the_way_of_our_own_files_is_told_as_the_workspace(space: Workspace) -> None:
+    (space.root / ".morphogen").write_text("")
+
+    with pytest.raises(WorkspaceError, match="cannot be written"):
+        space.export(".morphogen/trace.json", b"x")
+
+
+def test_a_workspace_that_is_not_to_be_made_reads_as_an_empty_one(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path / "not" / "there", make=False)
+
+    assert not space.exists("a.txt")
+    assert space.sha256("a.txt") is None
+    assert space.folder(".") == tmp_path / "not" / "there"
+    with pytest.raises(FileNotFoundError):
+        space.read("a.txt")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.txt").write_text("x")
+    assert Workspace.open(tmp_path / "there", make=False).read("a.txt") == b"x"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match="is a file"):
+        Workspace.open(tmp_path / "file", make=False)

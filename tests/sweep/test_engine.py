@@ -1,6 +1,7 @@
 """A sweep measures what it should, once, and says what is best."""
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from morphogen.producers.loops.errors import Interrupted
 from morphogen.producers.loops.sweep.errors import NothingGood, SpaceError
 from morphogen.producers.loops.sweep.plan import Plan
-from morphogen.producers.loops.sweep.reading import Said
+from morphogen.producers.loops.sweep.reading import Said, said_on
 from morphogen.schemas import SweepBest, SweepFinished
 from morphogen.schemas.knowledge import tree
 
@@ -48,7 +50,7 @@ def test_a_failed_configuration_has_a_reason_and_no_number_and_never_wins(
     assert (result.finished.measured, result.finished.failed) == (4, 2)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "fast", True])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, None, "fast", True])
 def test_what_is_no_number_is_a_failure(plan: Make, memory: Memory, value: Any) -> None:
     memory.sweep(plan({"a": [1, 2]}), lambda c: value if c["a"] == 1 else 1.0)
 
@@ -237,6 +239,50 @@ def test_an_item_that_does_not_fit_its_case_fails_its_trial_alone(plan: Make, me
     assert memory.finished()[1].reason == "field 'unfit' is not declared"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["repeats", "warmup"])
+def test_a_sweep_that_is_asked_to_stop_does_so_within_a_trial(
+    plan: Make, memory: Memory, kind: str, workers: int
+) -> None:
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise Interrupted("asked")
+
+    def measured(config: dict[str, Any]) -> float:
+        asked.set()
+        return 1.0
+
+    with pytest.raises(Interrupted):
+        memory.sweep(plan({"a": [1]}, workers=workers, **{kind: 10_000}), measured, check=check)
+
+    assert len(memory.measured) < 10_000
+    assert memory.finished() == []
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        '{"speed": ' + "[" * 100_000,
+        "MORPHOGEN_TRACE " + "[" * 100_000,
+        'MORPHOGEN_TRACE {"case": "\\ud800", "speed": 1}',
+        '{"speed": 1' + "0" * 400 + "}",
+        '{"speed": ' + "[" * 900 + "]" * 900 + "}",
+    ],
+)
+def test_an_output_that_no_log_can_hold_fails_its_trial_alone(plan: Make, memory: Memory, output: str) -> None:
+    result = memory.sweep(
+        plan({"a": [1, 2]}), lambda c: said_on(output) if c["a"] == 1 else [Said("Performance", {"speed": 1.0})]
+    )
+
+    failed, measured = memory.finished()
+    assert (failed.state, measured.state) == ("failed", "measured")
+    failed.encode()
+    assert len(failed.reason or "") <= 2000
+    assert result.plain()["best"] == {"a": 2}
+
+
 def test_two_workers_measure_everything_once(plan: Make, memory: Memory) -> None:
     memory.sweep(plan({"a": list(range(40))}, workers=2), lambda c: float(c["a"]))
 
@@ -253,6 +299,9 @@ def test_two_workers_measure_everything_once(plan: Make, memory: Memory) -> None
         (AB, {"sampler": tree.Name("annealing")}, "one of grid, random, tpe"),
         (AB, {"repeats": 0}, "a number of at least 1, not 0"),
         (AB, {"repeats": 1.5}, "a whole number"),
+        (AB, {"repeats": 100_000}, "a number of at most 10,000"),
+        (AB, {"repeats": math.nan}, "a number of at least 1"),
+        (AB, {"timeout": math.inf}, "a number of at least 0"),
         (AB, {"metric": "Performance.spede"}, "case Performance has no field spede"),
         (AB, {"metric": "Perf.speed"}, "no case is called Perf"),
         (AB, {"baseline": {"c": 1}}, "baseline names c"),

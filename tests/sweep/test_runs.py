@@ -23,7 +23,7 @@ SCHEMA = """
   trace_schema {
     variant Item {
       case Performance { speed: float }
-      case Correctness { passed: boolean }
+      case Correctness { passed: boolean note: string? }
     }
   }
 """
@@ -50,6 +50,27 @@ def wrong(a):
         raise ValueError("two is no good")
     print("noise on standard output")
     return {"speed": float(a)}
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+def mute(a):
+    if a == 2:
+        raise Mute
+    return a
+
+def deep(a):
+    found = []
+    for _ in range(100_000 if a == 2 else 0):
+        found = [found]
+    return {"speed": a, "more": found}
+
+def stray(a):
+    return {"Performance": {"speed": a * 1.0}, "Correctness": {"passed": True, "note": "\\ud800" if a == 2 else "x"}}
+
+def huge(a):
+    return {"Performance": {"speed": a * 1.0}, "Correctness": {"passed": True, "note": "x" * (600_000 if a == 2 else 1)}}
 
 def describe(findings, options):
     trials = findings["sweeps"][0]["trials"]
@@ -121,6 +142,10 @@ def test_a_value_never_becomes_another_word_of_a_command_line(runs: Runs) -> Non
         ("wrong", "", "ValueError: two is no good (measured.py:"),
         ("crash", "", "the process ended by SIGABRT"),
         ("hang", "timeout: 0.5", "no result within 0.5 s"),
+        ("mute", "", "Mute (measured.py:"),
+        ("deep", "", "what it returned is no plain data"),
+        ("stray", "", "cannot encode a Correctness"),
+        ("huge", "", "at most 262,144 are kept"),
     ],
 )
 def test_a_tool_that_breaks_fails_its_trial_and_the_sweep_goes_on(

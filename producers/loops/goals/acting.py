@@ -15,7 +15,7 @@ from morphogen.kernels.sandbox.capabilities import FILES
 from morphogen.schemas import jsonable, plain
 from morphogen.schemas.knowledge.tools import ParameterSpec, Signature
 
-from ..errors import LoopError, StepFailed, ToolFailed, ToolRefused
+from ..errors import LoopError, StepFailed, ToolFailed, ToolRefused, one_line
 from ..tools.toolbox import Tool, Toolbox, ToolCall, ToolResult, checked
 from ..tracing import CHECKS
 from .hands import HTTP, WorkspaceFiles, as_function, holding, tools_of
@@ -98,7 +98,7 @@ class Act:
                 return {"after": hashlib.sha256((before or b"") + str(arguments["text"]).encode()).hexdigest()}
             tool = self._tools.get(name)
             return None if tool is None else tool.plan(_inner(tool, call, arguments))
-        except (StepFailed, KeyError, OSError):
+        except (StepFailed, KeyError, OSError, ValueError):
             return None  # it will fail, and say why, when it acts
 
     def run(self, call: ToolCall) -> ToolResult:
@@ -190,7 +190,7 @@ def line(error: BaseException) -> str:
     """Return an error in one line."""
     if isinstance(error, FileNotFoundError):
         return f"there is no file {error.filename or ''}".rstrip()
-    return (" ".join(str(error).split()) or type(error).__name__)[:_LINE]
+    return one_line(error)[:_LINE]
 
 
 def _asked(call: ToolCall) -> tuple[str, dict[str, Any]]:

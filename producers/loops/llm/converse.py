@@ -26,7 +26,7 @@ _PROMPT_KEPT = 64 * 1024  # bytes of a prompt that the log holds
 _SYSTEM_KEPT = 32 * 1024  # of a system text
 _SCHEMA_KEPT = 16 * 1024  # of a schema
 _ERROR_KEPT = 2000  # characters
-_REPLY_MAX = 256 * 1024  # bytes of a reply
+REPLY_MAX = 256 * 1024  # bytes of a reply
 _QUOTED = 4000  # characters of a wrong answer that are shown to its author
 
 
@@ -63,12 +63,14 @@ def converse(
 
     `record` writes one event into the log and returns when it is safe there. `past` are the `llm.queried` events that this very step
     wrote before (in an earlier process), in order, and are part of `request.ledger` already. `answers` are the texts
-    that were given for this step from outside, in order, those of earlier processes included.
+    that were given for this step from outside, in order, those of earlier processes included; longer ones than `REPLY_MAX` bytes
+    are passed over.
 
     Raises BackendError, AnswerError where the last repair does not fit either, BudgetExceeded where the budget says `fail`.
     """
     known = [event for event in past if event.reply is not None]
-    unused = list(answers[sum(event.backend == ANSWER for event in known) :])
+    usable = [one for one in answers if not _too_long(one)]
+    unused = usable[sum(event.backend == ANSWER for event in known) :]
     ledger, query = request.ledger, request.query
     text, fault = "", ""
     for attempt in range(request.repairs + 1):
@@ -84,11 +86,10 @@ def converse(
                 else _called(query, backend, request, budget, ledger, record, clock)
             )
             if isinstance(outcome, Suspend):
-                return Waiting(
-                    f"{outcome.reason}; the last answer did not fit: {fault}" if fault else outcome.reason,
-                    query,
-                    ledger,
-                )
+                reason = f"{outcome.reason}; the last answer did not fit: {fault}" if fault else outcome.reason
+                if len(usable) < len(answers):
+                    reason += f"; an answer of more than {REPLY_MAX // 1024} KiB was passed over"
+                return Waiting(reason, query, ledger)
             event = outcome
             ledger = ledger.after(event)
         text = event.reply or ""
@@ -118,11 +119,7 @@ def _repair(query: Query, text: str, fault: str, attempt: int) -> Query:
 
 
 def _answered(text: str, query: Query, request: Request, record: Record) -> LlmQueried:
-    """Record an answer from outside. Raises AnswerError where it is too long to be kept."""
-    if len(text.encode("utf-8", "replace")) > _REPLY_MAX:
-        raise AnswerError(
-            f"step {query.step}: the answer is longer than {_REPLY_MAX // 1024} KiB: put it into a file", text
-        )
+    """Record an answer from outside."""
     event = _event(query, ANSWER, Reply(text, model=""), request, None)
     record(event)
     return event
@@ -146,9 +143,9 @@ def _called(
         reply = backend.ask(granted.query)
         if isinstance(reply, Suspend):
             return reply
-        if len(reply.text.encode("utf-8", "replace")) > _REPLY_MAX:
+        if _too_long(reply.text):
             raise BackendError(
-                f"backend {backend.name}: the reply is longer than {_REPLY_MAX // 1024} KiB: set max_tokens"
+                f"backend {backend.name}: the reply is longer than {REPLY_MAX // 1024} KiB: set max_tokens"
             )
     except LlmError as error:
         if not isinstance(error, BackendError) or error.called:
@@ -217,6 +214,10 @@ def _event(
         retries=0 if reply is None else reply.retries,
         finish=None if reply is None else reply.finish,
     )
+
+
+def _too_long(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) > REPLY_MAX
 
 
 def _head(text: str, size: int) -> str:

@@ -132,6 +132,9 @@ def read_script(path: Path) -> list[Entry]:
 def _trouble(entry: Entry) -> str | None:
     if (entry.text is None) == (entry.json is None):
         return "give one of text and json"
+    for name in ("tokens_in", "tokens_out", "cost_usd_micros"):
+        if not 0 <= getattr(entry, name) < 2**53:
+            return f"{name} is a whole number from 0"
     if entry.times < 1:
         return "times is a number from 1"
     if entry.sha256 is not None and not re.fullmatch(rf"[0-9a-fA-F]{{{_MIN_HASH},64}}", entry.sha256):

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from morphogen.schemas import EncodeError, encode
 from morphogen.schemas.knowledge.tree import (
     EnumType,
     FieldDecl,
@@ -53,14 +54,23 @@ class AnswerType:
         value, trouble = last_object(text)
         if value is None:
             return None, trouble
-        if self.fields is None:
-            faults = list(_schema_faults(value, self.schema, self.schema, "$"))
-        else:
-            faults = list(_record_faults(value, self.fields, self.declared or {}, "$"))
-        if not faults:
-            return (value if self.fields is None else _read_record(value, self.fields, self.declared or {})), None
+        try:
+            faults = self._faults(value)
+            if not faults:
+                found = value if self.fields is None else _read_record(value, self.fields, self.declared or {})
+                encode(found)
+                return found, None
+        except RecursionError:
+            return None, "the answer is nested too deeply"
+        except EncodeError as error:
+            return None, f"the answer cannot be kept: {error}"
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         return value, "; ".join(faults[:_SHOWN]) + more
+
+    def _faults(self, value: dict[str, Any]) -> list[str]:
+        if self.fields is None:
+            return list(_schema_faults(value, self.schema, self.schema, "$"))
+        return list(_record_faults(value, self.fields, self.declared or {}, "$"))
 
 
 def declared_types(*modules: Module) -> dict[str, tuple[FieldDecl, ...]]:
@@ -256,10 +266,10 @@ def _is_kind(value: Any, kind: str) -> bool:
 def _is_scalar(value: Any, kind: str) -> bool:
     if kind in {"string", "boolean"}:
         return isinstance(value, str if kind == "string" else bool)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if kind == "integer":
-        return float(value).is_integer() if isinstance(value, float) else -(2**63) <= value < 2**63
+        return value.is_integer() if isinstance(value, float) else -(2**63) <= value < 2**63
     return _fits_float(value)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from morphogen.schemas import Event, SweepFinished, SweepStarted, TrialFinished, TrialStarted
 from morphogen.schemas.knowledge.errors import KnowledgeError
 
-from ..errors import EmitFailed, Interrupted, InvariantViolated
+from ..errors import EmitFailed, Interrupted, InvariantViolated, one_line
 from .choice import Chooser
 from .compare import Interval, interval, ratios
 from .errors import NothingGood
@@ -166,7 +166,7 @@ class _Running:
     def _measure(self, trial: Trial) -> Outcome:
         meter = self._meters.get()
         try:
-            return measure(self._plan, trial, meter, host=self._shell.host)
+            return measure(self._plan, trial, meter, host=self._shell.host, check=self._glance)
         finally:
             self._meters.put(meter)
 
@@ -177,12 +177,12 @@ class _Running:
         items: list[Event] = []
         try:
             items = [self._shell.item(one.case or "", one.values, one.origin, source) for one in outcome.items]
+            if trial.value is not None:
+                items += self._shell.also(trial)
         except (EmitFailed, KnowledgeError) as error:
-            trial = _failed(trial, str(error))
+            items, trial = [], _failed(trial, one_line(error))
         self._spent += trial.seconds
         best = self._standing.add(trial)
-        if trial.value is not None:
-            items += self._shell.also(trial)
         self._outbox += [*items, trial, *([best] if best else [])]
         if trial.baseline and self._plan.interleave and trial.state != "measured":
             self._send()
@@ -213,6 +213,7 @@ class _Running:
             for turn in range(plan.confirm):
                 pair = [(best.config, values), (plan.baseline, base)]
                 for config, sink in pair if turn % 2 == 0 else reversed(pair):
+                    self._glance()
                     sink.append(meter.read(config).value)
         except TrialFailed:
             return None

@@ -169,8 +169,10 @@ def _value(where: str, setting: Setting, expr: tree.Expr, scope: Scope) -> Any:
         if not isinstance(value, bool):
             raise SpaceError(f"{where}: true or false, not {value!r}")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < setting.least:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not setting.least <= value < math.inf:
         raise SpaceError(f"{where}: a number of at least {setting.least:g}, not {value!r}")
+    if value > setting.most:
+        raise SpaceError(f"{where}: a number of at most {setting.most:,g}, not {value!r}")
     if setting.kind == "count":
         if value != int(value):
             raise SpaceError(f"{where}: a whole number, not {value!r}")

@@ -82,8 +82,8 @@ class Yardstick:
             raise TrialFailed(f'the output holds no {metric}: print a line of JSON such as {{"{name}": 1.5}}')
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TrialFailed(f"{metric} is {value!r}, which is no number")
-        if not math.isfinite(value):
-            raise TrialFailed(f"{metric} is {value}")
+        if not _is_finite(value):
+            raise TrialFailed(f"{metric} is {str(value) if isinstance(value, float) else 'too large a number'}")
         if origin != MEASURED:
             raise TrialFailed(f"{metric} is {origin}, and only what was measured counts")
         return Reading(float(value), tuple(items), seconds)
@@ -101,6 +101,13 @@ class Yardstick:
         return self.case if needed <= {*one.values, *config} and set(one.values) <= names else None
 
 
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
 def said_on(output: str) -> list[Said]:
     """Return what a program said on its standard output. Raises TrialFailed for a trace line that is no JSON object.
 
@@ -113,7 +120,7 @@ def said_on(output: str) -> list[Said]:
         if text.lstrip().startswith("{"):
             try:
                 found = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):
                 return said_by(found)
@@ -138,7 +145,7 @@ def said_by(result: Any, field: str | None = None) -> list[Said]:
 def _item(line: str) -> Said:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrialFailed(f"a {MARK} line is no JSON ({error}): {line[:_SHOWN]}") from None
     if not isinstance(found, dict) or not isinstance(found.get("case"), str):
         raise TrialFailed(f'a {MARK} line is an object with a "case": {line[:_SHOWN]}')

@@ -15,6 +15,7 @@ class Setting:
     says: str
     choices: tuple[str, ...] = ()
     least: float = 0
+    most: float = float("inf")
 
 
 SETTINGS: dict[str, Setting] = {
@@ -31,7 +32,9 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting("count", 0, "Seed of all chance."),
     "budget": Setting("count", None, "Most configurations to measure.", least=1),
     "time": Setting("seconds", None, "Begin no trial after so long, counted over all resumes."),
-    "repeats": Setting("count", 1, "Measurements of one configuration; its value is their median.", least=1),
+    "repeats": Setting(
+        "count", 1, "Measurements of one configuration; its value is their median.", least=1, most=10_000
+    ),
     "warmup": Setting("count", 0, "Measurements before those, thrown away."),
     "workers": Setting("count", 1, "Configurations measured at the same time.", least=1),
     "timeout": Setting("seconds", 300.0, "Longest single measurement; longer is a failure."),
@@ -43,7 +46,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "baseline": Setting("map", None, "Configuration to compare with; it is measured first."),
     "interleave": Setting("flag", False, "Measure the baseline in turn with every repeat, and compare by the ratios."),
-    "confirm": Setting("count", 0, "Measurements of best and baseline in turn, when the search is over."),
+    "confirm": Setting("count", 0, "Measurements of best and baseline in turn, when the search is over.", most=10_000),
     "cost": Setting("expression", None, "What a configuration costs; the cheapest wins among equals."),
     "constraint": Setting("expression", None, "What must hold of the parameters for a configuration to be measured."),
     "narrow": Setting("flag", False, "Measure only values that the rules' `parameter NAME: [..]` name."),

@@ -10,6 +10,7 @@ from morphogen.schemas.knowledge.aggregates import Item
 from morphogen.schemas.knowledge.errors import EvaluateError
 from morphogen.schemas.knowledge.evaluate import evaluate
 
+from ..errors import one_line
 from .meters import Meter
 from .plan import Plan
 from .reading import Reading, Said, TrialFailed
@@ -42,9 +43,13 @@ class Outcome:
 
 
 def measure(
-    plan: Plan, trial: Trial, meter: Meter, *, host: str | None = None, clock: Callable[[], float] = time.perf_counter
-) -> Outcome:
-    """Measure a configuration; whatever goes wrong with it is its outcome, never a number."""
+    plan: Plan, trial: Trial, meter: Meter, *, host: str | None = None, clock: Callable[[], float] = time.perf_counter,
+    check: Callable[[], None] = lambda: None,
+) -> Outcome:  # fmt: skip
+    """Measure a configuration; whatever goes wrong with it is its outcome, never a number.
+
+    `check` is called before each measurement, and what it raises ends this one.
+    """
     began = clock()
     readings: list[Reading] = []
     paired: list[Reading] = []
@@ -52,6 +57,7 @@ def measure(
     state, reason = "measured", None
 
     def once(config: Config, *, judged: bool) -> Reading:
+        check()
         started = clock()
         try:
             reading = meter.read(config)
@@ -78,9 +84,9 @@ def measure(
                 state, reason = "pruned", f"worse than the best in all of {repeat + 1} repeats"
                 break
     except _Rejected as error:
-        state, reason = "rejected", str(error)
-    except TrialFailed as error:
-        state, reason = "failed", str(error)
+        state, reason = "rejected", one_line(error)
+    except (TrialFailed, RecursionError) as error:  # what it printed may be nested deeply
+        state, reason = "failed", one_line(error)
     good = state in ("measured", "pruned")
     values = [reading.value for reading in readings] if good else []
     if good and plan.interleave and min([*values, *(reading.value for reading in paired)]) <= 0:

@@ -62,7 +62,7 @@ def main() -> None:
         answer["seconds"] = time.perf_counter() - began
         try:
             send(answers, answer)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             send(answers, {"error": f"what it returned is no plain data: {error}", "seconds": answer["seconds"]})
 
 
@@ -71,7 +71,10 @@ def _told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
     where = f" ({os.path.basename(own[-1].filename)}:{own[-1].lineno})" if own else ""
-    text = " ".join(str(error).split())[:300]
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # noqa: BLE001  an exception of the user's, whose own text may fail
+        text = ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
 
 

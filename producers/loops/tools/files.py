@@ -9,7 +9,7 @@ from morphogen.schemas import jsonable
 from morphogen.schemas.knowledge.tools import TOOLS, Signature
 
 from ..errors import ToolFailed
-from .toolbox import ToolCall, ToolResult
+from .toolbox import ToolCall, ToolResult, limit
 
 _LARGEST = 64 << 20  # bytes that are read unless a step says otherwise
 
@@ -31,7 +31,7 @@ class Read:
         """Return the text; bytes that are no UTF-8 are shown as such."""
         path = call.arguments["path"]
         try:
-            data = call.context.workspace.read(path, int(call.arguments.get("max_bytes") or _LARGEST))
+            data = call.context.workspace.read(path, int(limit(call, "max_bytes", _LARGEST)))
         except (FileNotFoundError, NotADirectoryError):
             if not call.context.live:
                 return ToolResult(planned=True, plan={"path": path})  # an earlier step of the plan may make it

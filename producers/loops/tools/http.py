@@ -9,7 +9,7 @@ from morphogen.schemas.knowledge.tools import TOOLS, Signature
 
 from ..errors import ToolFailed, ToolRefused
 from ..workspace import RESERVED
-from .toolbox import ToolCall, ToolResult
+from .toolbox import ToolCall, ToolResult, limit
 
 _TIMEOUT = 30.0  # seconds
 _LARGEST = 1 << 20  # bytes of an answer
@@ -39,8 +39,8 @@ class Http:
             raise ToolRefused("tool.http needs httpx: pip install 'morphogen[loops]'") from None
         arguments = call.arguments
         allow(arguments["url"], call.context.workspace.policy.hosts)
-        limit = int(arguments.get("max_output") or _LARGEST)
-        timeout = float(arguments.get("timeout") or _TIMEOUT)
+        largest = int(limit(call, "max_output", _LARGEST))
+        timeout = limit(call, "timeout", _TIMEOUT)
         headers = {str(name): str(value) for name, value in (arguments.get("headers") or {}).items()}
         if arguments["method"] not in _SAFE:
             headers.setdefault("Idempotency-Key", call.key)
@@ -58,8 +58,8 @@ class Http:
                 data = bytearray()
                 for piece in answer.iter_bytes():
                     data += piece
-                    if len(data) > limit:
-                        raise ToolFailed(f"tool.http: the answer is larger than {limit:,} bytes: raise max_output")
+                    if len(data) > largest:
+                        raise ToolFailed(f"tool.http: the answer is larger than {largest:,} bytes: raise max_output")
                     if time.monotonic_ns() - began > timeout * 1e9:
                         raise ToolFailed(f"tool.http: no whole answer within {timeout:g} s")
                 text = bytes(data).decode(answer.encoding or "utf-8", "replace")

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
-from morphogen.schemas import encode, plain
+from morphogen.schemas import plain
 from morphogen.schemas.knowledge.tools import Effect, ParameterSpec, Signature
 
-from ..errors import LoopError, ToolFailed, ToolRefused
+from ..errors import LoopError, ToolFailed, ToolRefused, one_line
 from .toolbox import Tool, ToolCall, ToolResult
 
 GROUP = "morphogen.tools"
@@ -57,12 +57,12 @@ class PythonTool:
         except LoopError:
             raise
         except Exception as error:
-            line = " ".join(str(error).split())
-            raise ToolFailed(f"{self.signature.name}: {type(error).__name__}{f': {line}' if line else ''}") from error
+            line = one_line(error)
+            name = type(error).__name__
+            raise ToolFailed(f"{self.signature.name}: {name}{f': {line}' if line != name else ''}") from error
         if isinstance(output, ToolResult):
             return output
         value = plain(output)
-        encode(value)
         return ToolResult(
             output=value, text=value if isinstance(value, str) else "", duration_ns=time.monotonic_ns() - began
         )
@@ -116,9 +116,8 @@ def installed_tools() -> dict[str, Tool]:
         try:
             function = point.load()
         except Exception as error:
-            line = " ".join(str(error).split())
             raise ToolRefused(
-                f"tool {name} ({point.value}) cannot be loaded: {type(error).__name__}: {line}; mend or uninstall its package"
+                f"tool {name} ({point.value}) cannot be loaded: {type(error).__name__}: {one_line(error)}; mend or uninstall its package"
             ) from error
         found[name] = function if _is_tool(function) else PythonTool(function, name)
     return found

@@ -17,7 +17,7 @@ from morphogen.schemas.knowledge.tools import TOOLS, Signature
 
 from ..errors import ToolFailed, ToolRefused
 from .process import run_process
-from .toolbox import ToolCall, ToolResult
+from .toolbox import ToolCall, ToolResult, limit
 
 PASSED_ON = (
     "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "MKL_NUM_THREADS",
@@ -40,7 +40,9 @@ class Run:
         return "external"
 
     def plan(self, call: ToolCall) -> Any:
-        """Return the argument vector, and where it would start."""
+        """Return the argument vector, and where it would start. Raises ToolRefused for what could not be started."""
+        _limits(call)
+        _environment(call)
         return {"argv": vector(call.arguments), "cwd": str(_folder(call)), "shell": bool(call.arguments.get("shell"))}
 
     def run(self, call: ToolCall) -> ToolResult:
@@ -48,6 +50,7 @@ class Run:
         arguments, context = call.arguments, call.context
         argv, cwd = vector(arguments), _folder(call)
         environment = _environment(call)
+        timeout, cap = _limits(call)
         if not arguments.get("shell") and shutil.which(argv[0], path=_search_path(environment, cwd)) is None:
             raise ToolFailed(f"tool.run: there is no program {argv[0]!r} to start: install it, or check the path")
         stdin = arguments.get("stdin")
@@ -57,9 +60,8 @@ class Run:
                 given.seek(0)
             ended = run_process(
                 argv, cwd=cwd, env=environment, stdin=given if stdin is not None else None, out=out, err=err,
-                timeout=arguments.get("timeout"), check=context.check,
+                timeout=timeout, check=context.check,
             )  # fmt: skip
-            cap = int(arguments.get("max_output") or MAX_OUTPUT)
             blobs: dict[str, str] = {}
             text = _text(out, _FROM_TEXT)
             shown = _kept(out, cap, "stdout", call, blobs)
@@ -94,9 +96,17 @@ def vector(arguments: Mapping[str, Any]) -> list[str]:
             argv = shlex.split(command)
         except ValueError as error:
             raise ToolRefused(f"tool.run: {command!r} cannot be split into arguments: {error}") from error
-    if not argv or not argv[0] or any("\0" in part for part in argv):
+    if not argv or not argv[0]:
         raise ToolRefused("tool.run: the command is empty")
+    if any("\0" in part for part in argv):
+        raise ToolRefused("tool.run: cmd holds a NUL character, which no program can be given")
     return argv
+
+
+def _limits(call: ToolCall) -> tuple[float | None, int]:
+    """Return the time in seconds, None without end, and the bytes of each stream that are kept."""
+    timeout = None if call.arguments.get("timeout") is None else limit(call, "timeout", 0.0)
+    return timeout, int(limit(call, "max_output", MAX_OUTPUT))
 
 
 def _folder(call: ToolCall) -> Path:
@@ -109,10 +119,16 @@ def _folder(call: ToolCall) -> Path:
 def _environment(call: ToolCall) -> dict[str, str]:
     allowed = {*PASSED_ON, *call.context.workspace.policy.environment}
     passed = {name: value for name, value in os.environ.items() if name in allowed or name.startswith("LC_")}
-    added = call.arguments.get("env") or {}
+    given = call.arguments.get("env") or {}
+    added = {str(name): value if isinstance(value, str) else _word(value) for name, value in given.items()}
+    for name, value in added.items():
+        if not name or "=" in name or "\0" in f"{name}{value}":
+            raise ToolRefused(
+                f"tool.run: env cannot hold {name!r}: a name is not empty and has no =, and neither has a NUL"
+            )
     return {
         **passed,
-        **{str(name): value if isinstance(value, str) else _word(value) for name, value in added.items()},
+        **added,
         "MORPHOGEN_LOOP_RUN": call.context.run,
         "MORPHOGEN_LOOP_KEY": call.key,
     }

@@ -14,13 +14,14 @@ from morphogen.bus.errors import BusError, NoResponders, RequestTimeout, Service
 from morphogen.schemas.knowledge.tools import TOOLS, Signature
 
 from ..errors import ToolFailed
-from .toolbox import ToolCall, ToolResult
+from .toolbox import ToolCall, ToolResult, limit
 
 if TYPE_CHECKING:
     from morphogen.bus.bus import Bus
 
 SUBJECT = "morphogen.sql.query"
-_TIMEOUT = 30.0
+_TIMEOUT = 30.0  # seconds
+_ROWS = 1000
 
 
 def ask(
@@ -73,8 +74,8 @@ class Sql:
         rows = ask(
             call.context.bus,
             call.arguments["query"],
-            max_rows=int(call.arguments.get("max_rows") or 1000),
-            timeout=float(call.arguments.get("timeout") or _TIMEOUT),
+            max_rows=int(limit(call, "max_rows", _ROWS)),
+            timeout=limit(call, "timeout", _TIMEOUT),
         )
         return ToolResult(output=rows, resources={"rows": len(rows)}, duration_ns=time.monotonic_ns() - began)
 

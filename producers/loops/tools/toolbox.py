@@ -1,12 +1,14 @@
 """The tools that a program may name: the built-in ones, and Python functions of installed packages."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from morphogen.schemas import EncodeError, MorphogenError
 from morphogen.schemas.knowledge.tools import EVERY_ACTION, TOOLS, Signature
 
-from ..errors import LoopError, StepFailed, ToolFailed, ToolRefused, WorkspaceError
+from ..errors import ToolFailed, ToolRefused, one_line
 
 if TYPE_CHECKING:
     from ..context import LoopContext
@@ -15,6 +17,7 @@ __all__ = ["Tool", "ToolCall", "ToolResult", "Toolbox", "tool"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _ACTS = frozenset({"write", "external"})
+_MOST = 10**12  # of a limit: seconds, bytes, rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,15 +147,43 @@ class Toolbox:
 def act(found: Tool, call: ToolCall) -> ToolResult:
     """Carry a call out, or give its plan where the context is not live. Raises StepFailed, or what must stop the loop."""
     if not call.context.live and found.effect(call.arguments) in _ACTS:
-        return ToolResult(planned=True, plan=found.plan(call))
-    try:
+        return ToolResult(planned=True, plan=plan_of(found, call))
+    with _failing(found):
         return found.run(call)
-    except (LoopError, WorkspaceError):
+
+
+def plan_of(found: Tool, call: ToolCall) -> Any:
+    """Return what a call would do. Raises StepFailed, or what must stop the loop."""
+    with _failing(found):
+        return found.plan(call)
+
+
+def limit(call: ToolCall, name: str, default: float) -> float:
+    """Return a limit that a call sets, or the default. Raises ToolRefused where it is no number above 0."""
+    value = call.arguments.get(name)
+    if value is None:
+        return default
+    if not 0 < value <= _MOST:
+        raise ToolRefused(f"{name} must be a number above 0 and at most 1e12, got {str(value)[:40]}")
+    return float(value)
+
+
+@contextlib.contextmanager
+def _failing(found: Tool) -> Iterator[None]:
+    """Turn what the machine, or a value that no program checks, makes a tool raise into ToolFailed."""
+    name = found.signature.name
+    try:
+        yield
+    except MorphogenError as error:
+        if isinstance(error, EncodeError):
+            raise ToolFailed(f"{name}: {one_line(error)}") from error
         raise
     except FileNotFoundError as error:
-        raise ToolFailed(f"{found.signature.name}: no such file: {error.filename or error}") from error
+        raise ToolFailed(f"{name}: no such file: {error.filename or error}") from error
     except OSError as error:
-        raise ToolFailed(f"{found.signature.name}: {error.strerror or error}") from error
+        raise ToolFailed(f"{name}: {error.strerror or one_line(error)}") from error
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ToolFailed(f"{name}: {one_line(error)}") from error
 
 
 def checked(signature: Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,8 +236,3 @@ def _is(value: Any, kind: str) -> bool:
 def _kind(value: Any) -> str:
     kinds = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a map"}
     return kinds.get(type(value), type(value).__name__)
-
-
-def failure(error: StepFailed) -> str:
-    """Return why a step failed, as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
