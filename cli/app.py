@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from morphogen.bus.settings import Settings
-from morphogen.schemas import MorphogenError
+from morphogen.schemas import MorphogenError, line_of
 
 from .saying import echo
 
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
             return WRONG_USE
         _debug()
         _say(
-            f"unexpected {type(error).__name__}: {_first_line(error)} (set MORPHOGEN_DEBUG=1 for the details, and report it)"
+            f"unexpected {type(error).__name__}: {line_of(error)} (set MORPHOGEN_DEBUG=1 for the details, and report it)"
         )
         return FAILED
     return code if isinstance(code, int) else 0
@@ -135,11 +135,6 @@ def _say(line: str) -> None:
     echo(f"morphogen: {line}", err=True)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else "no details"
-
-
 def _os_line(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     advice = {
@@ -147,4 +142,4 @@ def _os_line(error: OSError) -> str:
         errno.EACCES: "; check the permissions",
         errno.EROFS: "; choose another folder",
     }
-    return f"{error.strerror or _first_line(error)}{where}{advice.get(error.errno or 0, '')}"
+    return f"{error.strerror or line_of(error)}{where}{advice.get(error.errno or 0, '')}"

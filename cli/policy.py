@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphogen.schemas import MorphogenError
+from morphogen.schemas import MorphogenError, line_of
 
 from .app import app, settings_of
 from .history import with_broker
@@ -19,6 +19,7 @@ from .history import with_broker
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
     from morphogen.bus.settings import Settings
+    from morphogen.consumers.policy import Policy
     from morphogen.consumers.policy.gnn import Brain, Episode, Trainer
     from morphogen.consumers.policy.gnn.training import Environment
 
@@ -29,7 +30,7 @@ app.add_typer(policy, name="policy")
 @policy.command()
 def train(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The checkpoint to write.")] = Path("policy.safetensors"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The checkpoint to write.")] = Path("policy.safetensors"),
     runs: Annotated[
         list[str] | None,
         typer.Option("--runs", help="Learn from these recorded runs; patterns such as 'digits-*'. May be repeated."),
@@ -42,7 +43,7 @@ def train(
     first: Annotated[int, typer.Option(min=0, help="The number of the first episode.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Experiences to learn from at most, in all.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="The checkpoint to go on from.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the first weights and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of the training.")] = 0,
     name: Annotated[str | None, typer.Option(help="What to call the recorded run. Default: a new name.")] = None,
     keep: Annotated[bool, typer.Option(help="Keep every version beside it, by its sha256.")] = False,
 ) -> None:
@@ -99,7 +100,7 @@ def _brain(path: Path) -> "Brain":
 
     checkpoint = load_checkpoint(path)
     if checkpoint.policy != "gnn-ppo":
-        raise CheckpointError(f"{path}: a checkpoint of policy {checkpoint.policy}, not of gnn-ppo")
+        raise CheckpointError(f"{path}: a checkpoint of policy {checkpoint.policy!r:.100}, not of gnn-ppo")
     return Brain.of(checkpoint)
 
 
@@ -142,15 +143,28 @@ def _print(brain: "Brain") -> None:
 
 
 def _function(text: str) -> "Environment":
+    """Return the user's function, whatever of which fails is told in one line."""
     module, _, name = text.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:
-        lines = str(error).splitlines() or ["no details"]
-        raise MorphogenError(f"environment {text!r} cannot be imported: {type(error).__name__}: {lines[0]}") from error
+    except (Exception, SystemExit) as error:
+        raise MorphogenError(
+            f"environment {text!r} cannot be imported: {type(error).__name__}: {line_of(error)}"
+        ) from error
     if not callable(found):
         raise MorphogenError(f"environment {text!r} is no function: it is called with a policy and a number")
-    return found  # type: ignore[no-any-return]
+
+    def play(policy: "Policy", number: int) -> Any:
+        try:
+            return found(policy, number)
+        except MorphogenError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise MorphogenError(
+                f"environment {text!r} failed in episode {number}: {type(error).__name__}: {line_of(error)}"
+            ) from error
+
+    return play
 
 
 @contextlib.contextmanager

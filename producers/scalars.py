@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from morphogen.schemas.values import INT_MAX, INT_MIN
+from morphogen.schemas.values import INT_MAX, INT_MIN, line_of
 
 _DEPTH = 8
 
@@ -45,8 +45,8 @@ def _collect(
             continue
         try:
             numbers[name] = _number(value)
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            refused[name] = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        except Exception as error:  # noqa: BLE001  anybody's number
+            refused[name] = line_of(error, 200)
 
 
 def _number(value: Any) -> int | float:

@@ -129,7 +129,7 @@ from .names import token, untoken
 from .producers import ProducerClosed, ProducerDropped
 from .run import RunFailed, RunFinished, RunStarted
 from .sweeps import SweepBest, SweepFinished, SweepStarted, TrialFinished, TrialStarted
-from .values import Names, Vector, decode, encode, plain, sound, vector
+from .values import Names, Vector, decode, encode, line_of, plain, sound, vector
 
 __all__ = [
     "SIGNALS",
@@ -267,6 +267,7 @@ __all__ = [
     "json_schema",
     "json_text",
     "jsonable",
+    "line_of",
     "plain",
     "shape",
     "sound",

@@ -76,7 +76,8 @@ class DispatchCompared(Event, type="dispatch.compared", version=1):
 class DispatchFinished(Event, type="dispatch.finished", version=1):
     """A request was served, or not, by `mode` in the end. Cost and duration are of all that was tried for it.
 
-    What was saved is against the mean of the learner's recorded runs of this family; None where there are none.
+    Cost saved is against the mean of the learner's recorded runs of this family, time against that of the requests which it
+    served, first to last (its recorded runs where it served none); None where there are none.
     """
 
     request: str

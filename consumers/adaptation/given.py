@@ -5,17 +5,18 @@ import operator
 from typing import Any
 
 from morphogen.consumers.executor.ranks import apart, ranks
+from morphogen.schemas import plain, sound
 
 from .errors import GrowthError
+
+_LONGEST = 1000  # characters
 
 
 def number(value: Any) -> float | None:
     """Return a number of any kind, a tensor of one too, as a float; None for what is none."""
-    if value is None:
-        return None
     try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError):
+        return None if value is None else float(value.detach() if hasattr(value, "detach") else value)
+    except Exception:  # noqa: BLE001  anybody's number, and the training loop must not die of it
         return None
 
 
@@ -26,8 +27,15 @@ def whole(value: Any, what: str, *, least: int) -> int:
     except TypeError:
         found = None
     if found is None or not least <= found < 1 << 63:
-        raise GrowthError(f"{what} must be a whole number, {least} or more, not {value!r:.100}")
+        raise GrowthError(f"{what} must be a whole number, {least} or more, not {plain(value)!r:.100}")
     return found
+
+
+def text(value: Any, what: str) -> str | None:
+    """Return a text that the log can hold, or None for none. Raises GrowthError."""
+    if value is None or (isinstance(value, str) and len(value) <= _LONGEST and sound(value) == value):
+        return value
+    raise GrowthError(f"{what} is text, of {_LONGEST:,} characters at most, not {plain(value)!r:.100}")
 
 
 def learning_rate(optimizer: Any) -> float | None:
@@ -48,8 +56,8 @@ def stepping(optimizer: Any) -> Any:
     return optimizer
 
 
-def joinable(optimizer: Any) -> Any:
-    """Return an optimizer that seeds can join. Raises GrowthError for one that no seed ever can, and among several ranks."""
+def joinable(optimizer: Any, model: Any) -> None:
+    """Refuse an optimizer that no seed can join, one of another model, and growth among several ranks. Raises GrowthError."""
     from torch.optim import LBFGS
 
     if (number := ranks()) > 1:
@@ -59,4 +67,10 @@ def joinable(optimizer: Any) -> Any:
             f"{type(optimizer).__name__} keeps one state for all parameters together, so nothing that grows can join it: "
             "train with another optimizer, or with policy='none'"
         )
-    return optimizer
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    if trained and not any(
+        id(parameter) in trained for group in optimizer.param_groups for parameter in group["params"]
+    ):
+        raise GrowthError(
+            "the optimizer holds no parameter of the model: pass the one that trains it, made after the model was"
+        )

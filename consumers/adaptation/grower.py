@@ -29,6 +29,7 @@ from morphogen.consumers.policy import (
     load_policy,
     options_of,
 )
+from morphogen.consumers.policy.identity import name_of, version_of
 from morphogen.consumers.policy.limits import checked, checked_weights
 from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
 from morphogen.kernels.slots.undisturbed import undisturbed
@@ -38,12 +39,15 @@ from morphogen.schemas import (
     AdaptationStarted,
     Event,
     SiteInfo,
+    line_of,
+    plain,
+    sound,
 )
 
 from .config import GrowthConfig, converted
 from .epochs import Epochs
 from .errors import GrowthError
-from .given import joinable, number, stepping, whole
+from .given import joinable, number, stepping, text, whole
 from .judging import Judging
 from .link import Link
 from .offers import Offers, offers
@@ -53,6 +57,7 @@ from .shadow import Shadow
 
 EPOCH, EVALUATE = "the end of an epoch", "evaluate"  # what may fail
 WAIT = Action(op="wait")
+_AT_A_SITE, _IN_ALL = 1_000, 100_000  # slots: the log says of each where it stands, decision by decision
 REMOTE = "remote"
 PROPOSED = "proposed"
 
@@ -91,17 +96,18 @@ class Grower:
             raise GrowthError(
                 f"evaluate is a function of the model that returns loss and accuracy, not {evaluate!r:.100}"
             )
-        if label is not None and not isinstance(label, str):
-            raise GrowthError(f"a label is text, not {label!r:.100}")
+        if isinstance(slots, int) and slots > _AT_A_SITE:
+            raise GrowthError(f"slots is {_AT_A_SITE:,} at most, not {plain(slots)!r:.100}")
+        label = text(label, "a label")
         self.config = converted(config, GrowthConfig, "config")
         self.limits = checked(converted(budget, Limits, "budget"))
         weights = checked_weights(converted(reward, Weights, "reward"))
         self._optimizer = stepping(optimizer)
         self._remote = isinstance(policy, str) and policy == REMOTE
         self._policy: Policy = load_policy("none" if self._remote else policy, seed=seed)
-        self._policy_name = REMOTE if self._remote else str(self._policy.name)
+        self._policy_name = REMOTE if self._remote else name_of(self._policy)
         if self._policy_name != "none":
-            joinable(self._optimizer)
+            joinable(self._optimizer, model)
         self._evaluate, self._every = evaluate, every
         self._seed, self._label, self._menu = seed, label, menu
         self._weights = weights
@@ -114,6 +120,10 @@ class Grower:
         )
         if self.slots.model is not model:
             raise GrowthError("these slots are of another model: pass the model that they were restored for")
+        if len(self.slots) > _IN_ALL:
+            raise GrowthError(
+                f"these are {len(self.slots):,} slots, {_IN_ALL:,} may be: name fewer sites, or fewer slots"
+            )
         self.model = model
         self._executor: Executor | None = None
         self._judging = Judging(self._policy, self._policy_name, self._say)
@@ -174,8 +184,8 @@ class Grower:
         if self._over:
             return
         self._over = True
-        numbers = {str(name): found for name, value in measured.items() if (found := number(value)) is not None}
         try:
+            numbers = {sound(name): found for name, value in measured.items() if (found := number(value)) is not None}
             self._end(numbers, measure=measure)
         except Exception as error:  # noqa: BLE001
             self._failed(error)
@@ -231,6 +241,22 @@ class Grower:
             "policy_options": options_of(self._policy),
             "refused_sites": dict(self.slots.refused),
         }
+        host_params = sum(p.numel() for p in self.slots.root.parameters()) - self.slots.params()
+        started = AdaptationStarted(
+            sites=sites,
+            policy=self._policy_name,
+            policy_version=version_of(self._policy),
+            config=config,
+            seed=self._seed,
+            host_params=host_params,
+            label=self._label,
+        )
+        try:
+            started.encode()
+        except Exception as error:  # such as a module's name that is no text
+            raise GrowthError(f"the beginning of growth cannot be recorded: {line_of(error)}") from error
+        if self._shadow is not None:
+            self._shadow.stock = offered
         self._executor = Executor(
             self.slots,
             self._optimizer,
@@ -240,18 +266,6 @@ class Grower:
             bounds=msgspec.convert(msgspec.to_builtins(self.limits), Bounds),
             seed=self._seed,
             steps=self._link.step,
-        )
-        host_params = sum(p.numel() for p in self.slots.root.parameters()) - self.slots.params()
-        if self._shadow is not None:
-            self._shadow.stock = offered
-        started = AdaptationStarted(
-            sites=sites,
-            policy=self._policy_name,
-            policy_version=self._policy.version,
-            config=config,
-            seed=self._seed,
-            host_params=host_params,
-            label=self._label,
         )
         self._executor.take(started)
         cause = self._say(started, None)
@@ -419,7 +433,7 @@ class Grower:
         executor = self._executor
         try:
             if executor is None:
-                _log.warning("growth: %s: %s; training goes on without it", type(error).__name__, error)
+                _log.warning("growth: %s: %s; training goes on without it", type(error).__name__, line_of(error))
                 self._off = True
                 return
             executor.failed(error, self._doing)
@@ -430,7 +444,7 @@ class Grower:
                 executor.rest()
         except Exception as second:  # noqa: BLE001
             self._off = True
-            _log.warning("growth is off, training goes on: %s: %s", type(second).__name__, second)
+            _log.warning("growth is off, training goes on: %s: %s", type(second).__name__, line_of(second))
 
     def _close(self) -> None:
         self._link.close()

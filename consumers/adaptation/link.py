@@ -5,7 +5,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from morphogen.schemas import Event, LayerHealth
+from morphogen.schemas import Event, LayerHealth, line_of
 
 from .recorder import Recorder
 
@@ -65,7 +65,7 @@ class Link:
             return self.run.event(event, step=self.step(), cause=cause)
         except Exception as error:  # noqa: BLE001  anybody's recorder; what was done is done all the same
             if not self._unrecorded:
-                _log.warning("growth is not recorded: %s: %s (said once)", type(error).__name__, error)
+                _log.warning("growth is not recorded: %s: %s (said once)", type(error).__name__, line_of(error))
             self._unrecorded += 1
             return None
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 
 from morphogen.kernels.slots import SeedHealth, Slot, Slots
-from morphogen.schemas import AlertRaised, Event, SlotStageChanged, sound
+from morphogen.schemas import AlertRaised, Event, SlotStageChanged
 
 from .config import Bounds, ExecutorConfig
 from .seedling import Seedling
@@ -89,9 +89,3 @@ class Bed:
         wanted = set(ids)
         held = (p for group in self.optimizer.param_groups for p in group["params"])
         return any(id(p) in wanted for p in (*held, *self.optimizer.state))
-
-
-def line_of(error: BaseException) -> str:
-    """Return the first line of an exception's text, or its name."""
-    lines = sound(error).splitlines()
-    return lines[0][:500] if lines else type(error).__name__

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from morphogen.kernels.slots import Evaluation, Slot, Slots, Stage, contribution, latency_share, watch_outputs
-from morphogen.schemas import Action, Event, SlotContribution, SlotFailed, SlotRefused, sound
+from morphogen.schemas import Action, Event, SlotContribution, SlotFailed, SlotRefused, line_of, sound
 
-from .bed import Bed, Say, line_of
+from .bed import Bed, Say
 from .breaker import Breaker
 from .config import Bounds, ExecutorConfig
 from .errors import Refused

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from torch import nn
 
 from morphogen.kernels.slots import Slot, SlotError, Stage, join, leave, refusal
-from morphogen.schemas import Action, SlotFailed, SlotGerminated
+from morphogen.schemas import Action, SlotFailed, SlotGerminated, line_of
 
-from .bed import Bed, line_of
+from .bed import Bed
 from .errors import Refused
 from .life import Life
 from .ranks import apart, ranks

@@ -12,7 +12,7 @@ from torch import nn
 from morphogen.kernels import blueprints
 from morphogen.kernels.blueprints import Blueprint, Cache
 from morphogen.kernels.blueprints.menus import NAMES
-from morphogen.schemas import SiteInfo
+from morphogen.schemas import SiteInfo, line_of, sound
 
 from .errors import ExecutorError, LoadError
 
@@ -54,20 +54,22 @@ class Item:
         except LoadError:
             raise
         except blueprints.UnfitBlueprint as error:
-            raise LoadError(_line(error), kind="device", lasting=True) from error
+            raise LoadError(line_of(error), kind="device", lasting=True) from error
         except blueprints.BadInit as error:
-            raise LoadError(_line(error), kind="nonfinite", lasting=True) from error
+            raise LoadError(line_of(error), kind="nonfinite", lasting=True) from error
         except (blueprints.ArtifactRefused, blueprints.InvalidBlueprint) as error:
-            raise LoadError(_line(error), kind="checksum", lasting=True) from error
+            raise LoadError(line_of(error), kind="checksum", lasting=True) from error
         except blueprints.BlueprintError as error:
-            raise LoadError(_line(error), kind="load", lasting=True) from error
+            raise LoadError(line_of(error), kind="load", lasting=True) from error
         except MemoryError as error:
             raise LoadError(f"{self.name}: no memory for it", kind="memory") from error
         except OSError as error:
-            raise LoadError(f"{self.name}: {error.strerror or _line(error)}: {error.filename}", kind="load") from error
+            raise LoadError(
+                f"{self.name}: {error.strerror or line_of(error)}: {error.filename}", kind="load"
+            ) from error
         except Exception as error:
-            kind = "memory" if "out of memory" in str(error) else "exception"
-            raise LoadError(f"{self.name}: {type(error).__name__}: {_line(error)}", kind=kind) from error
+            kind = "memory" if "out of memory" in sound(error) else "exception"
+            raise LoadError(f"{self.name}: {type(error).__name__}: {line_of(error)}", kind=kind) from error
 
 
 Stock: TypeAlias = Mapping[str, Mapping[str, Item]]
@@ -117,7 +119,12 @@ def _items(site: SiteInfo, menu: Menu, shelf: _Shelf) -> dict[str, Item]:
         return {}
     entries: Mapping[str, Entry]
     if callable(menu):
-        entries = menu(site)
+        try:
+            entries = menu(site)
+        except Exception as error:
+            raise ExecutorError(
+                f"the menu's function failed for {site.site}: {type(error).__name__}: {line_of(error)}"
+            ) from error
         if not isinstance(entries, Mapping):
             raise ExecutorError(f"the menu's function gave {entries!r:.100} for {site.site}: it gives entries by name")
     elif isinstance(menu, Mapping):
@@ -126,8 +133,8 @@ def _items(site: SiteInfo, menu: Menu, shelf: _Shelf) -> dict[str, Item]:
         standard = blueprints.menu(site)
         entries = standard if menu is None else {name: standard[name] for name in menu if name in standard}
     items = {}
-    for name, entry in entries.items():
-        item = _item(str(name), entry, site, shelf)
+    for key, entry in entries.items():
+        item = _item(sound(key), entry, site, shelf)
         if item is not None:
             items[item.name] = item
     return items
@@ -145,9 +152,9 @@ def _item(name: str, entry: Entry, site: SiteInfo, shelf: _Shelf) -> Item | None
         try:
             blueprint, digest = shelf.read(artifact)
         except blueprints.BlueprintError as error:
-            raise ExecutorError(f"menu entry {name!r}: {_line(error)}") from error
+            raise ExecutorError(f"menu entry {name!r}: {line_of(error)}") from error
         except OSError as error:
-            raise ExecutorError(f"menu entry {name!r}: {artifact}: {error.strerror or _line(error)}") from error
+            raise ExecutorError(f"menu entry {name!r}: {artifact}: {error.strerror or line_of(error)}") from error
     assert site.in_shape is not None
     length = _length(site)
     try:
@@ -155,7 +162,7 @@ def _item(name: str, entry: Entry, site: SiteInfo, shelf: _Shelf) -> Item | None
     except blueprints.UnfitBlueprint:
         return None
     except blueprints.BlueprintError as error:
-        raise ExecutorError(f"menu entry {name!r}: {_line(error)}") from error
+        raise ExecutorError(f"menu entry {name!r}: {line_of(error)}") from error
     return Item(
         name=name,
         blueprint=blueprint,
@@ -176,8 +183,3 @@ def _length(site: SiteInfo) -> int | None:
 def rng_seed(seed: int, seed_id: str) -> int:
     """Return the seed of a seed's weights: the same for the same run seed and place in the run's growth."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{seed_id}".encode()).digest()[:7], "big")
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:500] if lines else type(error).__name__

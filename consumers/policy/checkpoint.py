@@ -6,10 +6,13 @@ The sha256 of the file is the policy's version. Reading one runs no code from it
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from morphogen.schemas import line_of
 
 from .errors import CheckpointError, PolicyError
 
@@ -25,12 +28,13 @@ _KEY = "morphogen.policy"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: whose it is, its state and tensors, and the sha256 of the file."""
+    """A checkpoint that was read: whose it is, its state and tensors, the sha256 of the file, and where that lies."""
 
     policy: str
     state: dict[str, Any]
     version: str
     tensors: "Tensors" = field(default_factory=dict)
+    file: str = "a checkpoint"
 
 
 def save_checkpoint(
@@ -48,6 +52,8 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"policy {policy}: its state cannot be written: {error}") from error
     target = Path(path)
+    if not target.name or target.is_dir():
+        raise CheckpointError(f"{target}: a folder; name the file to write")
     half = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,9 +70,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     numpy_files = _safetensors()
     file = Path(path)
     try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{file}: {size:,} bytes are too many for a policy, {MAX_BYTES:,} may be")
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device may have no end
+            raise CheckpointError(f"{file}: not a file")
+        if found.st_size > MAX_BYTES:
+            raise CheckpointError(f"{file}: {found.st_size:,} bytes are too many for a policy, {MAX_BYTES:,} may be")
         data = file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror or error}") from error
@@ -79,11 +87,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise TypeError("its header is not ours")
     except Exception as error:
         raise CheckpointError(
-            f"{file}: not a policy's checkpoint, or damaged: {type(error).__name__}: {str(error)[:100]}"
+            f"{file}: not a policy's checkpoint, or damaged: {type(error).__name__}: {line_of(error, 100)}"
         ) from error
     if form != FORMAT:
-        raise CheckpointError(f"{file}: a checkpoint of format {form}, this version reads {FORMAT}: upgrade morphogen")
-    return Checkpoint(policy, state, hashlib.sha256(data).hexdigest(), tensors)
+        raise CheckpointError(
+            f"{file}: a checkpoint of format {form!r:.50}, this version reads {FORMAT}: upgrade morphogen"
+        )
+    return Checkpoint(policy, state, hashlib.sha256(data).hexdigest(), tensors, str(file))
 
 
 def _safetensors() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from morphogen.schemas import Action, DecisionProposed, DecisionVerdict, Event, Observed, sound
+from morphogen.schemas import Action, DecisionProposed, DecisionVerdict, Event, Observed, line_of, sound
 
 from .features import observe
 from .guards import DryRun, guards
@@ -132,8 +132,7 @@ def _ask(policy: Policy, observation: Observation) -> tuple[Proposal, str]:
             return nothing, f"policy chose action {int(index)} of {len(observation.actions)}"
         return _clean(answer), ""
     except (Exception, SystemExit) as error:  # noqa: BLE001  a policy is anybody's code, and the run must not die of it
-        lines = sound(error).splitlines()
-        return nothing, f"policy failed: {type(error).__name__}: {lines[0][:200] if lines else 'no details'}"
+        return nothing, f"policy failed: {type(error).__name__}: {line_of(error, 200)}"
 
 
 def _clean(answer: Proposal) -> Proposal:
@@ -153,5 +152,9 @@ def _number(value: object) -> float | None:
 
 
 def _text(policy: Policy, name: str) -> str | None:
-    value = getattr(policy, name, None)
+    """Return what a policy says of itself; nothing where it fails at that, for what it decides is told all the same."""
+    try:
+        value = getattr(policy, name, None)
+    except (Exception, SystemExit):  # noqa: BLE001
+        return None
     return None if value is None else sound(value)[:200]

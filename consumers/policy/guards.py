@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from morphogen.schemas import Action, GuardResult
+from morphogen.schemas import Action, GuardResult, line_of
 
 from .legal import GROWING, over_budget, refusal, too_soon
 from .limits import Dish
@@ -76,7 +76,7 @@ def _tried(dry_run: DryRun, action: Action) -> str | None:
     try:
         return dry_run(action)
     except Exception as error:  # noqa: BLE001  the shadow copy may do anything; the network must not follow it there
-        return f"{type(error).__name__}: {str(error)[:200]}"
+        return f"{type(error).__name__}: {line_of(error, 200)}"
 
 
 def _said(guard: str, reason: str | None) -> GuardResult:

@@ -21,6 +21,7 @@ from .errors import PolicyError
 
 RAMPS = ("linear", "cosine", "sigmoid")
 LONGEST_RAMP = 1 << 40  # optimizer steps
+MOST = (1 << 63) - 1  # that the log can hold
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,8 @@ def checked(limits: Limits) -> Limits:
             wrong = "a finite number"
         elif isinstance(value, int | float) and name != "min_contribution" and value < 0:
             wrong = "0 or more"
+        elif isinstance(value, int) and value > MOST:
+            wrong = f"{MOST} at most"
         elif name == "explosion" and value == 0:
             wrong = "above 0"
         elif name == "ramp" and value not in RAMPS:
@@ -85,11 +88,11 @@ def checked(limits: Limits) -> Limits:
 
 
 def checked_weights(weights: Weights) -> Weights:
-    """Return weights of rewards that are finite numbers. Raises PolicyError naming the one that is not."""
+    """Return weights of rewards that are finite numbers, 0 or more. Raises PolicyError naming the one that is not."""
     for name in weights.__struct_fields__:
         value = getattr(weights, name)
-        if not math.isfinite(value):
-            raise PolicyError(f"reward: {name} is a finite number, not {value}")
+        if not 0 <= value < math.inf:
+            raise PolicyError(f"reward: {name} is a finite number, 0 or more, not {value}")
     return weights
 
 

@@ -6,10 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from morphogen.schemas import plain
+from morphogen.schemas import line_of, plain
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .errors import PolicyError
+from .errors import CheckpointError, PolicyError
+from .identity import name_of, version_of
 from .policies.bandit import Bandit
 from .policies.fixed import Fixed
 from .policies.heuristic import Heuristic
@@ -39,6 +40,8 @@ def load_policy(policy: Any, /, seed: int = 0, **options: Any) -> Policy:
     with `options`), a class, or a policy, which is returned as it is. A bandit or a network from a checkpoint neither
     explores nor learns, unless options say so. Raises PolicyError in one line that says what to write instead.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise PolicyError(f"a policy's seed is a whole number, 0 or more, not {plain(seed)!r:.100}")
     if isinstance(policy, Path):
         policy = str(policy)
     if not isinstance(policy, str):
@@ -49,17 +52,19 @@ def load_policy(policy: Any, /, seed: int = 0, **options: Any) -> Policy:
         return _made(_MADE[policy], seed, options, policy)
     if policy == LEARNED:
         return _checked(_made(_learned().Learned, seed, options, policy))
-    if policy.endswith(".safetensors") or Path(policy).is_file():
+    if policy.endswith(".safetensors") or _is_file(policy):
         return restored(load_checkpoint(policy), seed=seed, **options)
     module, _, name = policy.partition(":")
     if not name:
         raise PolicyError(
-            f"there is no policy {policy!r}: one of {', '.join(names())}, a checkpoint's path, or module:Class"
+            f"there is no policy {policy!r:.100}: one of {', '.join(names())}, a checkpoint's path, or module:Class"
         )
     try:
         found = getattr(import_module(module), name)
     except (Exception, SystemExit) as error:
-        raise PolicyError(f"policy {policy!r} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+        raise PolicyError(
+            f"policy {policy!r:.200} cannot be imported: {type(error).__name__}: {line_of(error, 200)}"
+        ) from error
     return _checked(_made(found, seed, options, policy) if callable(found) and isinstance(found, type) else found)
 
 
@@ -74,11 +79,20 @@ def options_of(policy: Any) -> dict[str, Any]:
 
 def restored(checkpoint: Checkpoint, *, seed: int = 0, **options: Any) -> Policy:
     """Return the policy of a checkpoint. Raises CheckpointError where the state does not fit."""
-    if checkpoint.policy == Bandit.name:
-        return Bandit.restored(checkpoint.state, seed=seed, version=checkpoint.version, **options)
-    if checkpoint.policy == LEARNED:
-        return _checked(_learned().Learned.restored(checkpoint, seed=seed, **options))
-    raise PolicyError(f"the checkpoint is of a policy {checkpoint.policy!r}, which is not known here")
+
+    def bandit(**given: Any) -> Policy:
+        try:
+            return Bandit.restored(checkpoint.state, version=checkpoint.version, **given)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.file}: {error}") from error
+
+    def learned(**given: Any) -> Policy:
+        return _learned().Learned.restored(checkpoint, **given)  # type: ignore[no-any-return]
+
+    makers = {Bandit.name: bandit, LEARNED: learned}
+    if checkpoint.policy not in makers:
+        raise PolicyError(f"{checkpoint.file}: of a policy {checkpoint.policy!r:.100}, which is not known here")
+    return _made(makers[checkpoint.policy], seed, options, checkpoint.policy)
 
 
 def save_policy(policy: Any, path: str | Path) -> str:
@@ -105,9 +119,16 @@ def _made(made: Callable[..., Policy], seed: int, options: dict[str, Any], name:
     except PolicyError:
         raise
     except (TypeError, ValueError) as error:
-        raise PolicyError(f"policy {name} cannot be made: {_line(error)}") from error
+        raise PolicyError(f"policy {name} cannot be made: {line_of(error, 200)}") from error
     except (Exception, SystemExit) as error:
-        raise PolicyError(f"policy {name} cannot be made: {type(error).__name__}: {_line(error)}") from error
+        raise PolicyError(f"policy {name} cannot be made: {type(error).__name__}: {line_of(error, 200)}") from error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # no name of a file at all, or one that may not be looked at
+        return False
 
 
 def _takes_any(parameters: Any) -> bool:
@@ -118,12 +139,10 @@ def _checked(policy: Any) -> Policy:
     try:
         lacks = [name for name in ("name", "version", "decide", "learn") if not hasattr(policy, name)]
     except (Exception, SystemExit) as error:  # anybody's properties
-        raise PolicyError(f"{type(policy).__name__} is no policy: {type(error).__name__}: {_line(error)}") from error
+        raise PolicyError(
+            f"{type(policy).__name__} is no policy: {type(error).__name__}: {line_of(error, 200)}"
+        ) from error
     if lacks:
         raise PolicyError(f"{type(policy).__name__} is no policy: it lacks {', '.join(lacks)}")
+    name_of(policy), version_of(policy)
     return policy  # type: ignore[no-any-return]
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else "no details"

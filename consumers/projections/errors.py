@@ -13,6 +13,7 @@ MorphogenError
 """
 
 from morphogen.schemas.errors import MorphogenError
+from morphogen.schemas.values import sound
 
 
 class ProjectionError(MorphogenError):
@@ -32,7 +33,7 @@ class FoldError(ProjectionError):
         self.last = last
         super().__init__(
             f"projection {projection!r} failed on messages {first}..{last}: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}; "
+            f"{type(error).__name__}: {' '.join(sound(error).split())}; "
             f"mend it, then run `morphogen rebuild {projection}`"
         )
 
@@ -42,7 +43,7 @@ class NoInitialState(ProjectionError):
 
     def __init__(self, projection: str, error: BaseException) -> None:
         super().__init__(
-            f"projection {projection!r} has no initial state: {type(error).__name__}: {' '.join(str(error).split())}; "
+            f"projection {projection!r} has no initial state: {type(error).__name__}: {' '.join(sound(error).split())}; "
             f"mend it, then run `morphogen rebuild {projection}`"
         )
 

@@ -20,7 +20,7 @@ from morphogen.schemas import (
     Event,
     LayerHealth,
     Observed,
-    sound,
+    line_of,
 )
 
 from .recorded import Key, Recorded, blueprints_of
@@ -142,7 +142,7 @@ def again(recorded: Recorded, policy: Policy, *, learn: bool = True) -> Rerun:
                 try:
                     policy.learn(outcome)
                 except (Exception, SystemExit) as error:  # noqa: BLE001  anybody's code: live it is caught too
-                    faults.append(f"policy did not learn: {type(error).__name__}: {sound(error)[:200]}")
+                    faults.append(f"policy did not learn: {type(error).__name__}: {line_of(error, 200)}")
         else:
             state = fold(state, event, told.step)
             if not isinstance(event, LayerHealth):

@@ -12,6 +12,8 @@ import msgspec
 from morphogen.bus.aside import in_thread
 from morphogen.bus.settings import Settings
 from morphogen.consumers.policy import Policy, load_policy
+from morphogen.consumers.policy.identity import name_of, version_of
+from morphogen.schemas import line_of
 
 from ..span import Progress, silent
 from .again import Choice, Moment, Rerun, again
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
 
 GERMINATE = "germinate"
+_FAINT = 100.0  # of a log-probability: an action less likely than that was not drawn by it
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,12 +150,12 @@ async def backtest(
         skipped.append(Skipped(run=pattern, reason="no run that could grow is named so"))
 
     async for recorded in recorded_runs(conn, settings, patterns, missed=missed, progress=progress):
-        chosen = make(recorded.started.seed)
         try:
+            chosen = make(recorded.started.seed)
             examined.append(await in_thread(partial(_gone_over, recorded, chosen, learn)))
         except Exception as error:  # noqa: BLE001  a log has what anybody wrote; the other runs are as good as before
-            skipped.append(Skipped(run=str(recorded.key), reason=f"{type(error).__name__}: {_line(error)}"))
-    return compare(examined, policy=str(named.name), version=named.version, skipped=skipped)
+            skipped.append(Skipped(run=str(recorded.key), reason=f"{type(error).__name__}: {line_of(error, 200)}"))
+    return compare(examined, policy=name_of(named), version=version_of(named), skipped=skipped)
 
 
 def examine(rerun: Rerun) -> Examined:
@@ -220,11 +223,6 @@ def _gone_over(recorded: Recorded, policy: Policy, learn: bool) -> Examined:
         raise RuntimeError(f"the policy raised {type(error).__name__}") from error
 
 
-def _line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else "no details"
-
-
 def _difference(moment: Moment, examined: Examined, evidence: Evidence) -> Difference:
     done = {one.decision: one.contribution for one in examined.experiences}
     came = done.get(moment.decision) if moment.decision is not None else None
@@ -261,7 +259,7 @@ def _agreed(examined: Sequence[Examined]) -> tuple[Estimate, bool]:
         if each.decision in one.agreeing and each.op == GERMINATE
     ]
     logprobs = [one.logprobs.get(each.decision) for one, each in found]
-    weighted = bool(found) and all(known is not None for known in logprobs)
+    weighted = bool(found) and all(known is not None and abs(known) < _FAINT for known in logprobs)
     runs: dict[str, list[tuple[float, float]]] = {}
     for (_, each), logprob in zip(found, logprobs, strict=True):
         weight = math.exp(-logprob) if weighted and logprob is not None else 1.0

@@ -6,6 +6,7 @@ have that either, nothing is known. When in a run it was done does not enter.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -99,6 +100,8 @@ def experiences_of(recorded: Recorded) -> list[Experience]:
         was = proposed.get(decision)
         slot = outcome.slot if was is None else was.action.slot or outcome.slot
         if was is None or slot is None or outcome.contribution is None:
+            continue
+        if not math.isfinite(outcome.contribution):  # of a loss that was lost: how much it was worth is not known
             continue
         site = slot.rpartition("#")[0] or slot
         found.append(

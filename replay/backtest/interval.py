@@ -49,13 +49,22 @@ def estimate(values: Mapping[str, Sequence[tuple[float, float]]] | Iterable[tupl
     many, count = sum(1 for pairs in runs.values() if pairs), len(flat)
     if many < LEAST:
         return Estimate(runs=many, values=count)
+    try:
+        return _estimate(runs, flat, many)
+    except OverflowError:  # numbers beyond all measure have no mean
+        return Estimate(runs=many, values=count)
+
+
+def _estimate(
+    runs: Mapping[str, Sequence[tuple[float, float]]], flat: Sequence[tuple[float, float]], many: int
+) -> Estimate:
     weight = math.fsum(w for w, _ in flat)
     mean = math.fsum(w * y for w, y in flat) / weight
     helped = math.fsum(w for w, y in flat if y > 0) / weight
     residuals = [math.fsum(w * (y - mean) for w, y in pairs) for pairs in runs.values() if pairs]
     spread = math.sqrt(many / (many - 1) * math.fsum(part * part for part in residuals)) / weight
     half = t_quantile(0.5 + _LEVEL / 2, many - 1) * spread
-    return Estimate(runs=many, values=count, mean=mean, low=mean - half, high=mean + half, helped=helped)
+    return Estimate(runs=many, values=len(flat), mean=mean, low=mean - half, high=mean + half, helped=helped)
 
 
 def t_quantile(p: float, freedom: int) -> float:

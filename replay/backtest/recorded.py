@@ -63,7 +63,7 @@ async def recorded_runs(
             found[entry.run] = None
     runs = list(found)
     matches = {one: _chosen(runs, one) for one in _split(runs, patterns)}
-    wanted = [run for run in runs if not matches or any(run in names for names in matches.values())]
+    wanted = [run for run in runs if not patterns or any(run in names for names in matches.values())]
     if not wanted:
         raise BacktestFailed(_none(found, patterns))
     for pattern, names in matches.items():

@@ -204,7 +204,7 @@ def test_the_menu_is_names_or_blueprints_or_a_function(loop: Any) -> None:
         ({"budget": {"alphas": (0.5, 2.0)}}, PolicyError, "alphas is from 0 to 1"),
         ({"budget": {"alphas": (math.nan,)}}, PolicyError, "alphas is from 0 to 1"),
         ({"config": {"backoff": (0.1, -1.0)}}, GrowthError, "backoff is seconds"),
-        ({"config": {"window": 0}}, GrowthError, "window is 1 or more"),
+        ({"config": {"window": 2}}, GrowthError, "window is 3 or more"),
         ({"config": {"plateau_window": 0}}, GrowthError, "plateau_window is 1 or more"),
         ({"config": {"ramp_epochs": math.nan}}, GrowthError, "ramp_epochs is 0 or more"),
         ({"every": "2"}, GrowthError, "every must be a whole number"),

@@ -388,6 +388,9 @@ def test_a_name_among_several_that_no_run_has_is_named(settings: Settings, capsy
     assert "nope could not be gone over: no run that could grow is named so" in capsys.readouterr().out
     assert command(["backtest", "random", "--runs", "bandit-1,band*"]) == 0
     assert "could not be gone over" not in capsys.readouterr().out
+    for empty in ("", ","):  # such as a variable of a script that is not set
+        assert command(["backtest", "random", "--runs", empty]) == 1
+        assert "no run that could grow is named" in capsys.readouterr().err
 
 
 def test_a_backtest_changes_nothing_in_the_log(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

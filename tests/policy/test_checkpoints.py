@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from morphogen.consumers.policy import (
     save_checkpoint,
     save_policy,
 )
+from morphogen.consumers.policy.identity import name_of, version_of
 from morphogen.consumers.policy.policies import Bandit, Heuristic
 from morphogen.schemas import Action
 
@@ -107,11 +109,43 @@ def test_a_header_that_promises_too_much_is_refused(tmp_path: Path) -> None:
         {"arms": {"a": [1]}},
         {"arms": {"a": [-1, 0, 0]}, "low": None, "high": None},
         {"arms": {"a": [1, "x", 0]}},
+        {"arms": {"a": [10**400, 0, 0]}, "low": None, "high": None},
+        {"arms": {"a": [1, 10**400, 0]}, "low": None, "high": None},
+        {"arms": {}, "low": 10**400, "high": None},
+        {"arms": {}, "low": None, "high": math.inf},
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="no state of a bandit"):
         Bandit.restored(state)
+
+
+def test_a_refused_state_is_told_with_its_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "b.safetensors", "bandit", {"arms": 3})
+
+    with pytest.raises(CheckpointError, match=r"b\.safetensors: no state of a bandit"):
+        load_policy(tmp_path / "b.safetensors")
+
+
+def test_options_that_a_checkpoint_does_not_take_are_refused(tmp_path: Path) -> None:
+    save_policy(_taught(), tmp_path / "b.safetensors")
+
+    for options in ({"boldness": 1}, {"version": "mine"}, {"arms": {}}, {"keep_learning": "no"}):
+        with pytest.raises(PolicyError, match="policy bandit"):
+            load_policy(tmp_path / "b.safetensors", **options)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.safetensors", tmp_path):
+        with pytest.raises(CheckpointError, match="not a file"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("path", [".", "", "/", ".."])
+def test_a_folder_is_no_checkpoint_to_write(path: str) -> None:
+    with pytest.raises(CheckpointError, match="a folder"):
+        save_policy(_taught(), path)
 
 
 def test_a_state_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -210,3 +244,56 @@ def test_a_class_that_fails_as_it_is_made_or_named_is_told_in_one_line() -> None
 def test_a_bandit_that_explores_by_no_number_is_refused(explore: Any) -> None:
     with pytest.raises(PolicyError, match="explore is 0 or more"):
         load_policy("bandit", explore=explore)
+
+
+@pytest.mark.parametrize("seed", ["x", -1, 1 << 63, True, None])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    with pytest.raises(PolicyError, match="a policy's seed is a whole number"):
+        load_policy("random", seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("heuristic", "wait_for_plateau"), ("bandit", "keep_learning"), ("bandit", "wait_for_plateau"), ("fixed", "judge"),
+     ("gnn-ppo", "explore")],
+)  # fmt: skip
+def test_an_option_of_yes_or_no_is_refused_as_a_word(name: str, option: str) -> None:
+    with pytest.raises(PolicyError, match=f"policy {name}: {option} is true or false, not 'no'"):
+        load_policy(name, **{option: "no"})
+
+
+class Told:
+    """A policy of this name and version."""
+
+    def __init__(self, name: Any, version: Any) -> None:
+        self.name, self.version = name, version
+
+    def decide(self, observation: Any) -> Any: ...
+
+    def learn(self, outcome: Any) -> None: ...
+
+
+def test_a_number_for_a_version_is_told_as_text() -> None:
+    policy = load_policy(Told("mine", 5))
+
+    assert (name_of(policy), version_of(policy)) == ("mine", "5")
+    assert version_of(Told("mine", None)) is None
+
+
+@pytest.mark.parametrize("wrong", [[1], True, 1.5, b"5", "\ud800", "x" * 201, object()])
+def test_a_name_or_a_version_that_the_log_cannot_hold_is_refused(wrong: Any) -> None:
+    for name, version, which in ((wrong, None, "name"), ("mine", wrong, "version")):
+        with pytest.raises(PolicyError, match=f"Told is no policy: its {which} is text"):
+            load_policy(Told(name, version))
+
+
+@pytest.mark.parametrize("name", [None, ""])
+def test_a_policy_has_a_name(name: Any) -> None:
+    with pytest.raises(PolicyError, match="it has no name"):
+        load_policy(Told(name, None))
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "x" * 300 + "/y", "\0"])
+def test_what_no_file_can_be_called_is_no_policy(path: str) -> None:
+    with pytest.raises(PolicyError, match="there is no policy"):
+        load_policy(path)

@@ -78,12 +78,33 @@ def changed(state: dict[str, Any], tensors: dict[str, Any], how: str) -> None:
         tensors["ops.bias"] = np.zeros(3, np.float32)
     elif how == "nan":
         tensors["rule"] = np.full(1, np.nan, np.float32)
+    elif how == "wide":
+        tensors["rule"] = np.full(1, 1e300)
+    elif how == "endless":
+        state["settings"]["rounds"] = {"act": 10**9, "gain": 1}
+    elif how == "counts":
+        state["schooling"]["updates"] = 10**18 * 10
     elif how == "columns":
         state["columns"] = state["columns"][:-1]
 
 
 @pytest.mark.parametrize(
-    "how", ["no settings", "odd heads", "huge", "text", "lacking", "more", "shape", "nan", "columns", "rounds"]
+    "how",
+    [
+        "no settings",
+        "odd heads",
+        "huge",
+        "text",
+        "lacking",
+        "more",
+        "shape",
+        "nan",
+        "columns",
+        "rounds",
+        "wide",
+        "endless",
+        "counts",
+    ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
     Learned(0).save(tmp_path / "p")
@@ -97,7 +118,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, h
     with pytest.raises(CheckpointError) as caught:
         load_policy(str(tmp_path / "bad"))
     assert "\n" not in str(caught.value)
-    assert "no checkpoint of gnn-ppo" in str(caught.value)
+    assert f"{tmp_path / 'bad'}: no checkpoint of gnn-ppo" in str(caught.value)
 
 
 @settings(max_examples=25)
@@ -118,3 +139,14 @@ def test_a_flipped_byte_is_refused_or_is_another_version(
     assert found != version
     assert found is not None
     assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"hidden": 10**9}, {"hidden": 0}, {"heads": 5}, {"members": 10**9}, {"rounds": {"act": 10**9, "gain": 1}},
+     {"rounds": {"act": 1}}, {"rounds": {"act": -1, "gain": 1}}, {"habits": {"wait": float("nan")}}, {"rule": 1e308},
+     {"floor": 2.0}, {"passes": 10**9}, {"capacity": 0}],
+)  # fmt: skip
+def test_settings_of_no_reasonable_network_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="policy gnn-ppo: settings: "):
+        Brain.new(0, settings=Settings(**given))

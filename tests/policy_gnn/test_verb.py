@@ -24,6 +24,23 @@ def play(policy: Policy, number: int) -> None:
 """
 
 
+WORLDS = """
+import sys
+
+def fails(policy, number):
+    raise RuntimeError("no world\\nat all")
+
+def ends(policy, number):
+    sys.exit(3)
+
+def speaks(policy, number):
+    return "x"
+
+def nothing(policy, number):
+    return float("nan")
+"""
+
+
 def updates(settings: Settings, run: str) -> list[PolicyUpdated]:
     """What the log says of a training."""
     with Bus.open(settings) as bus:
@@ -79,11 +96,26 @@ def test_an_environment_lets_it_decide(
         (["train", "--environment", "json:loads", "--runs", "a"], 2, "choose one"),
         (["train", "--from", "missing.safetensors"], 1, "No such file"),
         (["show", "missing.safetensors"], 1, "No such file"),
+        (["train", "--environment", "json:loads", "--seed", "-1"], 2, "--seed"),
+        (["train", "--environment", "json:loads", "--out", "."], 2, "--out"),
+        (["train", "--environment", "os:getcwd"], 1, "environment 'os:getcwd' failed in episode 0: TypeError"),
+        (["train", "--environment", "worlds:fails"], 1, "failed in episode 0: RuntimeError: no world"),
+        (["train", "--environment", "worlds:ends"], 1, "failed in episode 0: SystemExit: 3"),
+        (["train", "--environment", "worlds:speaks"], 1, "a finite number, or None, not 'x'"),
+        (["train", "--environment", "worlds:nothing"], 1, "a finite number, or None, not nan"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
-    settings: Settings, line: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    settings: Settings,
+    line: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "worlds.py").write_text(WORLDS)
+    monkeypatch.chdir(tmp_path)
     assert morphogen(["policy", *line]) == code
     error = capsys.readouterr().err
     assert said in error

@@ -2,16 +2,18 @@
 
 import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
+
+from morphogen.schemas import line_of
 
 from ..checkpoint import Checkpoint, save_checkpoint
 from ..errors import CheckpointError
 from ..features import FEATURES
 from .scale import Scale
-from .settings import Settings
+from .settings import Settings, checked
 from .weights import fresh, shapes
 
 if TYPE_CHECKING:
@@ -19,15 +21,16 @@ if TYPE_CHECKING:
 
 NAME = "gnn-ppo"
 _SCALE = "scale"
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
 class Schooling(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy was trained on: counts since it was made. An experience is a decision with a choice."""
 
-    experiences: int = 0
-    outcomes: int = 0  # germinations that were judged
-    episodes: int = 0
-    updates: int = 0
+    experiences: _Count = 0
+    outcomes: _Count = 0  # germinations that were judged
+    episodes: _Count = 0
+    updates: _Count = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +51,11 @@ class Brain:
     @classmethod
     def new(cls, seed: int = 0, *, settings: Settings | None = None, columns: tuple[str, ...] | None = None) -> "Brain":
         """Return one that has learned nothing. The same seed gives the same bits."""
-        settings, columns = settings or Settings(), tuple(FEATURES) if columns is None else columns
-        if settings.hidden % settings.heads:
-            raise CheckpointError(f"policy {NAME}: {settings.heads} heads do not divide {settings.hidden} units")
+        try:
+            settings = checked(settings or Settings())
+        except ValueError as error:
+            raise CheckpointError(f"policy {NAME}: {error}") from error
+        columns = tuple(FEATURES) if columns is None else columns
         weights = fresh(settings, len(columns), seed)
         return cls(settings, columns, weights, Scale.empty(len(columns)), Scale.empty(1))
 
@@ -58,7 +63,7 @@ class Brain:
     def of(cls, checkpoint: Checkpoint) -> "Brain":
         """Return what a checkpoint holds. Raises CheckpointError in one line where it does not fit."""
         try:
-            settings = msgspec.convert(checkpoint.state["settings"], Settings)
+            settings = checked(checkpoint.state["settings"])
             schooling = msgspec.convert(checkpoint.state["schooling"], Schooling)
             columns = tuple(msgspec.convert(checkpoint.state["columns"], list[str]))
             wanted = dict(shapes(settings, len(columns)))
@@ -68,19 +73,22 @@ class Brain:
             if given != wanted:
                 odd = sorted(set(given.items()) ^ set(wanted.items()), key=str)
                 raise ValueError(f"tensor {odd[0][0]} is missing, not known, or of another shape")
-            for name, tensor in checkpoint.tensors.items():
+            with np.errstate(over="ignore"):  # told below
+                weights = {
+                    name: checkpoint.tensors[name].astype(np.float32) for name, _ in shapes(settings, len(columns))
+                }
+            for name, tensor in (checkpoint.tensors | weights).items():
                 if not np.isfinite(tensor).all():
                     raise ValueError(f"tensor {name} is not finite")
         except (KeyError, ValueError, ArithmeticError, msgspec.ValidationError) as error:
             raise CheckpointError(
-                f"this is no checkpoint of {NAME}: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+                f"{checkpoint.file}: no checkpoint of {NAME}: {type(error).__name__}: {line_of(error, 120)}"
             ) from error
         tensors = checkpoint.tensors
         scale, rewards = (
             Scale(*(tensors[f"{part}.{name}"].astype(np.float64) for name in ("count", "mean", "squares")))
             for part in (_SCALE, "rewards")
         )
-        weights = {name: tensors[name].astype(np.float32) for name, _ in shapes(settings, len(columns))}
         return cls(settings, columns, weights, scale, rewards, schooling, checkpoint.version)
 
     def save(self, path: str | os.PathLike[str]) -> "Brain":

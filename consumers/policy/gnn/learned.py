@@ -13,6 +13,7 @@ import numpy as np
 from morphogen.schemas import Action
 
 from ..checkpoint import Checkpoint
+from ..options import flag
 from ..protocol import Observation, Outcome, Proposal
 from .brain import NAME, Brain
 from .chances import best, chances
@@ -55,6 +56,8 @@ class Learned:
         settings: Settings | None = None,
         remember: bool = False,
     ) -> None:
+        if explore is not None:
+            flag(NAME, "explore", explore)
         self.seed = seed
         self.brain = Brain.new(seed, settings=settings) if brain is None else brain
         self.explore = self.brain.schooling.updates == 0 if explore is None else explore

@@ -1,5 +1,6 @@
 """The school of the learned policy: from episodes to a better version, one recorded update after another."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from morphogen.schemas import Event, PolicyUpdated
 from ..protocol import Policy
 from .brain import NAME, Brain
 from .episode import Episode
+from .errors import LearningError
 from .gain import Replay
 from .learned import Learned
 from .network import Network
@@ -88,8 +90,7 @@ class Trainer:
             if room is not None and room <= 0:
                 break
             policy = self.policy(seed)
-            gained = environment(policy, seed)
-            episode = Episode.of(policy, gained)
+            episode = Episode.of(policy, _gain(environment(policy, seed)))
             if room is not None:
                 episode = episode.first(room)
                 room -= len(episode.steps)
@@ -183,3 +184,16 @@ class Trainer:
         log: Any = getattr(self._run, "log", None)
         if log is not None:
             log({f"policy/{name}": value for name, value in measured.items()}, step=schooling.updates)
+
+
+def _gain(value: Any) -> float | None:
+    """Return what an environment has returned as a number. Raises LearningError for what is none, or is not finite."""
+    try:
+        gain = None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        gain = math.nan
+    if gain is not None and not math.isfinite(gain):
+        raise LearningError(
+            f"an environment returns what a run has gained, a finite number, or None, not {value!r:.100}"
+        )
+    return gain

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from morphogen.schemas import line_of
+
 from ..errors import CheckpointError, PolicyError
+from ..options import flag
 from ..protocol import Observation, Outcome, Proposal, site_of
 from ..raising import raise_seeds
 
@@ -53,6 +56,8 @@ class Bandit:
     ) -> None:
         if isinstance(explore, bool) or not isinstance(explore, int | float) or not 0 <= explore < math.inf:
             raise PolicyError(f"policy bandit: explore is 0 or more, not {explore!r:.50}")
+        flag("bandit", "wait_for_plateau", wait_for_plateau)
+        flag("bandit", "keep_learning", keep_learning)
         self.seed = seed
         self.version = version
         self.arms: dict[str, Arm] = dict(arms or {})
@@ -127,12 +132,12 @@ class Bandit:
                 for name, (pulls, total, squares) in state["arms"].items()
             }
             low, high = (None if state[end] is None else float(state[end]) for end in ("low", "high"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"this is no state of a bandit: {type(error).__name__}: {error}") from error
-        if any(arm.pulls < 0 or not math.isfinite(arm.total + arm.squares) for arm in arms.values()):
-            raise CheckpointError(
-                "this is no state of a bandit: an arm has negative pulls or rewards that are not finite"
-            )
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"no state of a bandit: {type(error).__name__}: {line_of(error, 120)}") from error
+        if not all(0 <= arm.pulls < 1 << 63 and math.isfinite(arm.total + arm.squares) for arm in arms.values()):
+            raise CheckpointError("no state of a bandit: an arm has no count of pulls, or rewards that are not finite")
+        if not all(end is None or math.isfinite(end) for end in (low, high)):
+            raise CheckpointError("no state of a bandit: its lowest or highest reward is not finite")
         settings: dict[str, Any] = {"explore": 0.0, "keep_learning": False, **options}
         return cls(seed, arms=arms, low=low, high=high, version=version, **settings)
 

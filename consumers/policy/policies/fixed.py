@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..errors import PolicyError
+from ..options import flag
 from ..protocol import Observation, Outcome, Proposal, site_of
 from ..raising import raise_seeds
 
@@ -27,6 +28,7 @@ class Fixed:
     version = None
 
     def __init__(self, seed: int = 0, *, plan: Iterable[Any] = (), judge: bool = True) -> None:
+        flag("fixed", "judge", judge)
         self.seed = seed
         self._judge = judge
         self._plan = sorted(map(_planned, plan), key=lambda planned: planned.epoch)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PolicyError
+from ..options import flag
 from ..protocol import Observation, Outcome, Proposal, site_of
 from ..raising import raise_seeds
 
@@ -38,6 +39,7 @@ class Heuristic:
     ) -> None:
         if choose not in CHOOSE:
             raise PolicyError(f"policy heuristic: there is no way to choose {choose!r}: one of {', '.join(CHOOSE)}")
+        flag("heuristic", "wait_for_plateau", wait_for_plateau)
         self.seed = seed
         self._choose, self._plateau = choose, wait_for_plateau
         self._only = None if only is None else frozenset([only] if isinstance(only, str) else only)
