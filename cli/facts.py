@@ -44,7 +44,7 @@ def facts(
     elif not watch or rows:
         _show(rows)
     if not watch and not as_json:
-        _tell_of_none(settings, rows)
+        _tell_of_none(settings, rows, run, module, everything=everything)
     if watch:
         asyncio.run(_watch(settings, run, module, as_json=as_json))
 
@@ -83,29 +83,33 @@ def _short(value: Any) -> str:
 
 
 def _json_line(row: tuple[Any, ...]) -> str:
+    from morphogen.schemas import jsonable
+
     system, fact, run, key, holds, evidence, since, seq, idx, part, step, event = row
     return json.dumps(
-        {
+        jsonable({
             "system": system, "fact": fact, "run": run, "key": json.loads(key or "{}"), "holds": holds,
             "evidence": json.loads(evidence or "{}"), "since": str(since), "place": [seq, idx, part], "step": step,
             "event": event,
-        },
+        }),
         ensure_ascii=False,
     )  # fmt: skip
 
 
-def _tell_of_none(settings: "Settings", rows: list[tuple[Any, ...]]) -> None:
+def _tell_of_none(
+    settings: "Settings", rows: list[tuple[Any, ...]], run: str | None, module: str | None, *, everything: bool
+) -> None:
     from morphogen.consumers.projections.sql.query import query
 
     if rows:
         return
-    loaded = query("SELECT count(*) FROM knowledge WHERE in_force", settings=settings).rows()[0][0]
-    typer.echo(
-        "no fact holds; `morphogen facts --all` shows those that do not"
-        if loaded
-        else "no knowledge is loaded: `morphogen know load FILE` loads a module",
-        err=True,
-    )
+    of = "".join(f" of {what} {name!r}" for what, name in (("run", run), ("system", module)) if name is not None)
+    if not query("SELECT count(*) FROM knowledge WHERE in_force", settings=settings).rows()[0][0]:
+        typer.echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
+    elif everything:
+        typer.echo(f"no item{of} was judged by any fact", err=True)
+    else:
+        typer.echo(f"no fact{of} holds; `morphogen facts --all` shows those that do not", err=True)
 
 
 async def _watch(settings: "Settings", run: str | None, module: str | None, *, as_json: bool) -> None:

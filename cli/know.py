@@ -47,9 +47,9 @@ def check(
 ) -> None:
     """Say everything that is wrong with modules, without running anything."""
     from morphogen.schemas.knowledge.diagnostics import render, to_json
-    from morphogen.schemas.knowledge.loading import examined_source, hash_of
+    from morphogen.schemas.knowledge.loading import Sources, examined_source, hash_of
 
-    tools = signatures()
+    sources = Sources(signatures())
     worst = 0
     documents: list[dict[str, object]] = []
     for name in files:
@@ -59,7 +59,7 @@ def check(
             documents.append({"path": _path(name), "sha256": None, "ok": False, "diagnostics": []})
             continue
         path = _path(name)
-        _, uses, diagnostics = examined_source(text, path, tools)
+        _, uses, diagnostics = examined_source(text, path, sources)
         counts = {word: sum(one.severity == word for one in diagnostics) for word in ("error", "warning", "note")}
         fine = not counts["error"] and not (strict and counts["warning"])
         worst = max(worst, 0 if fine else FAILED)
@@ -132,11 +132,14 @@ def graph(
         GraphFormat, typer.Option("--format", "-f", help="How the graph is written.")
     ] = GraphFormat.MERMAID,
 ) -> None:
-    """Draw what leads where: cases, facts, rules, loops, artifacts."""
+    """Draw what leads where: cases, facts, rules, loops, artifacts. Of several files, JSON is one list."""
     from morphogen.schemas.knowledge.graph import draw, graph_of
 
-    for file in files:
-        typer.echo(draw(graph_of(_program(file)), form.value))
+    drawn = [draw(graph_of(_program(file)), form.value) for file in files]
+    if form is GraphFormat.JSON and len(drawn) > 1:
+        typer.echo(json.dumps([json.loads(one) for one in drawn], ensure_ascii=False, indent=2))
+    else:
+        typer.echo("\n".join(drawn))
 
 
 @know.command()

@@ -27,7 +27,7 @@ def load(
     again: Annotated[bool, typer.Option("--again", help="Also where this very text is in force.")] = False,
 ) -> None:
     """Put modules into the log: from then on their cases are tables, and their facts are followed, on every machine."""
-    from morphogen.consumers.projections.facts.loading import emit_all, in_force, load_events
+    from morphogen.consumers.projections.facts.loading import clash_of, emit_all, in_force, load_events
     from morphogen.schemas.knowledge.program import load as read_program
 
     events: list[Any] = []
@@ -42,6 +42,9 @@ def load(
     settings = settings_of(context)
     known = {} if again else in_force(settings)
     fresh = [one for one in events if any(known.get(system) != one.sha256 for system in one.systems)]
+    if clash := clash_of(settings, fresh) if fresh else None:
+        typer.echo(f"morphogen: {clash}", err=True)
+        raise typer.Exit(FAILED)
     places = dict(zip(map(id, fresh), emit_all(settings, fresh), strict=True))
     for one in events:
         place = places.get(id(one))
@@ -136,7 +139,15 @@ def diff(
 
     comparing = Comparing(read_program(old), read_program(new), runs=_split(runs), shown=shown)
     asyncio.run(_replay(settings_of(context), comparing.feed))
+    if comparing.missing:
+        named = ", ".join(map(repr, sorted(comparing.missing)))
+        typer.echo(
+            f"morphogen: the log has nothing of run {named}; `morphogen sql 'FROM runs'` shows those it has", err=True
+        )
+        raise typer.Exit(FAILED)
     result = comparing.result
+    if result.apart:
+        typer.echo("the two modules have no fact in common: is one a changed form of the other?", err=True)
     if as_json:
         document = {"differs": result.differs, "items": result.items, "facts": [_plain(one) for one in result.facts]}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))

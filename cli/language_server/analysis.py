@@ -14,7 +14,7 @@ from morphogen.schemas.knowledge.diagnostics import Diagnostic
 from morphogen.schemas.knowledge.errors import KnowledgeError
 from morphogen.schemas.knowledge.index import Entry, Index, Kind, index_of
 from morphogen.schemas.knowledge.keywords import KEYWORDS
-from morphogen.schemas.knowledge.loading import Uses, examined_source, find_used, library
+from morphogen.schemas.knowledge.loading import Sources, Uses, examined_source, find_used, library
 from morphogen.schemas.knowledge.logic import SCALAR_FUNCTIONS
 from morphogen.schemas.knowledge.parse import parse
 from morphogen.schemas.knowledge.tools import CONDITIONS, EVERY_ACTION, ParameterSpec, Signature
@@ -87,7 +87,7 @@ class Document:
     @cached_property
     def examined(self) -> tuple[Examined, Uses, tuple[Diagnostic, ...]]:
         """The check of the whole text."""
-        return examined_source(self.text, self.path, self.tools, self.open_texts)
+        return examined_source(self.text, self.path, Sources(self.tools, self.open_texts))
 
     @cached_property
     def module(self) -> Module:
@@ -297,7 +297,7 @@ class Document:
 
     def _read(self, use: Use) -> tuple[str, str] | None:
         try:
-            read = find_used(use.target, self.path, {})
+            read = find_used(use.target, self.path, Sources(self.tools))
         except KnowledgeError:
             return None
         return read.path, self.open_texts.get(use.target, read.text)
@@ -310,7 +310,7 @@ class Document:
     def _foreign(self, entry: Entry, name: str, uses: Iterable[Use], path: str, seen: frozenset[str]) -> Target | None:
         for use in uses:
             try:
-                read = find_used(use.target, path, {})
+                read = find_used(use.target, path, Sources(self.tools))
             except KnowledgeError:
                 continue
             if read.path in seen:

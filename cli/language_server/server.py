@@ -1,5 +1,6 @@
 """The language server protocol, spoken by pygls: text in, answers out. What the answers are stands in `analysis.py`."""
 
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from morphogen.schemas.knowledge.tree import Span
 
 from .analysis import Document, Target
 
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _SEVERITIES = {
     "error": lsp.DiagnosticSeverity.Error,
     "warning": lsp.DiagnosticSeverity.Warning,
@@ -46,7 +48,11 @@ def serve(tools: Mapping[str, Signature]) -> None:
 
 def server(tools: Mapping[str, Signature]) -> LanguageServer:
     """Return a server that knows these tools, connected to nothing yet."""
-    made = LanguageServer("morphogen-knowledge", metadata.version("morphogen"))
+    made = LanguageServer(
+        "morphogen-knowledge",
+        metadata.version("morphogen"),
+        text_document_sync_kind=lsp.TextDocumentSyncKind.Full,  # pygls places changes by lines of Python's, which are more
+    )
 
     known: dict[str, Document] = {}  # the last state of each open text, so that hovering does not check it again
 
@@ -129,22 +135,27 @@ def server(tools: Mapping[str, Signature]) -> LanguageServer:
             return None  # what does not parse is left as it is; the diagnostics say why
         if text == asked.text:
             return []
-        last = lsp.Position(len(asked.text.splitlines()) + 1, 0)
+        last = lsp.Position(len(_lines(asked.text)), 0)
         return [lsp.TextEdit(lsp.Range(lsp.Position(0, 0), last), text)]
 
     return made
 
 
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text with their ends, as the protocol has them: no other character than these ends one."""
+    return _LINE.findall(text)
+
+
 def _offset(there: TextDocument, position: lsp.Position, codec: PositionCodec) -> int:
     """Return a client's position as a character offset."""
-    lines = there.lines
+    lines = _lines(there.source)
     at = codec.position_from_client_units(lines, position)
     return sum(len(line) for line in lines[: at.line]) + at.character
 
 
 def _range(text: str, start: int, end: int, codec: PositionCodec) -> lsp.Range:
     """Return character offsets as a client's range."""
-    lines = text.splitlines(keepends=True) or [""]
+    lines = _lines(text)
 
     def position(offset: int) -> lsp.Position:
         offset = min(max(offset, 0), len(text))

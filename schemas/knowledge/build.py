@@ -126,13 +126,18 @@ class TreeBuilder(ExpressionBuilder):
         return Action(value.name, value.arguments, name, value.emit, span=span)
 
     def if_(self, parts: list[Any], first: int, last: int) -> If:
-        return If(parts[1], tuple(parts[3]), span=self.span(first, last))
+        return self._branches(If(parts[1], tuple(parts[3]), span=self.span(first, last)))
 
     def if_else(self, parts: list[Any], first: int, last: int) -> If:
-        return If(parts[1], tuple(parts[3]), tuple(parts[7]), span=self.span(first, last))
+        return self._branches(If(parts[1], tuple(parts[3]), tuple(parts[7]), span=self.span(first, last)))
 
     def if_else_if(self, parts: list[Any], first: int, last: int) -> If:
-        return If(parts[1], tuple(parts[3]), (parts[6],), span=self.span(first, last))
+        return self._branches(If(parts[1], tuple(parts[3]), (parts[6],), span=self.span(first, last)))
+
+    def _branches(self, made: If) -> If:
+        """Return an `if`, and without what it leads to where that is nested too deep to be worked with."""
+        hint = "ask in fewer steps, or in a procedure"
+        return If(made.condition, (), span=made.span) if self._too_deep(made, "this `if` is", hint) else made
 
     def for_(self, parts: list[Any], first: int, last: int) -> For:
         return For(self.spelling(parts[1]), parts[3], tuple(parts[5]), span=self.span(first, last))

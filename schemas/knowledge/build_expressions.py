@@ -11,7 +11,7 @@ from typing import Any
 
 from .diagnostics import Diagnostic
 from .strings import Hole, Text, pieces, plain, unknown_escapes
-from .tokens import MAX_DEPTH, Tokens, tokenize
+from .tokens import MAX_DEPTH, Tokens, key_of, tokenize
 from .tree import (
     Binary,
     Call,
@@ -19,6 +19,8 @@ from .tree import (
     Expr,
     Field,
     FieldDecl,
+    For,
+    If,
     Index,
     ListExpr,
     ListType,
@@ -52,9 +54,9 @@ NANOSECONDS = {
 
 _PATH = re.compile(r"[ \t]*([^\W\d]\w*)((?:\.(?:[^\W\d]\w*|[0-9]+))*)[ \t]*")
 _QUANTITY = re.compile(r"([0-9_.]+(?:[eE][+-]?[0-9]+)?)\s*(.*)", re.DOTALL)
-_KEY = re.compile(r"\w+")
 _SPELLED = {"&&": "and", "||": "or"}
 _SAME_BITS = {"true": True, "false": False, "null": None}
+_MOST_ITEMS = 10**12  # of a window
 _LONG = 2 * MAX_DEPTH  # characters; an expression of fewer cannot be nested too deep
 
 
@@ -119,8 +121,8 @@ class ExpressionBuilder:
         raw = self.text[self.starts[place] : self.ends[place]].removesuffix(":").rstrip()
         if raw.isidentifier():
             return raw
-        found = _KEY.match(raw)
-        return found[0] if found else plain(raw)
+        name = key_of(raw)
+        return plain(name) if name[0] in "\"'" else name
 
     def pair(self, parts: list[Any], first: int, last: int) -> Property:
         return Property(self.key(first), parts[1], span=self.span(first, last))
@@ -295,19 +297,21 @@ class ExpressionBuilder:
     def checked(self, node: Any) -> Any:
         """Return a node unless it is nested too deep to be worked with: then null, and an error."""
         span: Span = node.span
-        if span.end - span.start > _LONG and self._depth(node) > MAX_DEPTH:
-            if not any(one.code == "nested-too-deep" for one in self.diagnostics):
-                self.report(
-                    "nested-too-deep",
-                    span,
-                    f"this expression is nested deeper than {MAX_DEPTH}",
-                    hint="name its parts: use a function, a fact or a list",
-                )
+        if self._too_deep(node, "this expression is", "name its parts: use a function, a fact or a list"):
             return Literal(None, span=Span(span.start, span.start, span.line, span.column))
         return node
 
+    def _too_deep(self, node: Any, what: str, hint: str) -> bool:
+        """Tell whether a node is nested too deep to be worked with, and say so, once in a text."""
+        span: Span = node.span
+        if span.end - span.start <= _LONG or self._depth(node) <= MAX_DEPTH:
+            return False
+        if not any(one.code == "nested-too-deep" for one in self.diagnostics):
+            self.report("nested-too-deep", span, f"{what} nested deeper than {MAX_DEPTH}", hint=hint)
+        return True
+
     def _depth(self, node: Any) -> int:
-        """Count how many expressions stand within each other along the longest chain of operators."""
+        """Count how many expressions, or statements, stand within each other; each `else if` is within the one before."""
         known = self._depths
         pending: list[tuple[Any, bool]] = [(node, False)]
         while pending:
@@ -404,9 +408,10 @@ class ExpressionBuilder:
 
     def window_last(self, parts: list[Any], first: int, last: int) -> Window:
         count = self.integer([parts[2]], parts[2], parts[2])
-        if not count.value:
-            self.report("bad-window", count.span, "a window holds at least one item")
-        return Window(int(count.value or 1), None, tuple(parts[3]), span=self.span(first, last))
+        assert isinstance(count.value, int)
+        if not 0 < count.value <= _MOST_ITEMS:
+            self.report("bad-window", count.span, "a window holds at least one item and at most a trillion")
+        return Window(min(max(count.value, 1), _MOST_ITEMS), None, tuple(parts[3]), span=self.span(first, last))
 
     def window_duration(self, parts: list[Any], first: int, last: int) -> Window:
         length = self.quantity([parts[1]], parts[1], parts[1])
@@ -457,4 +462,8 @@ def _operands(node: Any) -> tuple[Any, ...]:
         return tuple(item.value for item in node.items)
     if isinstance(node, Template):
         return tuple(part for part in node.parts if not isinstance(part, str))
+    if isinstance(node, If):
+        return (*node.then, *node.otherwise)
+    if isinstance(node, For):
+        return node.body
     return (node.low, node.high) if isinstance(node, RangeExpr) else ()

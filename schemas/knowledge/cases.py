@@ -9,13 +9,14 @@ import hashlib
 import keyword
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaError
 from ..event import Event, EventMeta, event_class
 from .errors import KnowledgeError
 from .logic import Value
+from .tree import Node, System
 from .types import Type, problem_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,28 @@ def snake(name: str) -> str:
     if not word or lost:
         word = f"{word}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".strip("_")
     return word if word[0].isalpha() else f"n{word}"
+
+
+def words_of(system: System) -> Iterator[tuple[str, str, Node]]:
+    """Yield what a system and its cases and facts are called in SQL, where two of one word cannot be told apart.
+
+    A word comes with the full name and the declaration; SQL cuts long ones short, and they stay apart.
+    """
+    word = snake(system.name)
+    yield f"facts_{word}", system.name, system
+    for case in (case for variant in system.variants for case in variant.cases):
+        yield f"trace_{word}_{snake(case.name)}", f"{system.name}.{case.name}", case
+    for fact in system.facts:
+        yield f"fact_{word}_{snake(fact.name)}", f"{system.name}.{fact.name}", fact
+
+
+def unrecordable(fields: Mapping[str, Type]) -> tuple[str, str] | None:
+    """Return a field with which no item of a case can be recorded, and what is wrong with it; None without one."""
+    if "origin" in fields:
+        return "origin", "a field `origin`, which every item has already"
+    if "source" in fields and fields["source"].kind != "string":
+        return "source", "a field `source` that is no string; every item has one that says what produced it"
+    return None
 
 
 def case_type(system: str, case: str) -> str:
@@ -165,16 +188,8 @@ def _shape(type_: Type) -> str:
 
 
 def _class_of(info: "CaseInfo", name: str, path: str) -> type[Event]:
-    if "origin" in info.fields:
-        raise KnowledgeError.plain(
-            f"{path}: case `{info.name}` has a field `origin`, which every item has already: rename it", path=path
-        )
-    if "source" in info.fields and info.fields["source"].kind != "string":
-        raise KnowledgeError.plain(
-            f"{path}: case `{info.name}` has a field `source` that is no string; every item has one that says what "
-            "produced it: rename it",
-            path=path,
-        )
+    if problem := unrecordable(info.fields):
+        raise KnowledgeError.plain(f"{path}: case `{info.name}` has {problem[1]}: rename it", path=path)
     names = attributes(info)
     annotations: dict[str, Any] = {}
     defaults: dict[str, Any] = {}

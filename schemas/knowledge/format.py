@@ -14,7 +14,7 @@ from .front_matter import front_matter
 from .layout import Group, Layout, Range, layout
 from .lines import Lines
 from .parse import parse
-from .tokens import END, tokenize
+from .tokens import END, key_of, tokenize
 
 WIDTH = 100
 INDENT = "    "
@@ -342,20 +342,13 @@ class _Printer:
         kind = self.types[place]
         text = self.tokens.spelling(place)
         if kind in {"KEY", "SUCCESS"}:
-            return self._key(text) + ":"
+            return key_of(text) + ":"
         if kind == "QUANTITY":
             found = _NUMBER.fullmatch(text)
             assert found is not None
             close = found[2] == "%" or (place > 0 and self.types[place - 1] == "OVER")
             return f"{found[1]}{'' if close else ' '}{found[2]}"
         return _MERGED.get(kind) or text.replace("\r\n", "\n")
-
-    def _key(self, text: str) -> str:
-        """Return a key without its colon, and without a comment that stands between (that is kept elsewhere)."""
-        if text[0] in "\"'":
-            return re.split(r"\s*(?:/\*|//|#)[^\"']*:$|\s*:$", text)[0]
-        found = re.match(r"\w+", text)
-        return found[0] if found else text
 
     def _gap(self, place: int) -> str:
         """Return the blank, or nothing, that stands between a token and the one before it on a line."""

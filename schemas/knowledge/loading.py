@@ -29,12 +29,24 @@ class Read:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a text finds what it names: tools by their signatures, and the texts of used modules by target.
+
+    A `sealed` text comes from the log: it finds used modules in `given` and the library alone, never in a file, and what
+    cannot change its meaning (conditions that never hold, rules that contradict each other, ...) is not looked for.
+    """
+
+    tools: Mapping[str, Signature]
+    given: Mapping[str, str] = field(default_factory=dict)
+    sealed: bool = False
+
+
 @dataclass(slots=True)
 class Uses:
     """Resolves `use` lines, each module once, circles and missing files as diagnostics."""
 
-    tools: Mapping[str, Signature]
-    given: Mapping[str, str]
+    sources: Sources
     chain: tuple[str, ...] = ()
     known: "dict[str, Program | KnowledgeError]" = field(default_factory=dict)  # by file: what was read once
     modules: dict[str, Module] = field(default_factory=dict)
@@ -51,11 +63,11 @@ class Uses:
 
     def _resolve(self, use: Use, path: str) -> None:
         try:
-            read = find_used(use.target, path, self.given)
+            read = find_used(use.target, path, self.sources)
         except KnowledgeError as error:
             self._say("K109", use, str(error), hint=_library_hint(use.target))
             return
-        key = _same(read.path)
+        key = use.target if self.sources.sealed else _same(read.path)
         if key in self.chain:
             names = [Path(one).name for one in (*self.chain[self.chain.index(key) :], key)]
             self._say("K110", use, f"modules use each other in a circle: {' -> '.join(names)}")
@@ -86,9 +98,7 @@ class Uses:
         """Return a module's program, or what is wrong with it; one that many use is read once."""
         if key not in self.known:
             try:
-                self.known[key] = source_of(
-                    read.text, read.path, self.tools, self.given, (*self.chain, key), self.known
-                )
+                self.known[key] = source_of(read.text, read.path, self.sources, (*self.chain, key), self.known)
             except KnowledgeError as error:
                 self.known[key] = error
         return self.known[key]
@@ -99,26 +109,26 @@ class Uses:
 
 def load_file(path: Path, tools: Mapping[str, Signature]) -> Program:
     """Read, parse and check a file, or a module of the library by its name (`std.training`) where there is no such file."""
+    sources = Sources(tools)
     if str(path) in library() and not path.exists():
-        return load_source(find_used(str(path), str(path), {}).text, str(path), tools, {})
-    return load_source(read_text(path), str(path), tools, {})
+        return load_source(find_used(str(path), str(path), sources).text, str(path), sources)
+    return load_source(read_text(path), str(path), sources)
 
 
-def load_source(text: str, path: str, tools: Mapping[str, Signature], given: Mapping[str, str]) -> Program:
+def load_source(text: str, path: str, sources: Sources) -> Program:
     """Parse and check a text."""
-    return source_of(text, path, tools, given, (_same(path),))
+    return source_of(text, path, sources, _chain(path, sources))
 
 
 def source_of(
     text: str,
     path: str,
-    tools: Mapping[str, Signature],
-    given: Mapping[str, str],
+    sources: Sources,
     chain: tuple[str, ...],
     known: "dict[str, Program | KnowledgeError] | None" = None,
 ) -> Program:
     """Parse and check a text that is used by the modules of a chain; raise KnowledgeError with all that is wrong."""
-    examined, uses, diagnostics = examined_source(text, path, tools, given, chain, known)
+    examined, uses, diagnostics = examined_source(text, path, sources, chain, known)
     if any(one.severity == "error" for one in diagnostics):
         raise KnowledgeError(diagnostics, text, path)
     return program_of(examined, text, path, hash_of(text, uses.texts), diagnostics, uses.texts, uses.modules)
@@ -127,8 +137,7 @@ def source_of(
 def examined_source(
     text: str,
     path: str,
-    tools: Mapping[str, Signature],
-    given: Mapping[str, str] | None = None,
+    sources: Sources,
     chain: tuple[str, ...] | None = None,
     known: "dict[str, Program | KnowledgeError] | None" = None,
 ) -> tuple[Examined, Uses, tuple[Diagnostic, ...]]:
@@ -142,9 +151,9 @@ def examined_source(
         raise KnowledgeError.plain(
             "reading knowledge needs Lark: pip install 'morphogen[knowledge]'", path=path
         ) from None
-    uses = Uses(tools, given or {}, chain or (_same(path),), {} if known is None else known)
+    uses = Uses(sources, chain or _chain(path, sources), {} if known is None else known)
     uses.resolve(parsed.module.uses, path)
-    examined = examine(parsed.module, tools, uses.modules.values())
+    examined = examine(parsed.module, sources.tools, uses.modules.values(), thorough=not sources.sealed)
     broken = any(one.severity == "error" for one in (*parsed.diagnostics, *uses.diagnostics))
     unread = [one.span for one in parsed.diagnostics]
     found = [
@@ -196,16 +205,20 @@ def text_of_bytes(data: bytes, path: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def find_used(target: str, path: str, given: Mapping[str, str]) -> Read:
+def find_used(target: str, path: str, sources: Sources) -> Read:
     """Return what a `use` names: a given text, a module of the library, or a file beside the one that uses it."""
-    if target in given:
-        return Read(target, given[target])
+    if target in sources.given:
+        return Read(target, sources.given[target])
     if target.startswith(_STANDARD):
         name = target.removeprefix(_STANDARD)
         file = LIBRARY / f"{name}.mk"
         if not name.isidentifier() or not file.is_file():
             raise KnowledgeError.plain(f"there is no standard module `{target}`", path=path)
         return Read(str(file), read_text(file))
+    if sources.sealed:
+        raise KnowledgeError.plain(
+            f"the log does not hold the text of `{target}`: load the module again where that file is", path=path
+        )
     beside = Path(path).parent if not path.startswith("<") else Path()
     file = beside / target
     if file.exists() and not file.is_file() and not file.is_dir():  # a pipe would be waited for, for ever
@@ -223,6 +236,11 @@ def _library_hint(target: str) -> str | None:
         return None
     known = library()
     return did_you_mean(target, known) or (f"there are {', '.join(known)}" if known else None)
+
+
+def _chain(path: str, sources: Sources) -> tuple[str, ...]:
+    """Return the beginning of a chain of modules; a text of the log is no file, whatever name it says it had."""
+    return (f"<{path}>" if sources.sealed else _same(path),)
 
 
 def _same(path: str) -> str:

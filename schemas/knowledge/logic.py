@@ -169,9 +169,9 @@ def arithmetic(op: str, left: Value, right: Value) -> float | str | None:
 
 
 def negative(value: Value) -> int | float | None:
-    """Return a number with its sign turned; an int stays one."""
+    """Return a number with its sign turned; an int stays one, and the opposite of -2^63, which has no 64 bits, is unknown."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return -value
+        return None if value == -(2**63) else -value
     number = as_float(value)
     return None if number is None else -number
 

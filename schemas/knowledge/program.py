@@ -197,11 +197,13 @@ def load_text(
     *,
     tools: Mapping[str, Signature] = TOOLS,
     used: Mapping[str, str] | None = None,
+    sealed: bool = False,
 ) -> Program:
     """Parse and check a module's text; `used` gives the texts of used modules, so that no file is read for them.
 
-    A target that `used` lacks is looked for in the library that ships with Morphogen, then beside `path`.
+    A target that `used` lacks is looked for in the library that ships with Morphogen, then beside `path`. With `sealed`,
+    for a text from the log, no file of this machine is read, and only what could change its meaning is checked.
     """
-    from .loading import load_source
+    from .loading import Sources, load_source
 
-    return load_source(text, path, tools, used or {})
+    return load_source(text, path, Sources(tools, used or {}, sealed))

@@ -178,6 +178,16 @@ def tokenize(text: str, lines: Lines, begin: int = 0, end: int | None = None) ->
     return tokens
 
 
+def key_of(raw: str) -> str:
+    """Return the name that a KEY token begins with, as it is spelled: neither its colon nor a comment before that."""
+    match = _TOKEN.match(raw)
+    if match is not None and match.lastgroup in {"STRING", "TRIPLE"}:
+        return match[match.lastgroup]
+    found = _NAME.match(raw)
+    return found[0] if found else raw
+
+
+_NAME = re.compile(r"\w+")
 _CLOSERS = frozenset(CLOSER.values())
 _CONSTANTS = frozenset({"TRUE", "FALSE", "NULL"})
 _GROUPING = frozenset({"PER", "PER_COMMA"})

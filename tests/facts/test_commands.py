@@ -105,3 +105,54 @@ def test_what_cannot_be_loaded_is_one_line(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
     assert "has no system" in lines[1]
+
+
+def test_names_that_sql_cannot_tell_apart_are_not_loaded(
+    settings: Settings, module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.mk"
+    other.write_text("system Mat_Mul { trace_schema { variant T { case Beat { x: float } } } }")
+    assert run(["know", "load", str(module), str(other)]) == 1
+    assert "`Mat_Mul` and `MatMul` are both `facts_mat_mul` in SQL" in capsys.readouterr().err
+    assert run(["know", "load", str(module)]) == 0
+    assert run(["know", "load", str(other)]) == 1
+    capsys.readouterr()
+
+    assert run(["know", "drop", "MatMul"]) == 0
+    assert run(["know", "load", str(other)]) == 0
+
+
+def test_what_is_not_there_is_told(
+    settings: Settings, module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.mk"
+    other.write_text(MATMUL.replace("system MatMul", "system Else"))
+    assert run(["know", "load", str(module)]) == 0
+    with Bus.open(settings) as bus:
+        bus.emit(perf(9.0), run="r", msg_id="item")
+    capsys.readouterr()
+
+    assert run(["know", "diff", str(module), str(other), "--runs", "r,nosuch"]) == 1
+    assert "the log has nothing of run 'nosuch'" in capsys.readouterr().err
+    run(["know", "diff", str(module), str(other), "--runs", "r"])
+    assert "have no fact in common" in capsys.readouterr().err
+    assert run(["facts", "--run", "nosuch", "--all"]) == 0
+    assert capsys.readouterr().err.strip() == "no item of run 'nosuch' was judged by any fact"
+    assert run(["facts", "--run", "nosuch"]) == 0
+    assert "no fact of run 'nosuch' holds; `morphogen facts --all`" in capsys.readouterr().err
+
+
+def test_evidence_that_is_not_finite_is_json(
+    settings: Settings, module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    assert run(["know", "load", str(module)]) == 0
+    with Bus.open(settings) as bus:
+        bus.emit(perf(float("-inf")), run="r", msg_id="item")
+    capsys.readouterr()
+    assert run(["facts", "--json"]) == 0
+
+    found = [json.loads(line, parse_constant=refuse) for line in capsys.readouterr().out.splitlines()]
+    assert [one["evidence"]["tflops"] for one in found] == ["-Infinity"]

@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphogen.consumers.projections.facts.sql import Relation, conditions_sql, fact_sql
+from morphogen.schemas import json_text
 from morphogen.schemas.knowledge.stream import Engine, State, lower
 from morphogen.schemas.knowledge.tree import Fact
 
-from .traces import CASE, FIELDS, KINDS, Probe, cut, facts, items_of, probes, reference, scope_of
+from .traces import CASE, FIELDS, KINDS, LISTS, Probe, cut, facts, items_of, probes, reference, scope_of
 
 RELATION = Relation("items", {name: name for name in FIELDS}, ("seq", "idx"), ("seq", "idx"), frozenset({"x", "y"}))
 TABLE = (
     "CREATE OR REPLACE TABLE items(seq BIGINT, idx INTEGER, run VARCHAR, time TIMESTAMP_NS, origin VARCHAR, "
-    "x DOUBLE, y DOUBLE, n BIGINT, s VARCHAR, b BOOLEAN, layer VARCHAR)"
+    'x DOUBLE, y DOUBLE, n BIGINT, s VARCHAR, b BOOLEAN, layer VARCHAR, xs JSON, ns JSON, ss JSON, "any" JSON)'
 )
 
 
@@ -35,6 +36,10 @@ def sql_truth(con: duckdb.DuckDBPyConnection, some: list[Fact], trace: list[Prob
                     "x": pa.float64(), "y": pa.float64(), "n": pa.int64(), "s": pa.string(), "b": pa.bool_(),
                     "layer": pa.string(),
                 }.items()
+            },
+            **{
+                name: pa.array([None if some is None else json_text(some, literals=True) for some in column], pa.string())
+                for name in LISTS for column in [[probe.values[name] for probe in trace]]
             },
         }
     )  # fmt: skip

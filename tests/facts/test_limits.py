@@ -87,9 +87,7 @@ def test_ten_thousand_facts_are_judged_in_one_go() -> None:
     some = [Fact(f"f{n}", "t", CASE, Binary(">", Field(Name("t"), "x"), Literal(n / 100.0))) for n in range(10_000)]
     scope = scope_of(some)
     engine = Engine([lower(one, FIELDS, scope, name=one.name, case=CASE) for one in some], KINDS)
-    trace = [
-        Probe("r", 1, "measured", {"x": x, "y": None, "n": 1, "s": "a", "b": True, "layer": "a"}) for x in (50.0, 20.0)
-    ]
+    trace = [Probe("r", 1, "measured", {**dict.fromkeys(FIELDS), "x": x, "n": 1}) for x in (50.0, 20.0)]
 
     verdicts = engine.feed(items_of(trace), State())
 

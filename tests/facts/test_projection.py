@@ -254,3 +254,82 @@ def test_a_store_without_knowledge_does_without_the_language(tmp_path: Path) -> 
         [sys.executable, "-c", code, str(tmp_path / "store.duckdb")], capture_output=True, text=True, check=False
     )
     assert ran.stdout.strip() == "(0,) []", ran.stderr
+
+
+LISTED = """
+system Li {
+  trace_schema { variant I { case P { x: float, l: [float] } } }
+  knowledge {
+    fact within(t: P) { return t.x in t.l }
+    fact three(t: P) { return len(t.l) >= 3 }
+    fact grown(t: P) { return len(t.l) > len(first(t.l) over last 2) }
+  }
+}
+"""
+
+
+def test_facts_ask_lists_as_they_are_stored(log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask) -> None:
+    made = program(LISTED, "li.mk")
+    log.write(loaded(LISTED, "li.mk"))
+    some: list[list[Any]] = [[], [1.0, 2.0], [1.5, np.nan, np.inf]]
+    log.write(*(make_item(made, "P", {"x": 1.0, "l": one}) for one in some))
+    store = open_store()
+    catch_up(store, log)
+
+    assert ask(store, "SELECT truth FROM fact_li_within ORDER BY idx") == [(False,), (True,), (None,)]
+    assert ask(store, "SELECT truth FROM fact_li_three ORDER BY idx") == [(False,), (False,), (True,)]
+    for view in ("fact_li_grown", "_sql_fact_li_grown"):
+        assert ask(store, f"SELECT truth FROM {view} ORDER BY idx") == [(False,), (True,), (True,)]
+
+
+def test_a_view_that_knowledge_cannot_make_is_left_out_and_stops_nothing(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any
+) -> None:
+    twice = (
+        "system Dup { trace_schema { variant I { case P { x: float } case p { y: float } } } "
+        "knowledge { fact a(t: P) { return t.x > 1 } fact b(t: p) { return t.y > 1 } } }"
+    )
+    log.write(loaded(twice, "dup.mk", ["Dup"]))
+    log.write(loaded())
+    log.write(perf(9.0))
+    for name in ("one", "two"):  # while it runs, and when it is opened again
+        store = open_store()
+        catch_up(store, log)
+        assert ask(store, "SELECT count(*) FROM fact_mat_mul_is_slow") == [(1,)], name
+        assert [name for name in store.views() if name.startswith("fact_dup")] == ["fact_dup_a"]
+        store.close()
+    assert any("'fact_dup_b' is left out" in one.message and "know drop" in one.message for one in caplog.records)
+
+    log.write(KnowledgeDropped(system="Dup"))
+    store = open_store()
+    catch_up(store, log)
+    assert ask(store, "SELECT system FROM knowledge WHERE in_force") == [("MatMul",)]
+
+
+def test_of_two_systems_that_are_one_word_in_sql_the_first_is_followed(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any
+) -> None:
+    log.write(loaded())
+    log.write(loaded(MATMUL.replace("system MatMul", "system Mat_Mul"), "other.mk"))
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+
+    assert ask(store, "SELECT DISTINCT system FROM knowledge_facts") == [("MatMul",)]
+    assert any("Mat_Mul" in one.message and "MatMul has the same names in SQL" in one.message for one in caplog.records)
+
+
+def test_a_text_of_the_log_reads_no_file(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.mk").write_text("system Sec { const TOKEN = 3.0 }")
+    text = (
+        f'use "{tmp_path}/secret.mk"\nsystem Leak {{ trace_schema {{ variant I {{ case P {{ x: float }} }} }} '
+        "knowledge { fact f(t: P) { return t.x > Sec.TOKEN } } }"
+    )
+    log.write(loaded(text, "leak.mk", ["Leak"]))
+    store = open_store()
+    catch_up(store, log)
+
+    assert ask(store, "SELECT * FROM knowledge_facts") == []
+    assert any("the log does not hold the text of" in one.message for one in caplog.records)

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,21 +12,32 @@ from hypothesis import strategies as st
 
 from morphogen.schemas.knowledge.aggregates import Item
 from morphogen.schemas.knowledge.evaluate import Scope, evaluate_fact
-from morphogen.schemas.knowledge.stream import Items, flags, integers, numbers, texts
+from morphogen.schemas.knowledge.stream import Items, flags, integers, lists, numbers, texts
 from morphogen.schemas.knowledge.tree import Binary, Call, Expr, Fact, Field, ListExpr, Literal, Name, Unary, Window
-from morphogen.schemas.knowledge.types import BOOLEAN, FLOAT, INT, STRING, Type
+from morphogen.schemas.knowledge.types import ANY, BOOLEAN, FLOAT, INT, STRING, Type
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
 CASE = "Test.Probe"
-FIELDS: dict[str, Type] = {"x": FLOAT, "y": FLOAT, "n": INT, "s": STRING, "b": BOOLEAN, "layer": STRING}
-KINDS = {"x": "number", "y": "number", "n": "int", "s": "text", "b": "flag", "layer": "text"}
-MAKE = {"number": numbers, "int": integers, "text": texts, "flag": flags}
+LISTS = {"xs": FLOAT, "ns": INT, "ss": STRING, "any": ANY}
+FIELDS: dict[str, Type] = {
+    "x": FLOAT, "y": FLOAT, "n": INT, "s": STRING, "b": BOOLEAN, "layer": STRING,
+    **{name: Type("list", item=item) for name, item in LISTS.items()},
+}  # fmt: skip
+KINDS = {"x": "number", "y": "number", "n": "int", "s": "text", "b": "flag", "layer": "text"} | dict.fromkeys(
+    LISTS, "list"
+)
+MAKE = {"number": numbers, "int": integers, "text": texts, "flag": flags, "list": lists}
 
 # Sums of these are exact, so that equality and order do not hang on the last bit of a sum.
 EXACT = st.integers(-64, 64).map(lambda n: n / 8)
-ODD = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0])
 GENERIC = st.sampled_from([0.317, 1.719, -2.233, 5.551, 0.0713])  # no sum or mean of the others comes near them
+
+
+EDGES = [2**53, 2**53 + 1, 2**63 - 1, -(2**63) + 1, -(2**63)]
+WHOLE = st.one_of(st.integers(-5, 5), st.sampled_from(EDGES))
+TEXTS = ["", "a", "b", "é", "\U0001d538", "ab", "NaN", "1", None]
+WORDS = st.sampled_from(TEXTS)
 
 
 @dataclass(frozen=True)
@@ -38,31 +50,54 @@ class Probe:
     values: dict[str, Any]
 
 
-def _numbers_of() -> st.SearchStrategy[float | None]:
-    return st.one_of(EXACT, EXACT, EXACT, ODD, st.none())
+def probes(least: int = 0, most: int = 40) -> st.SearchStrategy[list[Probe]]:
+    """A trace, short or long: times go back and stand still, values are missing, some items are not measured."""
+    seeds = st.integers(0, 2**32)
+    short = st.lists(seeds.map(_probe), min_size=least, max_size=most)
+    long = st.builds(lambda first, size: [_probe(first + i) for i in range(size)], seeds, st.integers(least, most))
+    return st.one_of(short, long, long)
 
 
-@st.composite
-def probes(draw: st.DrawFn, least: int = 0, most: int = 40) -> list[Probe]:
-    """A trace: times go back and stand still, values are missing, some items are not measured."""
-    return draw(st.lists(_probe(), min_size=least, max_size=most))
-
-
-@st.composite
-def _probe(draw: st.DrawFn) -> Probe:
+def _probe(seed: int) -> Probe:
+    """Return an item that is made from one number: drawing each value by itself leaves room for few items."""
+    chance = random.Random(seed)
+    some = _Some(chance)
     return Probe(
-        run=draw(st.sampled_from(["one", "one", "two"])),
-        time=START + draw(st.sampled_from([0, 1, 2, 3, 5, 8, 13])) * SECOND,
-        origin=draw(st.sampled_from(["measured"] * 6 + ["simulated", "projected"])),
+        run=chance.choice(["one", "one", "two"]),
+        time=START + chance.choice([0, 1, 2, 3, 5, 8, 13]) * SECOND,
+        origin=chance.choice(["measured"] * 6 + ["simulated", "projected"]),
         values={
-            "x": draw(_numbers_of()),
-            "y": draw(_numbers_of()),
-            "n": draw(st.one_of(st.integers(-5, 5), st.sampled_from([2**53, 2**53 + 1, None]))),
-            "s": draw(st.sampled_from(["", "a", "b", "é", "\U0001d538", "ab", None])),
-            "b": draw(st.sampled_from([True, False, None])),
-            "layer": draw(st.sampled_from(["fc1", "fc2", None])),
+            "x": some.number(),
+            "y": some.number(),
+            "n": some.whole(),
+            "s": chance.choice(TEXTS),
+            "b": chance.choice([True, False, None]),
+            "layer": chance.choice(["fc1", "fc2", None]),
+            "xs": some.list_of(some.number),
+            "ns": some.list_of(some.whole),
+            "ss": some.list_of(lambda: chance.choice(TEXTS)),
+            "any": some.list_of(
+                lambda: chance.choice([some.number(), some.whole(), chance.choice(TEXTS), True, False])
+            ),
         },
     )
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Values of each kind, some of them missing or odd."""
+
+    chance: random.Random
+
+    def number(self) -> float | None:
+        odd = [math.nan, math.inf, -math.inf, 0.0, -0.0, None]
+        return self.chance.choice(odd) if self.chance.random() < 0.3 else self.chance.randint(-64, 64) / 8
+
+    def whole(self) -> int | None:
+        return self.chance.choice([*EDGES, None]) if self.chance.random() < 0.3 else self.chance.randint(-5, 5)
+
+    def list_of(self, item: Callable[[], Any]) -> list[Any] | None:
+        return None if self.chance.random() < 0.2 else [item() for _ in range(self.chance.randint(0, 4))]
 
 
 def field_of(name: str) -> Expr:
@@ -89,7 +124,7 @@ def plain_numbers(draw: st.DrawFn, depth: int = 2) -> Expr:
                 st.sampled_from(["x", "y", "n"]).map(field_of),
                 EXACT.map(Literal),
                 st.integers(-3, 3).map(Literal),
-                st.sampled_from([Literal(None), Literal(2**53 + 1)]),
+                st.sampled_from([None, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1]).map(Literal),
             )
         )
     below = plain_numbers(depth - 1)
@@ -102,7 +137,7 @@ def plain_numbers(draw: st.DrawFn, depth: int = 2) -> Expr:
             st.builds(lambda name, a, b: Call(name, (a, b)), st.sampled_from(["min", "max"]), below, below),
             st.builds(lambda a, b, c: Call("clamp", (a, b, c)), below, below, below),
             st.builds(lambda name, a: Call(name, (a,)), st.sampled_from(["floor", "ceil", "round"]), below),
-            st.just(Call("len", (field_of("s"),))),
+            st.sampled_from(["s", *LISTS]).map(lambda name: Call("len", (field_of(name),))),
         )
     )
 
@@ -133,8 +168,10 @@ def aggregates(draw: st.DrawFn) -> Expr:
     window = draw(windows())
     name = draw(st.sampled_from(["count", "sum", "min", "max", "first", "last", "delta"]))
     if name == "count":
-        arg = draw(st.one_of(st.none(), plain_sums(), conditions(0), st.just(field_of("s"))))
+        arg = draw(st.one_of(st.none(), plain_sums(), conditions(0), st.sampled_from(["s", "xs", "any"]).map(field_of)))
         return Call("count", () if arg is None else (arg,), window)
+    if name in ("first", "last") and draw(st.booleans()):
+        return Call("len", (Call(name, (field_of(draw(st.sampled_from(["s", *LISTS]))),), window),))
     if name in ("first", "last"):
         return Call(name, (draw(st.one_of(plain_sums(), st.just(field_of("n")))),), window)
     return Call(name, (draw(plain_sums()),), window)
@@ -163,11 +200,21 @@ def conditions(draw: st.DrawFn, depth: int = 2, *, windowed: bool = False) -> Ex
         st.builds(lambda name: Call("is_known", (field_of(name),)), st.sampled_from(list(FIELDS))),
         st.builds(
             lambda op, name, some: Binary(op, field_of(name), ListExpr(tuple(map(Literal, some)))),
-            st.sampled_from(["in", "not in"]), st.sampled_from(["x", "n"]), st.lists(st.one_of(EXACT, st.none()), max_size=3),
+            st.sampled_from(["in", "not in"]), st.sampled_from(["x", "n"]),
+            st.lists(st.one_of(EXACT, WHOLE, st.sampled_from([2**63, None])), max_size=3),
         ),
         st.builds(
             lambda some: Binary("in", field_of("s"), ListExpr(tuple(map(Literal, some)))),
             st.lists(st.sampled_from(["a", "b", None]), max_size=3),
+        ),
+        st.builds(
+            lambda op, value, name: Binary(op, value, field_of(name)),
+            st.sampled_from(["in", "not in"]),
+            st.one_of(
+                st.sampled_from(["x", "n", "s", "b"]).map(field_of), plain_numbers(1),
+                st.one_of(EXACT, WHOLE, WORDS, st.booleans()).map(Literal),
+            ),
+            st.sampled_from(list(LISTS)),
         ),
     ]  # fmt: skip
     if windowed:

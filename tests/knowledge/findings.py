@@ -102,6 +102,22 @@ FINDINGS = {
         'step s { for t in trace.all(Perf) { x = t.tflops } tool.run { cmd: "echo {{«K114»x}}" } }'
     ),
     "an output that nothing reads": task('step a: «K115»tool.run { cmd: "x" output_var: n }'),
+    "two cases that are one word in SQL": (
+        "system S { trace_schema { variant V { case P { x: float } «K116»case p { y: float } } } }"
+    ),
+    "two facts that are one word in SQL": knowledge(
+        "fact isSlow(t: Perf) { return t.tflops < 3 } «K116»fact is_slow(t: Perf) { return t.tflops < 4 }"
+    ),
+    "two systems that are one word in SQL": "system MatMul { } «K116»system Mat_Mul { }",
+    "two tables of one name": (
+        "system A { trace_schema { variant V { case B_C { x: int } } } } "
+        "system A_B { trace_schema { variant V { «K116»case C { x: int } } } }"
+    ),
+    "a field that every item has": "system S { trace_schema { variant V { case C { «K117»origin: string } } } }",
+    "a source that is no text": (
+        "system S { trace_schema { variant V { case C { «K117»source: int } case D { source: string } "
+        'case E from "metrics.scalars" { origin: float? } } } }'
+    ),
     # Types and units
     "a string and a number": fact('«K201»t.tflops == "3"'),
     "a boolean and a number": fact("«K201»t.ok > 3"),

@@ -683,18 +683,22 @@ def plain_source(module: t.Module) -> str:
     return front_matter(module) + " ".join(write(module))
 
 
-COMMENTS = ("// c é\n", "# c: {\n", "/* c */", "/* two\n   lines */", "//\n")
+COMMENTS = (
+    "// c é\n", "# c: {\n", "/* c */", "/* two\n   lines */", "//\n",
+    "// it's\n", '# say "x": y\n', "/* it's */", '/* " */', "/* '\n : */",
+)  # fmt: skip
 
 
 def scattered_source(module: t.Module, chance: random.Random) -> tuple[str, list[str]]:
     """Write a module with blanks, line breaks and comments scattered over it; give the comments too."""
     written, comments = [front_matter(module)], []
     for atom in write(module):
-        written.append(atom)
-        written.append(chance.choice((" ", " ", " ", "\n", "\n\n\n", "\t", "\r\n", "  ")))
-        if chance.random() < 0.1:
-            comment = chance.choice(COMMENTS)
-            comments.append(comment.strip())
-            written.append(comment)
-            written.append(chance.choice((" ", "\n", "\n\n")))
+        for part in (atom[:-1], ":") if atom.endswith(":") and chance.random() < 0.3 else (atom,):
+            written.append(part)
+            written.append(chance.choice((" ", " ", " ", "\n", "\n\n\n", "\t", "\r\n", "  ")))
+            if chance.random() < 0.1:
+                comment = chance.choice(COMMENTS)
+                comments.append(comment.strip())
+                written.append(comment)
+                written.append(chance.choice((" ", "\n", "\n\n")))
     return "".join(written), comments

@@ -6,7 +6,7 @@ import pytest
 
 from morphogen.schemas.knowledge.check import CODES
 from morphogen.schemas.knowledge.diagnostics import Diagnostic
-from morphogen.schemas.knowledge.loading import examined_source
+from morphogen.schemas.knowledge.loading import Sources, examined_source
 from morphogen.schemas.knowledge.tools import TOOLS
 
 from .findings import FINDINGS
@@ -16,7 +16,7 @@ MARK = re.compile(r"«(K\d+)»")
 
 
 def found(text: str) -> tuple[Diagnostic, ...]:
-    _, _, diagnostics = examined_source(text, "test.mk", TOOLS)
+    _, _, diagnostics = examined_source(text, "test.mk", Sources(TOOLS))
     return diagnostics
 
 

@@ -1,6 +1,7 @@
 """No text makes the checker, the explainer, the graph or the editor's questions raise anything but their own error."""
 
 import re
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from morphogen.cli.language_server.analysis import Document
 from morphogen.schemas.knowledge.check import CODES
+from morphogen.schemas.knowledge.check.conflicts import Conflicts
 from morphogen.schemas.knowledge.diagnostics import render, to_json
 from morphogen.schemas.knowledge.errors import KnowledgeError
 from morphogen.schemas.knowledge.explain import explain
 from morphogen.schemas.knowledge.graph import draw, graph_of
-from morphogen.schemas.knowledge.loading import examined_source
+from morphogen.schemas.knowledge.loading import Sources, examined_source
 from morphogen.schemas.knowledge.program import load_text
 from morphogen.schemas.knowledge.tools import TOOLS
 
@@ -48,7 +50,7 @@ def changed(draw_from: st.DrawFn) -> str:
 @settings(max_examples=250)
 @given(changed())
 def test_a_changed_program_is_fine_or_has_findings_in_its_text(text: str) -> None:
-    examined, _, diagnostics = examined_source(text, "fuzz.mk", TOOLS)
+    examined, _, diagnostics = examined_source(text, "fuzz.mk", Sources(TOOLS))
 
     for one in diagnostics:
         assert 0 <= one.span.start <= len(text)
@@ -93,6 +95,34 @@ def test_facts_that_ask_facts_many_levels_down_are_checked(depth: int) -> None:
     chain = "".join(f"fact f{n}(t: C) {{ return f{n - 1}(t) && t.x > {n} }}\n" for n in range(1, depth))
     text = f"system S {{ trace_schema {{ variant V {{ case C {{ x: int }} }} }} knowledge {{ fact f0(t: C) {{ return t.x > 0 }} {chain} }} }}"
 
-    _, _, diagnostics = examined_source(text, "deep.mk", TOOLS)
+    _, _, diagnostics = examined_source(text, "deep.mk", Sources(TOOLS))
 
     assert diagnostics == ()
+
+
+def test_facts_that_double_with_every_call_are_checked_in_no_time() -> None:
+    doubled = "(f{0}(t) and not f{0}(t)) or (t.x > {1} and f{0}(t))"
+    chain = "".join(f"fact f{n}(t: C) {{ return {doubled.format(n - 1, n)} }}\n" for n in range(1, 40))
+    text = f"system S {{ trace_schema {{ variant V {{ case C {{ x: int }} }} }} knowledge {{ fact f0(t: C) {{ return t.x > 0 }} {chain} }} }}"
+
+    began = time.process_time()
+    _, _, diagnostics = examined_source(text, "wide.mk", Sources(TOOLS))
+
+    assert diagnostics == ()
+    assert time.process_time() - began < 20  # without a bound it takes longer than anybody waits
+
+
+def test_many_rules_on_one_thing_are_compared_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(Conflicts, "_follows", lambda *rules: compared.append(rules))
+    some = "".join(
+        f'fact f{n}(t: C) {{ return t.x > {n} }} rule "R{n}" {{ when: f{n} apply: "a" }}\n' for n in range(150)
+    )
+    text = f"system S {{ trace_schema {{ variant V {{ case C {{ x: int }} }} }} knowledge {{ {some} }} }}"
+
+    examined_source(text, "many.mk", Sources(TOOLS))
+    assert len(compared) == 5_000
+
+    compared.clear()
+    examined_source(text, "many.mk", Sources(TOOLS, sealed=True))
+    assert compared == []

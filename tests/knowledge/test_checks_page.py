@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from morphogen.schemas.knowledge.check import CODES
-from morphogen.schemas.knowledge.loading import examined_source
+from morphogen.schemas.knowledge.loading import Sources, examined_source
 from morphogen.schemas.knowledge.tools import TOOLS
 from morphogen.schemas.knowledge.units import UNITS
 
@@ -30,7 +30,7 @@ def test_a_snippet_has_just_the_findings_that_it_says(text: str) -> None:
     first = text.split("\n", 1)[0]
     wanted = first.removeprefix("// finds: ").split() if first.startswith("// finds: ") else []
 
-    _, _, diagnostics = examined_source(text, "page.mk", TOOLS)
+    _, _, diagnostics = examined_source(text, "page.mk", Sources(TOOLS))
 
     assert [one.code for one in diagnostics] == wanted
 
@@ -45,6 +45,6 @@ def test_every_family_of_units_is_named_in_the_page() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_module_that_ships_checks(path: Path) -> None:
-    _, _, diagnostics = examined_source(path.read_text(), str(path), TOOLS)
+    _, _, diagnostics = examined_source(path.read_text(), str(path), Sources(TOOLS))
 
     assert [one for one in diagnostics if one.severity == "error"] == []

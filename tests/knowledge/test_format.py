@@ -137,3 +137,16 @@ def test_line_ends_of_other_systems_become_newlines() -> None:
 def test_a_file_that_does_not_parse_is_left_alone() -> None:
     with pytest.raises(KnowledgeError, match="unclosed-bracket"):
         format_text("system S {")
+
+
+@pytest.mark.parametrize("comment", ["/* it's */", '/* " */', "// it's\n", '# "x": y\n', "/* 'a\n : b' */"])
+@pytest.mark.parametrize("key", ['"reason"', "'it'", '"""r"""', "reason", "12"])
+def test_a_comment_with_quotes_before_a_colon_stays_one_comment(key: str, comment: str) -> None:
+    source = f'system S {{ knowledge {{ rule "R" {{ when: "x" {key} {comment} : "y" }} }} }}'
+
+    formatted = format_text(source)
+
+    assert parse(formatted).module == parse(source).module
+    assert parse(formatted).module.systems[0].rules[0].properties[0].key == key.strip("\"'")
+    assert words([one.text for one in parse(formatted).comments]) == words([comment])
+    assert format_text(formatted) == formatted

@@ -225,3 +225,14 @@ def test_the_task_is_explained_too(tmp_path: Path, capsys: pytest.CaptureFixture
 
     assert run(["know", "explain", str(path), "Greet"]) == 0
     assert "step ask" in capsys.readouterr().out
+
+
+def test_the_graphs_of_several_files_are_one_json_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["know", "graph", "-f", "json", str(folder / "fuse.mk")]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert run(["know", "graph", "-f", "json", str(folder / "fuse.mk"), str(folder / "whole.mk")]) == 0
+
+    both = json.loads(capsys.readouterr().out)
+
+    assert len(both) == 2
+    assert both[0] == one

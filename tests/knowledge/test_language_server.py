@@ -115,6 +115,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         assert {"hoverProvider", "definitionProvider", "completionProvider", "documentFormattingProvider"} <= set(
             found["capabilities"]
         )
+        assert found["capabilities"]["textDocumentSync"]["change"] == 1  # whole texts
         made.notify("initialized", {})
         yield made
         made.stop()
@@ -145,13 +146,12 @@ def test_diagnostics_come_as_one_types(client: Client) -> None:
     text = "system S { }"
     assert client.open("typed.mk", text) == []
 
-    change = {
-        "range": {"start": {"line": 0, "character": 11}, "end": {"line": 0, "character": 11}},
-        "text": "view v { } ",
-    }
     client.notify(
         "textDocument/didChange",
-        {"textDocument": {"uri": client.uri("typed.mk"), "version": 2}, "contentChanges": [change]},
+        {
+            "textDocument": {"uri": client.uri("typed.mk"), "version": 2},
+            "contentChanges": [{"text": "system S { view v { } }"}],
+        },
     )
 
     assert [one["code"] for one in client.diagnostics("typed.mk")] == ["K510"]
@@ -288,3 +288,14 @@ def test_odd_texts_and_places_bring_no_error(client: Client) -> None:
 
     with pytest.raises(Empty):
         client.messages.get_nowait()
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x0c", "\x85", "\x0b"])
+def test_only_newlines_end_a_line(client: Client, odd: str) -> None:
+    """Python parts text at characters that are no ends of lines to an editor."""
+    before = f"// a{odd}b\r\n// c\n"
+    (found,) = client.open("odd.mk", before + "system S { knowledge { fact f(t: Prf) { return t.x > 1 } } }\n")
+    asked = {"textDocument": {"uri": client.uri("odd.mk")}, "position": {"line": 2, "character": 28}}
+
+    assert found["range"]["start"]["line"] == 2
+    assert "fact S.f" in json.dumps(client.ask("textDocument/hover", asked))

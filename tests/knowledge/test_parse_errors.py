@@ -138,3 +138,19 @@ def test_a_chain_of_operators_that_nobody_could_walk_is_refused(chain: str) -> N
 
 def test_no_more_than_a_hundred_mistakes_are_told() -> None:
     assert len(parse("system S { " + "fact x\n" * 5000 + "}").diagnostics) <= 101
+
+
+@pytest.mark.parametrize("links", [101, 500])
+def test_a_chain_of_branches_that_nobody_could_walk_is_refused(links: int) -> None:
+    chain = " else ".join(f"if x > {n} {{ emit P {{ }} }}" for n in range(links))
+
+    found = only(f"system A {{ agent_loop L {{ step s {{ {chain} }} }} }}")
+
+    assert (found.code, found.message) == ("nested-too-deep", "this `if` is nested deeper than 100")
+
+
+@pytest.mark.parametrize("count", [0, 10**12 + 1, 10**21])
+def test_a_window_holds_as_many_items_as_can_be_counted(count: int) -> None:
+    found = only(f"system S {{ knowledge {{ fact f(t: P) {{ return avg(t.y) over last {count} > 1 }} }} }}")
+
+    assert (found.code, found.message) == ("bad-window", "a window holds at least one item and at most a trillion")

@@ -365,3 +365,29 @@ def test_what_two_systems_name_alike_stays_apart() -> None:
     assert isinstance(emit, Emit)
     assert isinstance(condition, If)
     assert (program.case(emit.case).name, source(condition.condition)) == ("A.C", "A.high(trace.latest(A.C))")
+
+
+def test_a_sealed_text_reads_no_file_and_says_which_text_is_missing(folder: Path) -> None:
+    secret = folder / "secret.mk"
+    secret.write_text("system Sec { const TOKEN = 3 }")
+    for target in ("shared.mk", str(secret), f"../{folder.name}/secret.mk", "/etc/passwd"):
+        with pytest.raises(KnowledgeError) as caught:
+            load_text(f'use "{target}"\nsystem A {{ }}', str(folder / "a.mk"), sealed=True)
+        (one,) = caught.value.diagnostics
+        assert (one.code, one.message) == (
+            "K109", f"the log does not hold the text of `{target}`: load the module again where that file is"
+        )  # fmt: skip
+
+    assert list(load_text(USER, "shared.mk", used={"shared.mk": SHARED}, sealed=True).systems) == ["Shared", "User"]
+    load_text("use std.training", sealed=True)
+
+
+def test_what_cannot_change_the_meaning_of_a_sealed_text_is_not_held_against_it() -> None:
+    text = (
+        "system S { trace_schema { variant V { case C { x: float } } } "
+        "knowledge { fact no(t: C) { return t.x > 2 && t.x < 1 } fact No(t: C) { return t.x > 2 } } }"
+    )
+    with pytest.raises(KnowledgeError):
+        load_text(text)
+
+    assert list(load_text(text, sealed=True).facts) == ["S.no", "S.No"]

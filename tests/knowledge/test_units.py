@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.schemas.knowledge.loading import examined_source
+from morphogen.schemas.knowledge.loading import Sources, examined_source
 from morphogen.schemas.knowledge.tools import TOOLS
 from morphogen.schemas.knowledge.units import UNITS, Unit, convert, describe_dimension, same_dimension, unit
 from morphogen.schemas.knowledge.wording import source
@@ -95,7 +95,7 @@ def test_a_checked_fact_has_every_number_in_the_unit_of_what_it_meets(fact: str,
         f" ratio: float, percent: float in %, n: int }} }} }} knowledge {{ fact f(t: C) {{ return {fact} }} }} }}"
     )
 
-    examined, _, diagnostics = examined_source(text, "units.mk", TOOLS)
+    examined, _, diagnostics = examined_source(text, "units.mk", Sources(TOOLS))
 
     assert diagnostics == ()
     assert source(examined.module.systems[0].facts[0].body) == wanted

@@ -63,6 +63,11 @@ class Comparison:
     items: int = 0
 
     @property
+    def apart(self) -> bool:
+        """Tell whether the two modules have facts and none in common."""
+        return bool(self.facts) and all(one.status in ("added", "removed") for one in self.facts)
+
+    @property
     def differs(self) -> bool:
         """Tell whether any fact differs."""
         return any(one.differs for one in self.facts)
@@ -95,6 +100,8 @@ class Comparing:
     def __init__(self, old: Program, new: Program, *, runs: Collection[str] | None = None, shown: int = SHOWN) -> None:
         self._sides = (_side(old), _side(new))
         self._runs = None if runs is None else frozenset(runs)
+        self.missing = set(self._runs or ())
+        """Runs that were asked for and that no event so far is of."""
         self._shown = shown
         names = list(dict.fromkeys([*self._sides[0].conditions, *self._sides[1].conditions]))
         names += [name for side in self._sides for name in side.refused if name not in names]
@@ -107,6 +114,7 @@ class Comparing:
 
     def feed(self, batch: Batch) -> None:
         """Judge the items of one batch."""
+        self.missing -= {batch.run.words[code] for code in set(batch.run.codes.tolist())} if self.missing else set()
         cases = list(dict.fromkeys([*self._sides[0].engines, *self._sides[1].engines]))
         for case in cases:
             verdicts = [self._judge(side, case, batch) for side in self._sides]

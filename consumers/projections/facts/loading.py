@@ -23,7 +23,7 @@ def load_events(program: "Program", path: str) -> list[KnowledgeLoaded]:
         systems = [system.name for system in module.systems]
         if systems:
             text = program.used[target]
-            used = load_text(text, target, used=program.used)
+            used = load_text(text, target, used=program.used, sealed=True)
             events.append(
                 KnowledgeLoaded(
                     name=target, path=target, sha256=used.sha256, text=text, systems=systems, used=dict(used.used)
@@ -55,6 +55,29 @@ def in_force(settings: "Settings") -> dict[str, str]:
     from ..sql.query import query
 
     return dict(query("SELECT system, sha256 FROM knowledge WHERE in_force", wait=True, settings=settings).rows())
+
+
+def clash_of(settings: "Settings", events: Sequence[KnowledgeLoaded]) -> str | None:
+    """Say which of these systems, or of their cases and facts, another loaded system has the name of in SQL; None where none."""
+    from ..sql.query import query
+
+    taken: dict[str, str] = {}
+    loads = query("SELECT system, text FROM knowledge WHERE in_force ORDER BY system", wait=True, settings=settings)
+    new = [(system, one.text) for one in events for system in one.systems]
+    for system, text in [*loads.rows(), *new]:
+        for word, name in _words(system, text):
+            there = taken.setdefault(word, name)
+            if there.partition(".")[0] != system:
+                return f"`{name}` and `{there}` are both `{word}` in SQL: rename one of them, or drop its system"
+    return None
+
+
+def _words(system: str, text: str) -> list[tuple[str, str]]:
+    from morphogen.schemas.knowledge.cases import words_of
+    from morphogen.schemas.knowledge.parse import parse
+
+    declared = [one for one in parse(text).module.systems if one.name == system]
+    return [(word, name) for one in declared for word, name, _ in words_of(one)]
 
 
 def users_of(settings: "Settings", system: str) -> list[str]:

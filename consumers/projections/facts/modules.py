@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from morphogen.schemas.knowledge.cases import words_of
 from morphogen.schemas.knowledge.errors import KnowledgeError
 from morphogen.schemas.knowledge.program import CaseInfo, HintInfo, Program, RuleInfo, load_text
 from morphogen.schemas.knowledge.stream import Condition, NotExecutable, combined, condition, lower_expression
@@ -89,18 +90,31 @@ class Module:
 
 
 def modules_of(loaded: Mapping[str, Loaded]) -> list[Module]:
-    """Return the systems that are understood, in the order of their names."""
-    every = (module_of(system, one) for system, one in loaded.items())
-    return [module for module in every if module is not None]
+    """Return the systems that are understood, in the order of their names; of two with one name in SQL the first."""
+    found: list[Module] = []
+    taken: dict[str, str] = {}
+    for system, one in loaded.items():
+        module = module_of(system, one)
+        if module is None:
+            continue
+        words = [word for word, _, _ in words_of(module.program.systems[system])]
+        other = next((taken[word] for word in words if word in taken), None)
+        if other is None:
+            taken.update(dict.fromkeys(words, system))
+            found.append(module)
+        else:
+            _leave_out(system, one, f"{other} has the same names in SQL: `morphogen know drop` one of them")
+    return found
 
 
 def module_of(system: str, loaded: Loaded) -> Module | None:
     """Return a system ready to run, or None, with one warning, where its text is not understood any more."""
     program = _program(loaded.text, loaded.path, loaded.used)
     if isinstance(program, str):
-        if (loaded.sha256, system) not in _warned:
-            _warned.add((loaded.sha256, system))
-            _log.warning("system %s, loaded at message %d, is left out: %s", system, loaded.seq, program)
+        _leave_out(system, loaded, program)
+        return None
+    if system not in program.systems:
+        _leave_out(system, loaded, f"its text declares {', '.join(program.systems) or 'none'}")
         return None
     return _module(system, loaded, program)
 
@@ -108,10 +122,16 @@ def module_of(system: str, loaded: Loaded) -> Module | None:
 _warned: set[tuple[str, str]] = set()
 
 
+def _leave_out(system: str, loaded: Loaded, reason: str) -> None:
+    if (loaded.sha256, system) not in _warned:
+        _warned.add((loaded.sha256, system))
+        _log.warning("system %s, loaded at message %d, is left out: %s", system, loaded.seq, reason)
+
+
 @lru_cache(maxsize=64)
 def _program(text: str, path: str, used: tuple[tuple[str, str], ...]) -> Program | str:
     try:
-        return load_text(text, path, used=dict(used))
+        return load_text(text, path, used=dict(used), sealed=True)
     except KnowledgeError as error:
         return str(error)
     except ImportError:

@@ -13,6 +13,8 @@ from morphogen.schemas.knowledge.stream import Column, Condition, Const, Frame, 
 _NAN = "'NaN'::DOUBLE"
 _QUANTILES = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99}
 _COMPARE = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_WHOLE_TYPES = "'BIGINT', 'UBIGINT'"  # what `json_type` calls numbers
+_NUMBER_TYPES = f"'DOUBLE', {_WHOLE_TYPES}"
 
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -181,11 +183,12 @@ class _Compiler:
         if name == "within":
             return self._within(node, args)
         if name == "len":
-            return _Sql(f"{'len' if node.args[0].kind == 'list' else 'length'}({args[0].text})", level)
+            count = "json_array_length" if node.args[0].kind == "list" else "length"
+            return _Sql(f"{count}({args[0].text})::BIGINT", level)
         if name == "concat":
             return _Sql(f"({args[0].text} || {args[1].text})", level)
         if name == "neg" and node.kind == "int":
-            return _Sql(f"(-{args[0].text})", level)
+            return _Sql(f"(-nullif({args[0].text}, {_const(_LEAST)}))", level)  # whose opposite has no 64 bits
         numbers = [_double(one, arg) for one, arg in zip(node.args, args, strict=True)]
         if name in ("min", "max", "clamp"):
             return self._bounded(name, numbers)
@@ -216,16 +219,17 @@ class _Compiler:
         return _Sql(f"(CASE WHEN {here.text} IS NOT NULL THEN ({' OR '.join(tests)}) END)", level)
 
     def _within(self, node: Op, args: list[_Sql]) -> _Sql:
+        """Tell whether a list, which is stored as JSON, holds a value; an item of another kind may be it or not."""
         value, items = (self._plain(arg) for arg in args)
-        if node.args[0].kind in ("number", "int"):
-            value = _double(node.args[0], value)
-        level = max(value.level, items.level)
-        known = f"len(list_filter({items.text}, lambda e: e IS NULL OR e::VARCHAR = 'nan')) = 0"
-        found = f"list_contains({items.text}, {value.text})"
+        same = _same_item(node.args[0], value.text)
+        tests = self._let(
+            f"""list_transform(from_json({items.text}, '["JSON"]'), lambda e: {same})""", max(value.level, items.level)
+        )
         return _Sql(
-            f"(CASE WHEN {value.text} IS NULL OR {items.text} IS NULL THEN NULL WHEN {found} THEN true "
-            f"WHEN {known} THEN false END)",
-            level,
+            f"(CASE WHEN {value.text} IS NULL OR {tests.text} IS NULL THEN NULL "
+            f"WHEN list_contains({tests.text}, true) THEN true "
+            f"WHEN len(list_filter({tests.text}, lambda e: e IS NULL)) = 0 THEN false END)",
+            tests.level,
         )
 
     def _bounded(self, name: str, args: list[_Sql]) -> _Sql:
@@ -318,6 +322,21 @@ def _double(node: Node, sql: _Sql, only: str = "") -> _Sql:
     return _Sql(f"{sql.text}::DOUBLE", sql.level, sql.plain)
 
 
+def _same_item(node: Node, value: str) -> str:
+    """Return whether `e`, an item of a list as JSON, is a value; NULL where it is NaN, null or of another kind."""
+    if node.kind == "text":
+        return f"CASE WHEN json_type(e) = 'VARCHAR' THEN (e->>'$') = {value} END"
+    if node.kind == "flag":
+        return f"CASE WHEN json_type(e) = 'BOOLEAN' THEN e::BOOLEAN = {value} END"
+    number = f"CASE WHEN json_type(e) IN ({_NUMBER_TYPES}) THEN nullif(e::DOUBLE, {_NAN}) = {value}::DOUBLE END"
+    if node.kind != "int":
+        return number
+    return f"CASE WHEN json_type(e) IN ({_WHOLE_TYPES}) THEN e::HUGEINT = {value} ELSE {number} END"
+
+
+_LEAST = Const(-(2**63), "int")
+
+
 def _const(node: Const) -> str:
     value = node.value
     if value is None:
@@ -326,8 +345,8 @@ def _const(node: Const) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return text_literal(value)
-    if isinstance(value, int) and -(2**63) < value < 2**63:
-        return f"({value}::BIGINT)"
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return f"(({value})::BIGINT)"
     number = float(value) if abs(value) < 1e308 or isinstance(value, float) else math.copysign(math.inf, value)
     if math.isinf(number):
         return "'Infinity'::DOUBLE" if number > 0 else "'-Infinity'::DOUBLE"

@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .duckfile import connect, first_line, translated
 from .generation import Folded, Generation, Status
 from .identity import claim
 from .reading import Readable
-from .views import Views, replace_views, stored_views
+from .views import Excused, Views, replace_views, stored_views
 from .width import Width
 
 __all__ = ["Folded", "Generation", "Status", "Store"]
@@ -44,7 +44,7 @@ class Store(Readable):
         self.epoch = epoch
         self.projections = list(projections)
         self._derived: list[Projection] = []  # those of `projections` that rows of others call for
-        self._excused: Collection[str] = frozenset()  # projections whose views may be left out
+        self._excused = Excused()
         self._config = config
         self._writing = threading.Lock()
         self._doors = Doors()
@@ -287,14 +287,17 @@ class Store(Readable):
             marks = [(one, one.projection, one.hidden, one.outdated) for one in self.generations]
             try:
                 self._derived, self.projections = found, own + found
-                with self._transaction():
-                    self._fit(found, {one.name for one in kept} - {one.name for one in found})
-                    self._replace_views()
+                gone = {one.name for one in kept} - {one.name for one in found}
+                self._leniently(lambda: self._take_up(found, gone))
             except (DeclarationError, duckdb.Error) as error:
                 self._derived, self.projections = kept, own + kept
                 for one, projection, hidden, outdated in marks:
                     one.projection, one.hidden, one.outdated = projection, hidden, outdated
                 _log.error("what the log calls for cannot be made: %s", first_line(error))
+
+    def _take_up(self, found: Sequence[Projection], gone: set[str]) -> None:
+        self._fit(found, gone)
+        self._replace_views()
 
     def _fit(self, wanted: Sequence[Projection], gone: set[str]) -> None:
         """Begin, go on with, or hide generations so that they are those of `wanted`."""
@@ -383,15 +386,16 @@ class Store(Readable):
         replace_views(self._con, wanted, {one.projection.name for one in every} - built, self._excused)
 
     def _leniently(self, work: Callable[[], None]) -> None:
-        """Do work that replaces views in a transaction; once more, without those of packages, where they cannot be made."""
+        """Do work that replaces views in a transaction; again, without those of packages and knowledge, where they fail."""
         try:
             with self._transaction():
                 work()
         except DeclarationError:
-            theirs = {one.name for one in self.projections if not type(one).__module__.startswith(_OURS)}
-            if self._excused == theirs:
+            packages = {one.name for one in self.projections if not type(one).__module__.startswith(_OURS)}
+            excused = Excused(frozenset(packages), frozenset(one.name for one in self._derived))
+            if self._excused == excused:
                 raise
-            self._excused = theirs
+            self._excused = excused
             with self._transaction():
                 work()
 

@@ -7,7 +7,8 @@ or that stand on one that did, and in an order found by reading them.
 import graphlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import duckdb
 
@@ -16,8 +17,31 @@ from .duckfile import first_line
 
 _log = logging.getLogger("morphogen.projections")
 
+_REFUSED = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
+
 Views = dict[str, tuple[str, str]]
 """(projection, SQL) by the name of the view."""
+
+
+@dataclass(frozen=True)
+class Excused:
+    """Projections whose views may be left out: those of packages, and those that rows of the log call for."""
+
+    packages: frozenset[str] = frozenset()
+    called_for: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.packages or self.called_for)
+
+    def excuses(self, projection: str, reason: str) -> bool:
+        """Tell whether a view may be left out for this reason; SQL of a package that cannot be read is its own doing."""
+        return projection in self.called_for or (projection in self.packages and not reason.startswith("Parser Error"))
+
+    def remedy(self, projection: str) -> str:
+        """Return what to do about a view that was left out."""
+        if projection in self.called_for:
+            return "load a mended text of its system, or `morphogen know drop` it"
+        return "install what it stands on, or mend or uninstall its package"
 
 
 def stored_views(con: duckdb.DuckDBPyConnection) -> Views:
@@ -27,12 +51,12 @@ def stored_views(con: duckdb.DuckDBPyConnection) -> Views:
 
 
 def replace_views(
-    con: duckdb.DuckDBPyConnection, wanted: Views, unfinished: Iterable[str], excused: Collection[str] = ()
+    con: duckdb.DuckDBPyConnection, wanted: Views, unfinished: Iterable[str], excused: Excused = Excused()
 ) -> None:
     """Make the views be exactly `wanted`, in whatever order they stand on one another.
 
     While projections are `unfinished` (their tables not there yet, or of an older version) a view that cannot be
-    made keeps its older form, or waits until the next call. Those of the projections `excused` are left out then.
+    made keeps its older form, or waits until the next call. Those of the projections `excused` are left out.
     Otherwise it raises DeclarationError.
     """
     have = stored_views(con)
@@ -61,7 +85,7 @@ def _replace(con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, order: 
             projection, sql = wanted[name]
             try:
                 con.execute(f'CREATE VIEW "{name}" AS {sql}')
-            except (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException) as error:
+            except _REFUSED as error:
                 raise DeclarationError(f"projection {projection!r}, view {name!r}: {first_line(error)}") from error
     con.executemany("DELETE FROM morphogen.views WHERE name = ?", [[name] for name in sorted(stale)])
     rows = [[name, *wanted[name]] for name in order if name in stale]
@@ -103,7 +127,7 @@ _rehearsed: dict[str, Views] = {}  # the last one: a process that opens many sto
 
 
 def _possible(
-    con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, pending: list[str], excused: Collection[str]
+    con: duckdb.DuckDBPyConnection, have: Views, wanted: Views, pending: list[str], excused: Excused
 ) -> tuple[Views, list[str]]:
     """Return the views that there can be now, and an order in which those can be made that may have to be.
 
@@ -122,7 +146,7 @@ def _possible(
     words = {word for _, sql in (*ours.values(), *older.values()) for word in _WORDS.findall(sql.lower())}
     every = con.execute("SELECT schema_name, sql FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall()
     tables = [(schema, sql) for schema, sql in every if schema == "main" or schema.lower() in words]
-    key = repr((sorted(ours.items()), sorted(older.items()), pending, sorted(excused), tables))
+    key = repr((sorted(ours.items()), sorted(older.items()), pending, excused, tables))
     if key not in _rehearsed:
         _rehearsed.clear()
         _rehearsed[key] = _rehearse(tables, ours, older, pending, excused)
@@ -131,7 +155,7 @@ def _possible(
 
 
 def _rehearse(
-    tables: list[tuple[str, str]], wanted: Views, have: Views, unfinished: list[str], excused: Collection[str]
+    tables: list[tuple[str, str]], wanted: Views, have: Views, unfinished: list[str], excused: Excused
 ) -> Views:
     """Find the order in which views can be made, on empty copies of the tables: an error ends a transaction."""
     with duckdb.connect(":memory:") as scratch:
@@ -139,7 +163,7 @@ def _rehearse(
         scratch.execute("; ".join(sql.rstrip(";") for _, sql in tables))
         made, failed = _create(scratch, wanted)
         for name, reason in failed.items() if not unfinished else ():
-            if wanted[name][0] not in excused or reason.startswith("Parser Error"):  # that one is nobody else's doing
+            if not excused.excuses(wanted[name][0], reason):
                 raise DeclarationError(f"projection {wanted[name][0]!r}, view {name!r}: {reason}")
         kept, _ = _create(scratch, {name: have[name] for name in failed if name in have})
     if waiting := sorted(failed.keys() - kept.keys()):
@@ -147,8 +171,8 @@ def _rehearse(
             _log.warning("views %s wait until %s is built", ", ".join(waiting), ", ".join(unfinished))
         for name in waiting if not unfinished else ():
             _log.warning(
-                "view %r is left out: projection %r, which declares it, cannot make it: %s; install what it stands on, "
-                "or mend or uninstall its package", name, wanted[name][0], failed[name],
+                "view %r is left out: projection %r, which declares it, cannot make it: %s; %s",
+                name, wanted[name][0], failed[name], excused.remedy(wanted[name][0]),
             )  # fmt: skip
     return {**made, **kept}
 
@@ -163,7 +187,7 @@ def _create(con: duckdb.DuckDBPyConnection, views: Views) -> tuple[Views, dict[s
             try:
                 con.execute(f'CREATE VIEW "{name}" AS {view[1]}')
                 made[name] = view
-            except (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException) as error:
+            except _REFUSED as error:
                 failed[name] = first_line(error)
         if len(failed) == len(left):
             return made, failed

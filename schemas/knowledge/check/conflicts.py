@@ -15,7 +15,7 @@ from .knowledge import case_of, is_text
 from .reach import Clause, Reach, folded, terms_of
 from .report import Report
 
-_MOST_RULES = 400  # of one system; beyond, pairs are not compared
+_MOST_PAIRS = 5_000  # of rules of one system that look at the same things; beyond, pairs are not compared
 _AGAINST = ("do not ", "don't ", "never ", "avoid ", "without ", "not ", "no ", "disable ", "stop ", "turn off ")
 _FOR = ("enable ", "always ", "use ", "prefer ", "start ", "turn on ")
 
@@ -109,10 +109,14 @@ class Conflicts:
                 self.report.add("K316", one, f"the invariant `{entry.name}` can never hold: {why}")
 
     def _pairs(self, rules: list[_Fires]) -> None:
-        for place, later in enumerate(rules[:_MOST_RULES]):
+        left = _MOST_PAIRS
+        for place, later in enumerate(rules):
             for earlier in rules[:place]:
                 if later.terms.isdisjoint(earlier.terms) and (later.terms or earlier.terms):
                     continue  # they look at different things, so neither follows from the other
+                left -= 1
+                if left < 0:
+                    return
                 follows = self._follows(earlier, later)
                 if not follows:
                     continue

@@ -19,6 +19,7 @@ from .lowering import lowered
 from .reach import Reach
 from .recursion import check_recursion
 from .report import Report
+from .stored import check_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,22 @@ class Examined:
     index: Index
 
 
-def examine(module: Module, tools: Mapping[str, Signature], used: Iterable[Module]) -> Examined:
-    """Check a module that was parsed, never one that was converted already; `used` modules are not checked again."""
+def examine(
+    module: Module, tools: Mapping[str, Signature], used: Iterable[Module], *, thorough: bool = True
+) -> Examined:
+    """Check a module that was parsed, never one that was converted already; `used` modules are not checked again.
+
+    Only a `thorough` check looks for what cannot change what the module means: conditions that never hold, rules that
+    contradict each other, cases that cannot be recorded, names that are one word in SQL.
+    """
     report = Report()
     used = tuple(used)
     _Module(module, used, tools, report).check()
     executed = lowered(module, report)
     index = index_of(executed, used)
+    if not thorough:
+        return Examined(report.sorted(), executed, index)
+    check_stored(module, used, index, report)
     if not any(one.code == "K304" for one in report.found):  # bodies that contain themselves cannot be looked into
         Conflicts(report, index, Reach(index)).look()
     return Examined(report.sorted(), executed, index)

@@ -14,10 +14,10 @@ from ..errors import EvaluateError
 from ..evaluate import Scope, evaluate
 from ..index import Entry, Index
 from ..logic import COMPARISONS, Value, is_number
-from ..tree import Binary, Call, Expr, Fact, Field, ListExpr, Literal, Name, Unary
-from ..tree import Index as At
+from ..tree import Binary, Call, Expr, Field, ListExpr, Literal, Name, Unary
 from ..types import Type
-from ..wording import dotted_name, source
+from ..wording import source
+from .inline import Inliner, TooLarge
 
 _MOST_CLAUSES = 256
 _NEGATED = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<", "in": "not in", "not in": "in"}
@@ -38,10 +38,11 @@ class Reach:
     def clauses(self, conditions: Iterable[Expr], system: str, item: tuple[str, Entry] | None = None) -> list[Clause]:
         """Return every way in which all conditions hold; one empty clause where there are too many ways to look at."""
         found: list[Clause] = [()]
+        inliner = Inliner(self.index)
         for condition in conditions:
             try:
-                ways = self._ways(self._inlined(condition, system, item, 0), True)
-            except RecursionError:  # facts in facts in facts; nothing is said of what is that deep
+                ways = self._ways(inliner.inlined(condition, system, item), True)
+            except (RecursionError, TooLarge):  # facts in facts in facts; nothing is said of what is that deep or large
                 return [()]
             found = [one + other for one in found for other in ways]
             if len(found) > _MOST_CLAUSES:
@@ -90,65 +91,6 @@ class Reach:
         if isinstance(expr, Binary) and expr.op in COMPARISONS:
             return [(expr if wanted else replace(expr, op=_NEGATED[expr.op]),)]
         return [(expr if wanted else Unary("not", expr, span=expr.span),)]
-
-    def _inlined(self, expr: Expr, system: str, item: tuple[str, Entry] | None, depth: int) -> Expr:
-        """Put the bodies of facts and the values of constants in, and one name for an item however it is reached."""
-        if depth > 32:
-            return expr
-
-        def deeper(one: Expr) -> Expr:
-            return self._inlined(one, system, item, depth)
-
-        match expr:
-            case Name(name=name):
-                return self._inlined_name(expr, name, system, item, depth)
-            case Field(base=base):
-                dotted = dotted_name(expr)
-                if dotted is not None and item is None:
-                    entry = self.index.find("constant", dotted, system) or self.index.find("fact", dotted, system)
-                    if entry is not None:
-                        return self._inlined_name(expr, dotted, system, item, depth)
-                return replace(expr, base=deeper(base))
-            case Unary(operand=operand):
-                return replace(expr, operand=deeper(operand))
-            case Binary(left=left, right=right):
-                return replace(expr, left=deeper(left), right=deeper(right))
-            case ListExpr(items=items):
-                return replace(expr, items=tuple(deeper(one) for one in items))
-            case At(base=base, index=index):
-                return replace(expr, base=deeper(base), index=deeper(index))
-            case Call(name=name, args=args):
-                fact = self.index.find("fact", name, system)
-                if fact is not None and (item is not None or (args and _is_latest(args[0]))):
-                    return self._body(fact, depth)
-                if name == "trace.latest" and args:
-                    case = self.index.find("case", dotted_name(args[0]) or "", system)
-                    return expr if case is None else Name(f"@{case.full}", span=expr.span)
-                return replace(expr, args=tuple(deeper(one) for one in args))
-            case _:
-                return expr
-
-    def _inlined_name(self, expr: Expr, name: str, system: str, item: tuple[str, Entry] | None, depth: int) -> Expr:
-        if item is not None and name == item[0]:
-            return Name(f"@{item[1].full}", span=expr.span)
-        constant = self.index.find("constant", name, system)
-        if constant is not None:
-            return self._inlined(getattr(constant.node, "value", expr), constant.system, None, depth + 1)
-        if item is None:
-            fact = self.index.find("fact", name, system)
-            if fact is not None:
-                return self._body(fact, depth)
-            case = self.index.find("case", name, system)
-            if case is not None:
-                return Name(f"@{case.full}", span=expr.span)
-        return expr
-
-    def _body(self, fact: Entry, depth: int) -> Expr:
-        assert isinstance(fact.node, Fact)
-        case = self.index.find("case", fact.node.case, fact.system)
-        if case is None:
-            return Name(f"@fact {fact.full}")
-        return self._inlined(fact.node.body, fact.system, (fact.node.parameter, case), depth + 1)
 
     # One clause -------------------------------------------------------------------------------------------------
 
@@ -341,12 +283,6 @@ def terms_of(atom: Expr) -> list[Expr]:
     if isinstance(atom, Binary) and atom.op in COMPARISONS:
         return [side for side in (atom.left, atom.right) if folded(side) is None]
     return [atom.operand if isinstance(atom, Unary) and atom.op == "not" else atom]
-
-
-def _is_latest(expr: Expr) -> bool:
-    if isinstance(expr, Call):
-        return expr.name == "trace.latest"
-    return dotted_name(expr) == "trace.latest" or (isinstance(expr, Name) and expr.name[:1].isupper())
 
 
 def _word(value: Value) -> str:

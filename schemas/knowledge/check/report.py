@@ -25,6 +25,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "K113": ("error", "a variable that is read before it has a value"),
     "K114": ("warning", "a variable that may have no value when it is read"),
     "K115": ("warning", "an output that nothing reads"),
+    "K116": ("error", "two names that are one word in SQL"),
+    "K117": ("error", "a field that no event can have"),
     # Types and units
     "K201": ("error", "kinds that do not go together"),
     "K202": ("error", "units that measure different things"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import KnowledgeError
 from ..evaluate import Scope
-from ..logic import SCALAR_FUNCTIONS, Value, is_list, known
+from ..logic import SCALAR_FUNCTIONS, Value, is_list, known, negative
 from ..tree import Binary, Call, Expr, Fact, Field, ListExpr, Literal, Name, Unary, Window
 from ..types import Type
 from .plan import Column, Condition, Const, Frame, Kind, Node, Op, Over, walk
@@ -27,6 +27,8 @@ _KINDS: Mapping[str, Kind] = {
     "null": "nothing",
 }
 _ORDERED = ("<", "<=", ">", ">=")
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_LEAST_INT, _MOST_INT = -(2**63), 2**63 - 1
 
 
 class _Item:
@@ -154,10 +156,12 @@ class _Lowering:
     def _membership(self, expr: Binary, env: Mapping[str, _Bound], depth: int) -> Node:
         value = self.node(expr.left, env, depth)
         items = self._bound(expr.right, env, depth)
+        if value.kind == "list":
+            raise NotExecutable("a list stands before `in`, which asks for a single value")
         if isinstance(items, Column) and items.kind == "list":
-            found: Node = Op("within", (value, items), "flag")
+            found: Node = Const(None, "flag") if value.kind == "nothing" else Op("within", (value, items), "flag")
         elif isinstance(items, tuple):
-            found = Op("in", (value, *items), "flag")
+            found = Op("in", (value, *(one for one in items if not _beyond(value, one))), "flag")
         else:
             raise NotExecutable("`in` needs a list after it, such as [1, 2, 3]")
         return Op("not", (found,), "flag") if expr.op == "not in" else found
@@ -190,6 +194,8 @@ class _Lowering:
         frame = Frame(window.last, None if window.last is not None else window.duration_ns, window.per)
         if missing := [name for name in window.per if name not in self._fields]:
             raise NotExecutable(f"`per {missing[0]}` names no field of the case")
+        if listed := [name for name in window.per if _KINDS.get(self._fields[name].kind, "list") == "list"]:
+            raise NotExecutable(f"`per {listed[0]}` groups by {self._fields[listed[0]]}, which is no single value")
         if not call.args:
             return Over("count", None, frame, "int")
         arg = self.node(call.args[0], env, depth)
@@ -242,8 +248,8 @@ def _numeric(node: Node) -> bool:
 
 
 def _negative(node: Node) -> Node:
-    if isinstance(node, Const) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        return Const(-node.value, node.kind)
+    if isinstance(node, Const) and _numeric(node):
+        return _const(negative(node.value))
     return Op("neg", (node,), node.kind) if _numeric(node) else Const(None, "nothing")
 
 
@@ -255,7 +261,28 @@ def _comparison(op: str, left: Node, right: Node) -> Node:
             return Const(None, "flag")
         if left.kind == "list":
             raise NotExecutable("whole lists are compared; compare their lengths, or make the value a field")
+    return _within_64_bits(op, left, right)
+
+
+def _within_64_bits(op: str, left: Node, right: Node) -> Node:
+    """Return a comparison; one of a whole number with a constant that none can be, as one with the last that one can."""
+    if _beyond(right, left):
+        return _within_64_bits(_MIRRORED.get(op, op), right, left)
+    side = _beyond(left, right)
+    if side > 0:
+        return Op("<=" if op in ("<", "<=", "!=") else ">", (left, Const(_MOST_INT, "int")), "flag")
+    if side < 0:
+        return Op(">=" if op in (">", ">=", "!=") else "<", (left, Const(_LEAST_INT, "int")), "flag")
     return Op(op, (left, right), "flag")
+
+
+def _beyond(value: Node, const: Node) -> int:
+    """Return 1 or -1 where a value is a whole number of an item and the other a constant above or below 64 bits, else 0."""
+    if not isinstance(const, Const) or not isinstance(const.value, int) or isinstance(value, Const):
+        return 0
+    if value.kind != "int" or const.kind != "int" or _LEAST_INT <= const.value <= _MOST_INT:
+        return 0
+    return 1 if const.value > 0 else -1
 
 
 def _as_flag(node: Node, where: str = "") -> Node:

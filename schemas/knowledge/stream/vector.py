@@ -100,7 +100,7 @@ def _compute(node: Op, args: "list[Values | Const]", length: int) -> Values:
     if name == "concat":
         return _concat(args[0], args[1])
     if name == "neg" and isinstance(args[0], Integer):
-        return Integer(-args[0].values, args[0].missing)
+        return _negated(args[0])
     with np.errstate(all="ignore"):
         return Number(_NUMERIC[name](*map(floats, args)))
 
@@ -279,6 +279,12 @@ def _concat(left: "Values | Const", right: "Values | Const") -> Text:
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------
+
+
+def _negated(value: Integer) -> Integer:
+    least = value.values == np.iinfo(np.int64).min  # whose opposite has no 64 bits
+    missing = value.missing if not least.any() else least if value.missing is None else least | value.missing
+    return Integer(-value.values, missing)
 
 
 def _divide(one: Floats, other: Floats) -> Floats:
