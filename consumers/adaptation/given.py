@@ -33,8 +33,10 @@ def whole(value: Any, what: str, *, least: int) -> int:
 
 def text(value: Any, what: str) -> str | None:
     """Return a text that the log can hold, or None for none. Raises GrowthError."""
-    if value is None or (isinstance(value, str) and len(value) <= _LONGEST and sound(value) == value):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and len(value) <= _LONGEST and (told := sound(value)) == value:
+        return told  # of a text of numpy's too
     raise GrowthError(f"{what} is text, of {_LONGEST:,} characters at most, not {plain(value)!r:.100}")
 
 
@@ -56,8 +58,8 @@ def stepping(optimizer: Any) -> Any:
     return optimizer
 
 
-def joinable(optimizer: Any, model: Any) -> None:
-    """Refuse an optimizer that no seed can join, one of another model, and growth among several ranks. Raises GrowthError."""
+def joinable(optimizer: Any) -> None:
+    """Refuse an optimizer that no seed ever can join, and growth among several ranks. Raises GrowthError."""
     from torch.optim import LBFGS
 
     if (number := ranks()) > 1:
@@ -67,10 +69,10 @@ def joinable(optimizer: Any, model: Any) -> None:
             f"{type(optimizer).__name__} keeps one state for all parameters together, so nothing that grows can join it: "
             "train with another optimizer, or with policy='none'"
         )
+
+
+def strange(optimizer: Any, model: Any) -> bool:
+    """Whether a model has parameters to train and an optimizer holds others: of another model, or copies of them."""
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    if trained and not any(
-        id(parameter) in trained for group in optimizer.param_groups for parameter in group["params"]
-    ):
-        raise GrowthError(
-            "the optimizer holds no parameter of the model: pass the one that trains it, made after the model was"
-        )
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return bool(trained and held) and trained.isdisjoint(held)

@@ -21,22 +21,18 @@ from morphogen.consumers.executor import (
 from morphogen.consumers.policy import (
     Decided,
     Decider,
-    Dish,
     Limits,
     Policy,
     Weights,
-    config_of,
     load_policy,
-    options_of,
 )
-from morphogen.consumers.policy.identity import name_of, version_of
+from morphogen.consumers.policy.identity import name_of
 from morphogen.consumers.policy.limits import checked, checked_weights
 from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
 from morphogen.kernels.slots.undisturbed import undisturbed
 from morphogen.schemas import (
     Action,
     AdaptationFinished,
-    AdaptationStarted,
     Event,
     SiteInfo,
     line_of,
@@ -44,10 +40,11 @@ from morphogen.schemas import (
     sound,
 )
 
+from .beginning import beginning
 from .config import GrowthConfig, converted
 from .epochs import Epochs
 from .errors import GrowthError
-from .given import joinable, number, stepping, text, whole
+from .given import joinable, number, stepping, strange, text, whole
 from .judging import Judging
 from .link import Link
 from .offers import Offers, offers
@@ -107,7 +104,7 @@ class Grower:
         self._policy: Policy = load_policy("none" if self._remote else policy, seed=seed)
         self._policy_name = REMOTE if self._remote else name_of(self._policy)
         if self._policy_name != "none":
-            joinable(self._optimizer, model)
+            joinable(self._optimizer)
         self._evaluate, self._every = evaluate, every
         self._seed, self._label, self._menu = seed, label, menu
         self._weights = weights
@@ -125,6 +122,11 @@ class Grower:
                 f"these are {len(self.slots):,} slots, {_IN_ALL:,} may be: name fewer sites, or fewer slots"
             )
         self.model = model
+        if self._policy_name != "none" and strange(self._optimizer, model):
+            _log.warning(
+                "growth: the optimizer holds no parameter of the model: what grows is trained by it, and the model only if "
+                "it holds copies of its weights; else pass the one that trains it, made after the model was"
+            )
         self._executor: Executor | None = None
         self._judging = Judging(self._policy, self._policy_name, self._say)
         self._epochs = Epochs(self.slots, self._optimizer, self.config)
@@ -226,35 +228,19 @@ class Grower:
         """Say where and within what limits this run may grow; once the shapes at its sites are known."""
         if self._executor is not None:
             return self._executor
-        sites = list(self.slots.sites)
-        offered = self._offered(sites)
-        dishes = {
-            site: [
-                Dish(name=one.name, params=one.params, flops=one.flops, address=one.address) for one in items.values()
-            ]
-            for site, items in offered.items()
-        }
-        config = config_of(self.limits, dishes, (), msgspec.to_builtins(self._weights))
-        config |= {
-            "growth": msgspec.to_builtins(self.config),
-            "every": self._every,
-            "policy_options": options_of(self._policy),
-            "refused_sites": dict(self.slots.refused),
-        }
-        host_params = sum(p.numel() for p in self.slots.root.parameters()) - self.slots.params()
-        started = AdaptationStarted(
-            sites=sites,
-            policy=self._policy_name,
-            policy_version=version_of(self._policy),
-            config=config,
+        offered = self._offered(list(self.slots.sites))
+        started = beginning(
+            self.slots,
+            offered,
+            self._policy,
+            name=self._policy_name,
+            limits=self.limits,
+            weights=self._weights,
+            config=self.config,
+            every=self._every,
             seed=self._seed,
-            host_params=host_params,
             label=self._label,
         )
-        try:
-            started.encode()
-        except Exception as error:  # such as a module's name that is no text
-            raise GrowthError(f"the beginning of growth cannot be recorded: {line_of(error)}") from error
         if self._shadow is not None:
             self._shadow.stock = offered
         self._executor = Executor(

@@ -59,8 +59,10 @@ class ExecutorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"there is no blend {self.blend!r}: {', '.join(BLENDS)}")
         for name in self.__struct_fields__:
             value, least = getattr(self, name), self.LEAST.get(name, 0)
-            if isinstance(value, int | float) and not least <= value < (_MOST if isinstance(value, int) else math.inf):
+            if isinstance(value, int | float) and not least <= value < math.inf:
                 raise ValueError(f"{name} is {least} or more, not {value}")
+            if isinstance(value, int) and value >= _MOST:
+                raise ValueError(f"{name} is below {_MOST}, not {value}")
         if not all(0 <= pause < math.inf for pause in self.backoff):
             raise ValueError(f"backoff is seconds, 0 or more each, not {self.backoff!r:.100}")
         if self.sigma == self.multiplier == 0:

@@ -5,7 +5,7 @@ where it could not be read, a count.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -99,33 +99,36 @@ class VllmFeed:
                 self._last, self._digest = -1, b""
 
     def message(self, number: int, payload: bytes) -> list[Event]:
-        """Return what one message says; a gap of one number where it cannot be read."""
+        """Return what one message says: up to where it cannot be understood, and from there on a gap of one number."""
         self.counts.messages += 1
+        told: list[Event] = []
+        self._last, self._digest = number, b""
         try:
-            told = self._told(number, payload)
+            told += self._told(number, payload)
         except Exception as error:  # noqa: BLE001  (whatever a message does to its reader, it is the message that is bad)
-            return self._unreadable(number, error)
+            self.counts.events += len(told)
+            _count_bad(self.counts, error)
+            reason = f"not understood: {self.counts.last_bad}"
+            return told + [self._gap(worker, number, number, reason, number) for worker in self._workers()]
         self.counts.events += len(told)
-        self._last, self._digest = number, digest(payload)
+        self._digest = digest(payload)
         if told:
             told[-1] = _with_digest(told[-1], self._digest)
         return told
 
-    def _told(self, number: int, payload: bytes) -> list[Event]:
+    def _told(self, number: int, payload: bytes) -> Iterator[Event]:
         batch = vllm.read_batch(
             payload, engine=self._engine, worker=self._worker, model=self._model, number=number, groups=self._groups
         )
         self.counts.passed_over += batch.passed_over
-        told: list[Event] = []
         for at, event in enumerate(batch.events):
             if isinstance(event, KvBlocksStored):
-                told += self._lineage(event.worker).stored(event, extra=batch.extras.get(at, ()))
+                yield from self._lineage(event.worker).stored(event, extra=batch.extras.get(at, ()))
             elif isinstance(event, KvBlocksRemoved):
-                told += self._lineage(event.worker).removed(event)
+                yield from self._lineage(event.worker).removed(event)
             elif isinstance(event, KvBlocksCleared):
                 self._lineage(event.worker).clear()
-                told.append(event)
-        return told
+                yield event
 
     def missing(self, first: int, last: int, reason: str, received: int | None) -> list[Event]:
         """Return what is to be said of messages that are lost."""
@@ -143,12 +146,6 @@ class VllmFeed:
             KvBlocksCleared(engine=self._engine, dialect=vllm.DIALECT, worker=worker, details=_RESTARTED)
             for worker in self._workers()
         ]
-
-    def _unreadable(self, number: int, error: Exception) -> list[Event]:
-        _count_bad(self.counts, error)
-        self._last, self._digest = number, b""
-        reason = f"not understood: {self.counts.last_bad}"
-        return [self._gap(worker, number, number, reason, number) for worker in self._workers()]
 
     def _gap(self, worker: str, first: int, last: int, reason: str, received: int | None) -> KvGap:
         return KvGap(

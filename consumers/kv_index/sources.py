@@ -9,6 +9,8 @@ import contextlib
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .errors import NotListening
@@ -136,43 +138,52 @@ class ZmqSource:
             self.malformed += 1
 
     def _replayed(self, endpoint: str, start: int) -> "list[Message] | None":
+        """Ask, and again from where the answer has a hole: a publisher leaves out what its queue has no room for."""
+        found, whole = self._asked(endpoint, start)
+        while (before := _before_a_hole(found, whole)) is not None and sum(map(len, found.values())) < _REPLAY_BYTES:
+            came, whole = self._asked(endpoint, before)
+            if came.get(before) != found[before] or came.keys() <= found.keys():
+                break  # another life of the publisher, or it kept no more
+            found |= came
+        return list(found.items()) if found or whole else None
+
+    def _asked(self, endpoint: str, start: int) -> tuple[dict[int, bytes], bool]:
+        """Return what comes from a number on, and whether its end mark came."""
         with self._asking:
             if self._over.is_set():
-                return None
+                return {}, False
             try:
                 socket = self._open(self._zmq.DEALER, endpoint)
                 try:
                     socket.send_multipart([b"", start.to_bytes(8, "big")])
-                    found = self._answers(socket)
+                    found, whole = self._answers(socket)
                 finally:
                     socket.close(linger=0)
             except self._zmq.ZMQError as error:
                 _log.warning("%s cannot be asked: %s", endpoint, error)
-                return None
-        if found is None:
+                return {}, False
+        if not found and not whole:
             _log.warning("%s does not answer: nothing can be had again from there", endpoint)
-        return found
+        return found, whole
 
-    def _answers(self, socket: Any) -> "list[Message] | None":
-        """Return what comes until the end mark or a silence; None where nothing does."""
-        found: list[Message] = []
+    def _answers(self, socket: Any) -> tuple[dict[int, bytes], bool]:
+        """Return what comes until the end mark or a silence, and whether the mark came."""
+        found: dict[int, bytes] = {}
         size, silent = 0, 0.0
-        while size < _REPLAY_BYTES and not self._over.is_set():
+        while size < _REPLAY_BYTES and silent < _SILENCE and not self._over.is_set():
             if not socket.poll(_LOOK):
                 silent += _LOOK / 1000
-                if silent >= _SILENCE:
-                    return found or None
                 continue
             silent = 0.0
             parts = socket.recv_multipart()  # an empty one, the number, the payload
             if _END in parts[-2:]:
-                return found
+                return found, True
             if len(parts) < 2 or len(parts[-2]) != 8:
                 self.malformed += 1
                 continue
-            found.append((int.from_bytes(parts[-2], "big"), parts[-1]))
+            found[int.from_bytes(parts[-2], "big")] = parts[-1]
             size += len(parts[-1])
-        return found
+        return found, False
 
     def _open(self, kind: int, endpoint: str) -> Any:
         zmq = self._zmq
@@ -259,6 +270,13 @@ def replay_of(endpoint: str) -> str | None:
     head, _, port = endpoint.rpartition(":")
     following = _port(port) + 1 if endpoint.startswith("tcp://") else 1
     return f"{head}:{following}" if 1 < following <= _PORTS else None
+
+
+def _before_a_hole(found: Iterable[int], whole: bool) -> int | None:
+    """Return the first number whose follower is missing; the last one misses its own where the answer is not whole."""
+    numbers = sorted(found)
+    before = [one for one, following in pairwise(numbers) if following > one + 1]
+    return next(iter(before if whole else [*before, *numbers[-1:]]), None)
 
 
 def _check(endpoint: str) -> None:

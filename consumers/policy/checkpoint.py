@@ -3,6 +3,7 @@
 The sha256 of the file is the policy's version. Reading one runs no code from it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"policy {policy}: its state cannot be written: {error}") from error
     target = Path(path)
-    if not target.name or target.is_dir():
+    if not target.name or os.path.isdir(target):
         raise CheckpointError(f"{target}: a folder; name the file to write")
     half = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -60,7 +61,8 @@ def save_checkpoint(
         half.write_bytes(data)
         half.replace(target)
     except OSError as error:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            half.unlink()
         raise CheckpointError(f"{target}: {error.strerror or error}") from error
     return hashlib.sha256(data).hexdigest()
 

@@ -31,8 +31,10 @@ def _told(policy: Any, attribute: str) -> str | None:
         ) from error
     if isinstance(found, int) and not isinstance(found, bool):
         found = str(plain(found))
-    if found is None or (isinstance(found, str) and len(found) <= _LONGEST and found == sound(found)):
-        return found
+    if found is None:
+        return None
+    if isinstance(found, str) and len(found) <= _LONGEST and (told := sound(found)) == found:
+        return told
     raise PolicyError(
         f"{type(policy).__name__} is no policy: its {attribute} is text of {_LONGEST} characters at most, or a whole "
         f"number, not {plain(found)!r:.100}"

@@ -1,7 +1,9 @@
 """Policies by name, by checkpoint, by `module:Class`."""
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,7 @@ def load_policy(policy: Any, /, seed: int = 0, **options: Any) -> Policy:
     with `options`), a class, or a policy, which is returned as it is. A bandit or a network from a checkpoint neither
     explores nor learns, unless options say so. Raises PolicyError in one line that says what to write instead.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
-        raise PolicyError(f"a policy's seed is a whole number, 0 or more, not {plain(seed)!r:.100}")
+    seed = _seed(seed)
     if isinstance(policy, Path):
         policy = str(policy)
     if not isinstance(policy, str):
@@ -79,20 +80,18 @@ def options_of(policy: Any) -> dict[str, Any]:
 
 def restored(checkpoint: Checkpoint, *, seed: int = 0, **options: Any) -> Policy:
     """Return the policy of a checkpoint. Raises CheckpointError where the state does not fit."""
+    if checkpoint.policy == LEARNED:
+        return _made(partial(_learned().Learned.restored, checkpoint), seed, options, LEARNED)
+    if checkpoint.policy != Bandit.name:
+        raise PolicyError(f"{checkpoint.file}: of a policy {checkpoint.policy!r:.100}, which is not known here")
 
     def bandit(**given: Any) -> Policy:
-        try:
-            return Bandit.restored(checkpoint.state, version=checkpoint.version, **given)
-        except CheckpointError as error:
-            raise CheckpointError(f"{checkpoint.file}: {error}") from error
+        return Bandit.restored(checkpoint.state, version=checkpoint.version, **given)
 
-    def learned(**given: Any) -> Policy:
-        return _learned().Learned.restored(checkpoint, **given)  # type: ignore[no-any-return]
-
-    makers = {Bandit.name: bandit, LEARNED: learned}
-    if checkpoint.policy not in makers:
-        raise PolicyError(f"{checkpoint.file}: of a policy {checkpoint.policy!r:.100}, which is not known here")
-    return _made(makers[checkpoint.policy], seed, options, checkpoint.policy)
+    try:
+        return _made(bandit, seed, options, Bandit.name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.file}: {error}") from error
 
 
 def save_policy(policy: Any, path: str | Path) -> str:
@@ -124,6 +123,16 @@ def _made(made: Callable[..., Policy], seed: int, options: dict[str, Any], name:
         raise PolicyError(f"policy {name} cannot be made: {type(error).__name__}: {line_of(error, 200)}") from error
 
 
+def _seed(seed: Any) -> int:
+    try:
+        found = -1 if isinstance(seed, bool) else operator.index(seed)  # of numpy too
+    except TypeError:
+        found = -1
+    if not 0 <= found < 1 << 63:
+        raise PolicyError(f"a policy's seed is a whole number, 0 or more, not {plain(seed)!r:.100}")
+    return found
+
+
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
@@ -144,5 +153,6 @@ def _checked(policy: Any) -> Policy:
         ) from error
     if lacks:
         raise PolicyError(f"{type(policy).__name__} is no policy: it lacks {', '.join(lacks)}")
-    name_of(policy), version_of(policy)
+    name_of(policy)
+    version_of(policy)
     return policy  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from .values import value_sha256
 from .waiting import Unfinished, WaitingThreads, contained
 from .workspace import Workspace
 
+_READ = msgspec.msgpack.decode  # the quicker reader, for what `decode` has let pass
 _MAX_ERROR = 8 << 10  # bytes of a reply that tells an error: a tool is told, however little a value may hold
 
 
@@ -85,7 +86,7 @@ class Broker:
         """Write down what was done, and let the capabilities do so: while the tool goes on with the answer."""
         for one in self._done:
             result = None if one.result is None else value_sha256(one.result[0])
-            arguments = value_sha256([decode(data, self.limits.value_items) for data in (one.args, one.kwargs)])
+            arguments = value_sha256([_READ(data) for data in (one.args, one.kwargs)])
             self._effects.append(Effect(name=one.name, effect=one.effect, arguments=arguments, result=result,
                                         error=one.error, duration_ns=one.duration_ns))  # fmt: skip
         self._done.clear()

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from morphogen.schemas import line_of
+
 from .errors import SlotError
 
 T = TypeVar("T")
@@ -38,8 +40,8 @@ def _copied(value: T, model: nn.Module, left: Callable[[str], bool]) -> T:
     try:
         result = copy.deepcopy(value, memo)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise SlotError(f"this {type(model).__name__} cannot be copied: {text[:300]}") from error
+        text = f"{type(error).__name__}: {line_of(error, 300)}"
+        raise SlotError(f"this {type(model).__name__} cannot be copied: {text}") from error
     root = result if isinstance(result, nn.Module) else getattr(result, "root", None)
     assert isinstance(root, nn.Module)
     for module in root.modules():

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from morphogen.schemas import line_of
+
 from . import fastpaths
 from .copying import bare
 from .errors import SlotError
@@ -132,7 +134,7 @@ def plain_module(seed: nn.Module) -> nn.Module:
     try:
         graph = _Tracer().trace(seed)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = f"{type(error).__name__}: {line_of(error)}"
         raise SlotError(f"a seed of class {type(seed).__name__} cannot be traced into plain torch: {text}") from error
     traced = fx.GraphModule(seed, graph, type(seed).__name__)
     traced.train(seed.training)

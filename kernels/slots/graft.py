@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from morphogen.schemas import line_of
+
 from . import cutoff as cutoffs
 from .blends import blended, straight_through
 from .cutoff import Cutoff
@@ -88,7 +90,9 @@ class Graft(nn.Module):
     def poll(self) -> str | None:
         """Say why the seed was cut off, if it was; waits for the device where graphs keep the reason there."""
         if self.tripped is None and self.mode != OFF and not self.trips.is_meta:
-            self.tripped = cutoffs.reason(int(self.trips))
+            reason = cutoffs.reason(int(self.trips))
+            if reason is not None:
+                self._trip(reason)
         return self.tripped
 
     def together(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -109,7 +113,7 @@ class Graft(nn.Module):
         except Exception as error:  # whatever a seed raises, the host's own output is good
             if type(error).__module__ == _CHECKPOINT:  # it has what it wants of this pass
                 raise
-            self._trip(f"exception: {type(error).__name__}: {error}".splitlines()[0])
+            self._trip(f"exception: {type(error).__name__}: {line_of(error)}")
             return host
 
     def _trip(self, reason: str) -> None:
@@ -121,10 +125,10 @@ class Graft(nn.Module):
 
         torch wants the same tensors saved as the first time: so the seed runs, and fails, once more.
         """
-        if self.just_tripped and not torch.compiler.is_compiling():
-            self.just_tripped = torch._C._current_graph_task_id() != -1
-            return self.just_tripped
-        return False
+        if torch.compiler.is_compiling():
+            return False
+        self.just_tripped = self.just_tripped and torch._C._current_graph_task_id() != -1
+        return self.just_tripped
 
     def _eager(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         self.source, given = _first(args, kwargs)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from morphogen.schemas import line_of
+
 from .errors import SiteError
 from .sites import kind_of
 from .undisturbed import undisturbed
@@ -138,9 +140,7 @@ def run_example(model: nn.Module, sites: list[Site], example: object) -> None:
     except SiteError:
         raise
     except Exception as error:
-        raise SiteError(
-            f"the model does not run on the example: {type(error).__name__}: {error}".splitlines()[0]
-        ) from error
+        raise SiteError(f"the model does not run on the example: {type(error).__name__}: {line_of(error)}") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -1,12 +1,15 @@
 """A grown model again, from its description and a state_dict."""
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
 import torch
 from torch import nn
+
+from morphogen.schemas import line_of
 
 from .cutoff import Cutoff
 from .errors import SlotError
@@ -98,6 +101,9 @@ def _check(found: _Description) -> None:
     number = len(found.sites) * found.slots_per_site
     if len(found.slots) != number:
         raise SlotError(f"the description has {len(found.slots)} slots, and its sites have {number}")
+    twice = [name for name, times in Counter(entry.slot for entry in found.slots).items() if times > 1]
+    if twice:
+        raise SlotError(f"the description has the slot {twice[0]!r} twice")
     for entry in found.slots:
         if entry.stage in SEEDED and not entry.germinated:
             raise SlotError(f"{entry.slot}: a seed stands here, and none has germinated")
@@ -145,8 +151,7 @@ def _built(entry: _Slot, spec: bytes | None) -> nn.Module:
     try:
         return blueprints.build(blueprints.decode(spec), seed=entry.generator_seed)
     except Exception as error:  # bytes that anybody may have written
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise SlotError(f"{entry.slot}: its spec cannot be built: {text}") from error
+        raise SlotError(f"{entry.slot}: its spec cannot be built: {type(error).__name__}: {line_of(error)}") from error
 
 
 def _shapes(slots: Slots, entry: _Site) -> None:

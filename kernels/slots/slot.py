@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from morphogen.schemas import line_of
+
 from .blends import BLENDS
 from .errors import LifecycleError, SiteError, SlotError
 from .graft import OFF, ON, THROUGH, Graft
@@ -273,7 +275,7 @@ class Slot:
                 version = values._version
                 gives = module(values)
             except Exception as error:
-                text = f"{type(error).__name__}: {error}".splitlines()[0]
+                text = f"{type(error).__name__}: {line_of(error)}"
                 raise SlotError(f"{self.id}: the seed does not run on an input of shape {given}: {text}") from error
         if not isinstance(gives, torch.Tensor) or list(gives.shape) != gave:
             shape = list(gives.shape) if isinstance(gives, torch.Tensor) else type(gives).__name__

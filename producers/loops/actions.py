@@ -225,7 +225,7 @@ class Actions:
         if value is None:
             return 0
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 or value % 1:
-            raise ToolRefused(f"retries must be a whole number from 0, got {written(expr) if expr else value!r}")
+            raise ToolRefused(f"retries must be a whole number from 0, got {str(value)[:40]}")
         return int(value)
 
     # Interrupted steps ------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from morphogen.schemas import sound
+
 from .backlog import UNHURRIED, Backlog
 from .calls import Calls
 from .device import AcceleratorLink, DeviceMeter, Link, Pending
@@ -192,7 +194,7 @@ class Watch:
         if self._warned:
             return
         self._warned = True
-        reason = " ".join(str(error).split()) or "no message"
+        reason = " ".join(sound(error).split()) or "no message"
         with contextlib.suppress(Warning):  # where warnings are errors, they are still not the training's
             warnings.warn(
                 f"watch stopped, training goes on: {type(error).__name__}: {reason}",

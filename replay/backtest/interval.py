@@ -51,7 +51,7 @@ def estimate(values: Mapping[str, Sequence[tuple[float, float]]] | Iterable[tupl
         return Estimate(runs=many, values=count)
     try:
         return _estimate(runs, flat, many)
-    except OverflowError:  # numbers beyond all measure have no mean
+    except (OverflowError, ValueError):  # numbers beyond all measure have no mean
         return Estimate(runs=many, values=count)
 
 
@@ -60,6 +60,8 @@ def _estimate(
 ) -> Estimate:
     weight = math.fsum(w for w, _ in flat)
     mean = math.fsum(w * y for w, y in flat) / weight
+    if not math.isfinite(mean):
+        raise OverflowError
     helped = math.fsum(w for w, y in flat if y > 0) / weight
     residuals = [math.fsum(w * (y - mean) for w, y in pairs) for pairs in runs.values() if pairs]
     spread = math.sqrt(many / (many - 1) * math.fsum(part * part for part in residuals)) / weight

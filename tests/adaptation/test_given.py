@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,6 +91,7 @@ class Stray(Waits):
         ({"config": {"sigma": 0.0, "multiplier": 0.0}}, GrowthError, "sigma or multiplier is above 0"),
         ({"reward": {"rent": -1.0}}, PolicyError, "reward: rent is a finite number, 0 or more"),
         ({"slots": 10**7}, GrowthError, "slots is 1,000 at most"),
+        ({"config": {"retries": 1 << 63}}, GrowthError, "retries is below 9223372036854775808"),
         ({"sites": lambda name: True}, SiteError, "is called with a name and a module; at '.' it failed: TypeError"),
         ({"sites": raises(Unspeakable())}, SiteError, "it failed: Unspeakable: <Unspeakable>"),
         (
@@ -109,17 +111,55 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert not one.run.told
 
 
-def test_an_optimizer_of_another_model_is_refused_and_one_for_a_frozen_host_is_not(loop: Any) -> None:
-    one = loop()
-    one.optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters())
-    with pytest.raises(GrowthError, match="the optimizer holds no parameter of the model"):
-        one.grow()
-    one.grow(policy="none")
+def other(one: Any) -> Any:
+    return nn.Linear(2, 2).parameters()
 
-    frozen = loop()
-    frozen.model.requires_grad_(False)
-    frozen.optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters())
-    frozen.grow()
+
+def copies(one: Any) -> Any:
+    return [parameter.detach().clone() for parameter in one.model.parameters()]
+
+
+def part(one: Any) -> Any:
+    return one.model[3].parameters()
+
+
+def nothing(one: Any) -> Any:
+    return [{"params": []}]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("held", [other, copies, part, nothing])
+def test_a_program_is_told_that_its_optimizer_may_be_of_another_model(
+    loop: Any, held: Any, frozen: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = loop()
+    one.optimizer = torch.optim.SGD(held(one), 0.1)
+    one.model.requires_grad_(not frozen)
+    one.grow(policy="none")
+    assert not caplog.records
+
+    one.grow()
+    said = held in (other, copies) and not frozen
+    assert ["holds no parameter of the model" in line for line in caplog.messages] == [True] * said
+
+
+def test_what_is_no_module_is_refused_in_one_line(loop: Any) -> None:
+    one = loop()
+    one.model = "the model"
+    with pytest.raises(SiteError, match="a torch module can grow, not a str"):
+        one.grow()
+
+
+def test_a_text_or_a_number_of_numpy_is_as_good_as_one_of_python(loop: Any) -> None:
+    class Typed(Waits):
+        name, version = np.str_("typed"), np.str_("1")
+
+    one = loop()
+    one.grow(policy=Typed(), label=np.str_("ours"), seed=np.int64(3))
+
+    (started,) = one.run.all(AdaptationStarted)
+    assert (started.policy, started.policy_version, started.label, started.seed) == ("typed", "1", "ours", 3)
+    assert isinstance(decode_event(started.type, 1, started.encode()), AdaptationStarted)
 
 
 def test_a_module_whose_name_is_no_text_is_refused(loop: Any) -> None:

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from morphogen.consumers.policy import load_policy
@@ -48,9 +47,16 @@ def test_a_likelihood_that_nobody_drew_by_weighs_nothing(logprob: float) -> None
     assert found.agreed.values
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.floats(allow_nan=False, allow_infinity=False)), max_size=12))
-def test_any_finite_numbers_have_a_mean_or_none_is_known(values: list[Any]) -> None:
-    found = estimate(values)
+@given(
+    st.dictionaries(
+        st.sampled_from("abcd"),
+        st.lists(st.tuples(st.floats(1e-40, 1e40), st.floats(allow_nan=False, allow_infinity=False)), max_size=4),
+    )
+)
+@example({"a": [(1e40, 1e300), (1e40, -1e300)], "b": [(1.0, 1.0)]})
+@example({"a": [(1e40, 1e300)], "b": [(1.0, 1.0)]})
+def test_any_finite_numbers_have_a_mean_or_none_is_known(runs: dict[str, list[tuple[float, float]]]) -> None:
+    found = estimate(runs)
 
-    assert found.values == len(values)
+    assert found.values == sum(map(len, runs.values()))
     assert found.mean is None or math.isfinite(found.mean)

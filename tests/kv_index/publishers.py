@@ -101,10 +101,19 @@ class Publisher:
 
     END = (-1).to_bytes(8, "big", signed=True)
 
-    def __init__(self, *, topic: str = "kv-events", buffer: int = 10_000, replay: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        topic: str = "kv-events",
+        buffer: int = 10_000,
+        replay: bool = True,
+        room: int | None = None,
+        tail: int = 1,
+    ) -> None:
         self._context = zmq.Context()
         self._topic = topic.encode()
         self._buffer = buffer
+        self._room, self._tail = room, tail  # messages of an answer that come: its first ones and its last ones
         self._lock = threading.Lock()
         self._pub = self._socket(zmq.XPUB)
         self.address = self._bind(self._pub)
@@ -182,10 +191,14 @@ class Publisher:
             self.asked.append(int.from_bytes(start, "big"))
             if not self._answers:
                 continue
-            for number, payload in list(self._kept):
-                if number >= self.asked[-1]:
-                    self._router.send_multipart([client, b"", number.to_bytes(8, "big"), payload])
-            self._router.send_multipart([client, b"", self.END, b""])
+            found = [one for one in list(self._kept) if one[0] >= self.asked[-1]]
+            cut = self._room is not None and len(found) > self._room
+            if cut:
+                found = found[: self._room] + found[len(found) - self._tail :]
+            for number, payload in found:
+                self._router.send_multipart([client, b"", number.to_bytes(8, "big"), payload])
+            if not cut or self._tail:
+                self._router.send_multipart([client, b"", self.END, b""])
 
 
 def router_event(worker: int, number: int, data: Any, *, rank: int = 0, tier: str = "device") -> dict[str, Any]:

@@ -215,6 +215,19 @@ def test_an_event_that_gives_two_blocks_one_hash_is_not_understood() -> None:
     assert len(feed._lineages["w"]) == 0
 
 
+def test_what_a_message_says_before_its_fault_is_in_the_log_as_in_the_listener() -> None:
+    dialect = Dialect()
+    feed, past = feed_with(dialect.stored([1, 2], TOKENS[:2], 1))
+    told = feed.message(1, dialect.payload(dialect.cleared(), dialect.stored([3, 3], TOKENS[:2], 1), dialect.cleared()))
+    again = VllmFeed("fleet", "w", "llama")
+    fold(again, [*past, *told])
+
+    assert [type(event) for event in told] == [KvBlocksCleared, KvGap]
+    assert (feed.last, feed.digest) == (again.last, again.digest) == (1, None)
+    assert len(feed._lineages["w"]) == len(again._lineages["w"]) == 0
+    assert (feed.counts.bad, feed.counts.events) == (1, 2)
+
+
 @given(depths=st.one_of(st.none(), st.integers(), st.lists(st.one_of(st.integers(), st.text(max_size=2)), max_size=3)),
        hashes=st.binary(max_size=50), names=st.lists(st.text(max_size=3), max_size=3), number=st.integers(-(2**63), 2**64 - 1))  # fmt: skip
 def test_whatever_the_log_holds_a_listener_begins(depths: Any, hashes: bytes, names: list[str], number: int) -> None:

@@ -14,7 +14,16 @@ import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint as Broker
-from morphogen.consumers.kv_index import Endpoint, KvIndexError, Listener, NotListening, PrefixIndex, replay_of, root_of
+from morphogen.consumers.kv_index import (
+    Endpoint,
+    KvIndexError,
+    Listener,
+    NotListening,
+    PrefixIndex,
+    replay_of,
+    root_of,
+    sources,
+)
 from morphogen.schemas import Event
 from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
 
@@ -153,6 +162,24 @@ def test_a_gap_that_cannot_be_filled_is_an_event(listen: Callable[..., Listening
         assert [one.event_id for one in listening.wait_for(3, KvBlocksStored)] == [0, 5, 6]
         assert any("messages 1 to 4 are lost" in line for line in listening.lines)
         assert listening.listener.counts["w"].lost == 4
+    finally:
+        publisher.close()
+
+
+@pytest.mark.parametrize("tail", [1, 0])
+def test_what_an_answer_had_no_room_for_is_asked_for_again(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch, tail: int
+) -> None:
+    monkeypatch.setattr(sources, "_SILENCE", 0.5)
+    publisher = Publisher(room=4, tail=tail)
+    try:
+        for at in range(10):
+            publisher.lose(stored(at))
+        listening = listen(publisher)
+
+        assert [event.event_id for event in listening.wait_for(10)] == list(range(10))
+        assert publisher.asked == [0, 3, 6]
+        assert listening.listener.counts["w"].lost == 0
     finally:
         publisher.close()
 

@@ -91,6 +91,8 @@ def test_a_step_that_may_fail_does_and_the_loop_goes_on(
     assert not failed.ok
     assert failed.error
     assert "\n" not in failed.error
+    if "retries" in step:
+        assert failed.error == "retries must be a whole number from 0, got -1"
 
 
 def test_a_condition_over_a_path_that_no_system_takes_does_not_hold(bus: Bus, write: Write, live: Live) -> None:

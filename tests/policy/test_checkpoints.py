@@ -142,6 +142,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             load_checkpoint(path)
 
 
+def test_a_name_that_no_file_can_have_is_refused_in_one_line() -> None:
+    with pytest.raises(CheckpointError, match="File name too long"):
+        save_policy(_taught(), "x" * 300)
+
+
 @pytest.mark.parametrize("path", [".", "", "/", ".."])
 def test_a_folder_is_no_checkpoint_to_write(path: str) -> None:
     with pytest.raises(CheckpointError, match="a folder"):
@@ -250,6 +255,10 @@ def test_a_bandit_that_explores_by_no_number_is_refused(explore: Any) -> None:
 def test_a_seed_is_a_whole_number(seed: Any) -> None:
     with pytest.raises(PolicyError, match="a policy's seed is a whole number"):
         load_policy("random", seed=seed)
+
+
+def test_a_seed_of_numpy_is_as_good_as_one_of_python() -> None:
+    assert type(load_policy("bandit", seed=np.int64(3)).seed) is int  # type: ignore[attr-defined, arg-type]
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,22 @@ def test_an_error_while_the_last_samples_are_emitted_is_no_error_of_close() -> N
         watch.close()
 
 
+def test_an_error_that_has_no_text_is_told_by_its_type() -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    def fails(_: LayerSample) -> None:
+        raise Unspeakable
+
+    model = model_of()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = Watch(model, optimizer, 1, fails)
+    train(model, optimizer, 1)
+    with pytest.warns(RuntimeWarning, match="Unspeakable: <.*Unspeakable>"):
+        watch.close()
+
+
 def test_an_error_never_reaches_training_even_where_warnings_are_errors() -> None:
     model = model_of()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from morphogen.kernels.slots import Slot, adapt
+from morphogen.kernels.slots.cutoff import NONFINITE
 
 from .hosts import same_bits
 
@@ -98,3 +99,16 @@ def test_a_seed_that_is_cut_off_leaves_the_backward_pass_whole(
         assert same(found, expected)
         assert slot.tripped is not None and slot.tripped.startswith(reason) and slot.tripped == known.tripped
         assert same(learn(model, x, x), learn(plain, x, x)), "it stays off"
+
+
+def test_who_reads_between_the_passes_that_a_seed_was_cut_off_leaves_the_backward_pass_whole() -> None:
+    x = torch.randn(4, 6)
+    plain, _ = grown(False, stage="blending")
+    model, slot = grown(True, stage="blending")
+    loss = model(x).square().mean()
+    assert slot.graft is not None
+    slot.graft.trips.fill_(NONFINITE)  # as a GPU does, where the pass leaves the reason
+    assert slot.tripped == "nonfinite: the seed's output"
+    loss.backward()
+
+    assert same([parameter.grad for parameter in model.parameters()], learn(plain, x))

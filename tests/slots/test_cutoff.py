@@ -37,6 +37,15 @@ def fail(y: Tensor) -> Tensor:
     raise ValueError("out of sorts\nand more")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def fail_without_a_word(y: Tensor) -> Tensor:
+    raise Unspeakable
+
+
 def faulty(
     fault: Callable[[Tensor], Tensor], stage: str, cutoff: Cutoff | None = None
 ) -> tuple[nn.Module, Slot, Faulty]:
@@ -61,10 +70,11 @@ def faulty(
         (lambda y: y * float("inf"), "nonfinite"),
         (explode, "exploding: root mean square"),
         (fail, "exception: ValueError: out of sorts"),
+        (fail_without_a_word, "exception: Unspeakable: <"),
         (lambda y: y[:, :2], "shape: the seed gives [4, 2], the host [4, 3]"),
         (lambda y: y[:1], "shape"),
     ],
-    ids=["nan", "inf", "exploding", "exception", "shape", "broadcast"],
+    ids=["nan", "inf", "exploding", "exception", "exception without text", "shape", "broadcast"],
 )
 def test_a_faulty_seed_is_cut_off_in_the_same_forward_pass(
     fault: Callable[[Tensor], Tensor], reason: str, stage: str

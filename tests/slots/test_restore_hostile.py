@@ -82,6 +82,7 @@ def changed(*path: str | int, to: Any) -> dict[str, Any]:
         (("slots", 1, "stage"), "fossilized", "a ramp is under way"),
         (("slots", 1, "stage"), "training", "a ramp is under way"),
         (("slots",), DESCRIBED["slots"][:2], "2 slots"),
+        (("slots", 2), DESCRIBED["slots"][0], "twice"),
         (("slots_per_site",), 1 << 40, "slots"),
         (("sites", 1, "given"), [-4, 3], "given"),
         (("sites", 1, "given"), [2, 1 << 40], "does not run"),
