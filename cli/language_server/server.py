@@ -18,7 +18,7 @@ from morphogen.schemas.knowledge.tree import Span
 
 from .analysis import Document, Target
 
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_AFTER_LINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 _SEVERITIES = {
     "error": lsp.DiagnosticSeverity.Error,
     "warning": lsp.DiagnosticSeverity.Warning,
@@ -143,7 +143,7 @@ def server(tools: Mapping[str, Signature]) -> LanguageServer:
 
 def _lines(text: str) -> list[str]:
     """Return the lines of a text with their ends, as the protocol has them: no other character than these ends one."""
-    return _LINE.findall(text)
+    return _AFTER_LINE.split(text)
 
 
 def _offset(there: TextDocument, position: lsp.Position, codec: PositionCodec) -> int:

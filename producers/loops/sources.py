@@ -1,10 +1,12 @@
 """The program of a run: kept in the log with the run, compared with its file when somebody goes on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphogen.schemas import decode, encode
 from morphogen.schemas.knowledge.errors import KnowledgeError
+from morphogen.schemas.knowledge.loading import read_text
 from morphogen.schemas.knowledge.program import Program, load, load_text
 
 from .errors import LoopError, ProgramChanged
@@ -33,19 +35,27 @@ def program_of(bus: "Bus", history: History, tools: Toolbox, path: Path | None, 
     except KnowledgeError as error:
         if path is not None or (file.exists() and accept):
             raise
-        if file.exists():
+        if file.exists() and not _as_kept(file, kept, used):
             raise ProgramChanged(
                 f"{file} was changed since run {history.run} began, and does not check: {error}"
             ) from error
         now = None
     if now is None or now.sha256 == state.sha256:
-        return load_text(kept or "", state.program, tools=tools.signatures, used=used), False
+        return load_text(kept or "", state.program, tools=tools.signatures, used=used, sealed=True), False
     if not accept:
         raise ProgramChanged(
             f"{file} was changed since run {history.run} began: put it back, or go on with "
             "`--accept-changed-program` (steps that are done stay done)"
         )
     return now, True
+
+
+def _as_kept(file: Path, text: str | None, used: Mapping[str, str]) -> bool:
+    """Tell whether a file that does not check says what the log holds, which an earlier version may have let pass."""
+    try:
+        return not used and read_text(file) == text
+    except KnowledgeError:
+        return False
 
 
 def kept_source(program: Program, bus: "Bus") -> tuple[str | None, dict[str, str], str | None]:

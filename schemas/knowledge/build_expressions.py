@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from .diagnostics import Diagnostic
+from .nesting import Nesting
 from .strings import Hole, Text, pieces, plain, unknown_escapes
 from .tokens import MAX_DEPTH, Tokens, key_of, tokenize
 from .tree import (
@@ -19,8 +20,6 @@ from .tree import (
     Expr,
     Field,
     FieldDecl,
-    For,
-    If,
     Index,
     ListExpr,
     ListType,
@@ -28,7 +27,6 @@ from .tree import (
     MapExpr,
     Name,
     NamedType,
-    Node,
     OptionalType,
     Property,
     RangeExpr,
@@ -70,9 +68,7 @@ class ExpressionBuilder:
         self.ends = tokens.ends
         self.lines = tokens.lines
         self.diagnostics: list[Diagnostic] = []
-        self._depths: dict[
-            int, tuple[int, Node]
-        ] = {}  # of long expressions, with the node so that its id stays its own
+        self._nesting = Nesting()
 
     def span(self, first: int, last: int) -> Span:
         """Make the span from one token to another."""
@@ -304,27 +300,11 @@ class ExpressionBuilder:
     def _too_deep(self, node: Any, what: str, hint: str) -> bool:
         """Tell whether a node is nested too deep to be worked with, and say so, once in a text."""
         span: Span = node.span
-        if span.end - span.start <= _LONG or self._depth(node) <= MAX_DEPTH:
+        if span.end - span.start <= _LONG or self._nesting.depth(node) <= MAX_DEPTH:
             return False
         if not any(one.code == "nested-too-deep" for one in self.diagnostics):
             self.report("nested-too-deep", span, f"{what} nested deeper than {MAX_DEPTH}", hint=hint)
         return True
-
-    def _depth(self, node: Any) -> int:
-        """Count how many expressions, or statements, stand within each other; each `else if` is within the one before."""
-        known = self._depths
-        pending: list[tuple[Any, bool]] = [(node, False)]
-        while pending:
-            one, ready = pending.pop()
-            if id(one) in known:
-                continue
-            inner = _operands(one)
-            if ready or not inner:
-                known[id(one)] = (1 + max((known[id(part)][0] for part in inner), default=0), one)
-            else:
-                pending.append((one, True))
-                pending.extend((part, False) for part in inner)
-        return known[id(node)][0]
 
     def name(self, parts: list[Any], first: int, last: int) -> Name:
         return Name(self.spelling(first), span=self.span(first, first))
@@ -443,27 +423,3 @@ def _negated(number: Literal, span: Span) -> Literal:
     value = number.value
     assert isinstance(value, int | float)
     return Literal(-value, number.unit, span=span)
-
-
-def _operands(node: Any) -> tuple[Any, ...]:
-    if isinstance(node, Binary):
-        return (node.left, node.right)
-    if isinstance(node, Unary):
-        return (node.operand,)
-    if isinstance(node, Field):
-        return (node.base,)
-    if isinstance(node, Index):
-        return (node.base, node.index)
-    if isinstance(node, Call):
-        return node.args
-    if isinstance(node, ListExpr):
-        return node.items
-    if isinstance(node, MapExpr):
-        return tuple(item.value for item in node.items)
-    if isinstance(node, Template):
-        return tuple(part for part in node.parts if not isinstance(part, str))
-    if isinstance(node, If):
-        return (*node.then, *node.otherwise)
-    if isinstance(node, For):
-        return node.body
-    return (node.low, node.high) if isinstance(node, RangeExpr) else ()

@@ -11,7 +11,7 @@ from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
 from morphogen.consumers.projections.sql.query import SqlClient
 
-from .modules import MATMUL, perf
+from .modules import MATMUL, loaded, perf
 
 
 @pytest.fixture
@@ -120,6 +120,26 @@ def test_names_that_sql_cannot_tell_apart_are_not_loaded(
 
     assert run(["know", "drop", "MatMul"]) == 0
     assert run(["know", "load", str(other)]) == 0
+
+
+def test_only_what_is_loaded_now_can_clash(
+    settings: Settings, module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def text(system: str, case: str) -> str:
+        return f"system {system} {{ trace_schema {{ variant T {{ case {case} {{ x: float }} }} }} }}"
+
+    def file(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    with Bus.open(settings) as bus:  # two that clash, as an earlier version let them in
+        for system, case in (("A", "B_C"), ("A_B", "C")):
+            bus.emit(loaded(text(system, case), f"{system}.mk", [system]), run="r", msg_id=system)
+
+    assert run(["know", "load", str(module)]) == 0
+    assert run(["know", "load", file("a.mk", text("A", "D")), file("b.mk", text("A_B", "C")), "--again"]) == 0
+    assert run(["know", "load", file("a.mk", text("A", "B_C"))]) == 1
+    assert "`A.B_C` and `A_B.C` are both `trace_a_b_c` in SQL" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_told(

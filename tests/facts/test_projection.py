@@ -333,3 +333,24 @@ def test_a_text_of_the_log_reads_no_file(
 
     assert ask(store, "SELECT * FROM knowledge_facts") == []
     assert any("the log does not hold the text of" in one.message for one in caplog.records)
+
+
+def test_facts_that_older_code_judged_are_judged_again_when_the_store_is_opened(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    with store.cursor() as cursor:
+        cursor.execute("UPDATE morphogen.positions SET signature = 'older' WHERE projection = 'facts_mat_mul'")
+        cursor.execute("UPDATE p_facts_mat_mul_1._fact_changes_mat_mul SET holds = NOT holds")
+    store.close()
+
+    store = open_store()
+    assert [(one.generation, one.live) for one in store.status() if one.projection == "facts_mat_mul"] == [
+        (1, True), (2, False),
+    ]  # fmt: skip
+    catch_up(store, log)
+    assert [(one.generation, one.live) for one in store.status() if one.projection == "facts_mat_mul"] == [(2, True)]
+    assert ask(store, "SELECT holds FROM facts WHERE fact = 'is_slow'") == [(True,)]

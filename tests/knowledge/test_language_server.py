@@ -299,3 +299,10 @@ def test_only_newlines_end_a_line(client: Client, odd: str) -> None:
 
     assert found["range"]["start"]["line"] == 2
     assert "fact S.f" in json.dumps(client.ask("textDocument/hover", asked))
+
+
+def test_a_finding_at_the_end_of_a_text_is_in_its_last_line(client: Client) -> None:
+    found = client.open("end.mk", "// c\nsystem S {")
+
+    assert found
+    assert {one["range"][end]["line"] for one in found for end in ("start", "end")} == {1}

@@ -61,10 +61,11 @@ def clash_of(settings: "Settings", events: Sequence[KnowledgeLoaded]) -> str | N
     """Say which of these systems, or of their cases and facts, another loaded system has the name of in SQL; None where none."""
     from ..sql.query import query
 
-    taken: dict[str, str] = {}
+    new = {system: one.text for one in events for system in one.systems}
     loads = query("SELECT system, text FROM knowledge WHERE in_force ORDER BY system", wait=True, settings=settings)
-    new = [(system, one.text) for one in events for system in one.systems]
-    for system, text in [*loads.rows(), *new]:
+    kept = [row for row in loads.rows() if row[0] not in new]
+    taken = {word: name for system, text in kept for word, name in _words(system, text)}
+    for system, text in new.items():
         for word, name in _words(system, text):
             there = taken.setdefault(word, name)
             if there.partition(".")[0] != system:

@@ -15,6 +15,7 @@ class Generation:
 
     id: int
     projection: Projection
+    signature: str  # of the code that makes its rows, which the projection may not be any more
     number: int
     seq: int
     live: bool

@@ -231,7 +231,7 @@ class Store(Readable):
             for key, name, signature, number, seq, state, is_live, error in rows:
                 if name != projection.name:
                     continue
-                one = Generation(key, projection, number, seq, is_live, failed_before=error)
+                one = Generation(key, projection, signature, number, seq, is_live, failed_before=error)
                 same = signature == projection.signature
                 self._restore(one, state)
                 one.outdated = not same
@@ -310,7 +310,8 @@ class Store(Readable):
             if not known:
                 self._reconcile([projection])
                 continue
-            fitting = [one for one in known if one.projection.signature == projection.signature]
+            signature = projection.signature
+            fitting = [one for one in known if one.signature == signature]
             for one in known:
                 one.hidden = False
                 one.outdated = one not in fitting
@@ -332,7 +333,7 @@ class Store(Readable):
         ).fetchone()
         assert row is not None
         seq = 0 if projection.tables else self.front()  # views alone have nothing to be built from
-        one = Generation(row[0], projection, row[1], seq, live)
+        one = Generation(row[0], projection, projection.signature, row[1], seq, live)
         _initiate(one)
         try:
             self._con.execute(f"DROP SCHEMA IF EXISTS {one.schema} CASCADE")
@@ -345,7 +346,7 @@ class Store(Readable):
                 one.id,
                 projection.name,
                 projection.version,
-                projection.signature,
+                one.signature,
                 one.number,
                 self.epoch,
                 seq,
