@@ -1,16 +1,16 @@
 """`backtest`: another policy over what was recorded, with side effects off."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .app import app, settings_of
 from .bars import bar
 from .history import with_broker
+from .pairs import pairs
 
 
 @app.command()
@@ -38,7 +38,7 @@ def backtest(
     from morphogen.replay.backtest import lines
 
     settings = settings_of(context)
-    options = dict(map(_option, option or ()))
+    options = pairs(option, "--option")
     if "seed" in options:
         raise typer.BadParameter("a policy's seed is given by --seed")
     with bar("going over") as tell, _own_modules(), contextlib.redirect_stdout(sys.stderr):  # a policy may print
@@ -52,15 +52,6 @@ def backtest(
         typer.echo(line)
     if not found.scores:  # none of the runs could be gone over; the lines say why
         raise typer.Exit(1)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise typer.BadParameter(f"{text!r} is no option for a policy: write name=value, such as explore=0.5")
-    with contextlib.suppress(json.JSONDecodeError):
-        return name, json.loads(value)
-    return name, value
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from morphogen.schemas import MorphogenError
 from .app import FAILED, settings_of
 from .crystals import chosen, crystals
 from .do_settings import FILE, micros, read_settings
+from .pairs import pairs
 from .saying import echo, word
 
 if TYPE_CHECKING:
@@ -242,20 +243,6 @@ def private_key(path: Path) -> bytes:
     return found
 
 
-def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
-    """Return name=value options as a dict; values are JSON where they can be read as such, else text."""
-    found: dict[str, Any] = {}
-    for pair in given or ():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise typer.BadParameter(f"{option} takes name=value, got {pair!r}")
-        try:
-            found[name.strip()] = json.loads(value)
-        except ValueError:
-            found[name.strip()] = value
-    return found
-
-
 def cost(microusd: int | None) -> str:
     """Return what something has cost, in words."""
     if microusd is None:
@@ -301,9 +288,11 @@ def _by_hand(context: typer.Context, tool: str, now: str, reason: str, as_json: 
 
 def _move(worker: "Crystallizer", moves: "list[CrystalMoved]", as_json: bool) -> None:
     for moved in moves:
-        if not worker.move(moved):
+        told = worker.move(moved)
+        worker.catch_up()
+        if not told or worker.past.careers.versions[moved.tool, moved.number].state != moved.now:
             raise MorphogenError(
-                f"{moved.tool} version {moved.number} is not {moved.now}: another process moved it meanwhile; "
+                f"{moved.tool} version {moved.number} is not {moved.now}: another process moved a version meanwhile; "
                 "`morphogen crystals show` tells where it stands"
             )
         if as_json:

@@ -87,7 +87,7 @@ def do(
 
     settings = settings_of(context)
     with _told():
-        params, limit = pairs(param or [], "--param", DoError), None if budget is None else micros(budget)
+        params, limit = pairs(param, "--param", DoError), None if budget is None else micros(budget)
         if not goal.strip():
             raise DoError("the goal is empty: say in a sentence what is to be reached")
         _must_be_text(goal, params)
@@ -100,7 +100,7 @@ def do(
             workspace=workspace or Path.cwd(),
             program=_program(program, loop),
             backend=backend,
-            backend_options=pairs(backend_option or [], "--backend-option", DoError),
+            backend_options=pairs(backend_option, "--backend-option", DoError),
             read_only=read_only,
             allow_run=allow_run,
             judge=judge,

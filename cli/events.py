@@ -131,6 +131,6 @@ def send(
     """Issue a command; prints its id."""
     from morphogen.bus.bus import Bus
 
-    given = pairs(args or [], "--arg", MorphogenError)
+    given = pairs(args, "--arg", MorphogenError)
     with Bus.open(settings_of(context)) as bus:
         typer.echo(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))

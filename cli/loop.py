@@ -26,6 +26,7 @@ from morphogen.schemas import EncodeError, MorphogenError, encode, json_text, js
 from .app import FAILED, WRONG_USE, app, settings_of
 from .loop_improve import add_improve
 from .loop_shown import moment, print_state, print_waiting, short, summary, whole
+from .pairs import pairs
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.runner import Ended, Options
@@ -72,8 +73,8 @@ def run_loop(
 
     with _told(), _opened(context) as (bus, options):
         options.live, options.workspace = live, workspace
-        options.parameters = _pairs(values or [], "--set")
-        options.backend, options.backend_options = backend, _pairs(backend_option or [], "--backend-option")
+        options.parameters = _values(values, "--set")
+        options.backend, options.backend_options = backend, _values(backend_option, "--backend-option")
         _exit(runner.start(bus, file, name, run=run, options=options))
 
 
@@ -94,7 +95,7 @@ def resume(
 
     with _told(), _opened(context) as (bus, options):
         options.workspace = workspace
-        options.backend, options.backend_options = backend, _pairs(backend_option or [], "--backend-option")
+        options.backend, options.backend_options = backend, _values(backend_option, "--backend-option")
         _exit(runner.resume(bus, run, path=file, accept_changed_program=accept, options=options))
 
 
@@ -350,20 +351,14 @@ def _editor() -> list[str]:
     return words
 
 
-def _pairs(given: Sequence[str], option: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise typer.BadParameter(f"{option} takes name=value, got {pair!r}")
+def _values(given: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Return values that an event can hold."""
+    found = pairs(given, option)
+    for name, value in found.items():
         try:
-            found[name.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            found[name.strip()] = value
-        try:
-            encode(found)
+            encode({name: value})
         except EncodeError as error:
-            raise typer.BadParameter(f"{option} {sound(name.strip())}: {error}") from None
+            raise typer.BadParameter(f"{option} {sound(name)}: {error}") from None
     return found
 
 

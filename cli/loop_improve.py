@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphogen.schemas import MorphogenError, jsonable
+from morphogen.schemas import jsonable
 
 from .app import WRONG_USE, settings_of
+from .pairs import pairs
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.improve import Improvement, RunTest
@@ -56,8 +57,9 @@ def improve(
 
     if write and accept_if is not None:
         raise typer.BadParameter("--write accepts by hand and --accept-if by a policy: give one of them")
+    given = pairs(backend_option, "--backend-option")
     with Bus.open(settings_of(context)) as bus:
-        model = None if backend is None else make_backend(backend, dict(map(_pair, backend_option or [])), bus=bus)
+        model = None if backend is None else make_backend(backend, given, bus=bus)
         try:
             made = find_changes(bus, file, loop=name, runs=runs or (), backend=model)
         except KnowledgeError as error:
@@ -139,13 +141,3 @@ def _run(one: "RunTest") -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(one)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise MorphogenError(f"--backend-option takes name=value, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

@@ -1,19 +1,21 @@
 """Values that are given by name on a command line: `column=price`, `rows=5`, `names=["a", "b"]`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from morphogen.schemas import MorphogenError
+import typer
 
 
-def pairs(given: Sequence[str], option: str, refused: type[MorphogenError]) -> dict[str, Any]:
+def pairs(
+    given: Sequence[str] | None, option: str, refused: Callable[[str], Exception] = typer.BadParameter
+) -> dict[str, Any]:
     """Return name=value options as a dict; values are JSON where they can be read as such, else text.
 
-    Raises `refused` for one without a name or a value, and for a name that is given twice.
+    Raises what `refused` makes of a line for one without a name or a value, and for a name that is given twice.
     """
     found: dict[str, Any] = {}
-    for pair in given:
+    for pair in given or ():
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise refused(f"{option} takes name=value, got {pair!r}")

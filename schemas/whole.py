@@ -35,8 +35,10 @@ def _rounded(value: object, *, down: bool = False) -> int | None:
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     try:
+        if not math.isfinite(value):  # asked first: a Decimal of 1e999999999 is rounded to as many digits
+            return None
         return int(math.floor(value) if down else round(value))
-    except (ValueError, ArithmeticError):  # NaN, an infinity
+    except (ValueError, ArithmeticError):  # a NaN that signals, an integer beyond all floats
         return None
 
 

@@ -21,7 +21,7 @@ from .careers import Career
 from .moves import move
 
 DAY_NS = 86_400 * 10**9
-_FELL = "its newest "  # begins the reason of a version that fell by its runs
+FELL = "its newest "  # begins the reason of a version that fell by its runs, and of no other
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,7 +98,7 @@ def _resumed(known: list[Career], life: Life) -> list[CrystalMoved]:
     last = max((one for one in known if one.left), key=lambda one: one.left, default=None)
     if last is None:
         return []
-    if last.state == "demoted" and last.reason.startswith(_FELL):
+    if last.state == "demoted" and last.reason.startswith(FELL):
         return _back(known, last, life)
     if last.state == "superseded" and fallen(last, life) is None:
         return [_judged(last, "active", "back: no version took its place", *last.newest(life.window))]
@@ -124,11 +124,11 @@ def lacking(one: Career, life: Life) -> str | None:
 def fallen(one: Career, life: Life) -> str | None:
     """Say why an active version is to be demoted; None where it is not."""
     if one.failing >= life.failures:
-        return f"{_FELL}{one.failing} runs failed"
+        return f"{FELL}{one.failing} runs failed"
     successes, trials = one.newest(life.window)
     lower = wilson_lower(successes, trials)
     if trials > successes and lower < life.demote_lower:
-        return f"{_FELL}{trials} runs succeeded {successes} times: the lower bound {lower:.3f} is below {life.demote_lower:g}"
+        return f"{FELL}{trials} runs succeeded {successes} times: the lower bound {lower:.3f} is below {life.demote_lower:g}"
     return None
 
 

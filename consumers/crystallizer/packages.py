@@ -91,18 +91,19 @@ class Package:
         return f"{self.registered.tool}-v{self.registered.number}{ENDING}"
 
 
-def package_of(past: "Past", version: "Version", most: int = 50, brought: Sequence[Trace] = ()) -> Package:
+def package_of(past: "Past", version: "Version", most: int = 50, brought: Package | None = None) -> Package:
     """Return the package of a version: what the log holds of its making, and its newest held-out executions.
 
-    `brought` are those that an imported tool came with, which the log does not hold (`brought_by` names their blob). Raises BadPackage where the log holds not enough of it.
+    `brought` is the package that an imported tool came in, as the log does not hold what is in it (`brought_by` names its
+    blob). Raises BadPackage where too little of it is left.
     """
     made = version.made
     attempt = past.registry.attempts.get(made.attempt)
     where = f"{made.tool} version {made.number} cannot be exported"
     if attempt is None or attempt.requested is None or attempt.drafted is None:
         raise BadPackage(f"{where}: the log holds nothing of its making")
-    template = past.families.template(made.signature)
-    known = {one.execution: one for one in brought}
+    template = past.families.template(made.signature) or (None if brought is None else brought.template)
+    known = {} if brought is None else {one.execution: one for one in brought.traces}
     found = [known.get(one) or past.families.trace(one) for one in attempt.requested.held_out]
     traces = [one for one in found if one is not None and one.whole and one.ok]
     if template is None or not traces:

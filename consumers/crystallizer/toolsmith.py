@@ -163,11 +163,12 @@ class Toolsmith:
         name = f"{maker}-{FORMAT}" if maker == SYNTHESIS else f"{maker}-{self._drafter.name if self._drafter else ''}"
         return attempt_id(signature, [one.execution for one in traces], name)
 
-    def take_in(self, package: Package, blob: str | None = None) -> Made:
+    def take_in(self, package: Package, keep: Callable[[], str] | None = None) -> Made:
         """Have a tool from another project judged here, on the executions that it brings and on those of its family here.
 
         It begins in shadow, whatever it was there. What its environment was is not asked for here: its guards of the
-        environment take the values of this one, where its shadow runs are to prove it. `blob` is where the package is kept.
+        environment take the values of this one, where its shadow runs are to prove it. `keep` keeps the package, before a version
+        that names it is told, and returns the name of the blob. Raises BadPackage.
         """
         signature = package.registered.signature
         family = self._past.families.family(signature)
@@ -191,16 +192,18 @@ class Toolsmith:
                 budget_microusd=None,
             ),
         )
-        origin = {
-            "imported": {
-                "sha256": package.sha256,
-                "signer": package.signer,
-                "blob": blob,
-                "number": package.registered.number,
-                "brought": sorted(one.execution for one in package.traces),
-                "own": len(held) - len(brought),
+
+        def origin() -> dict[str, Any]:
+            return {
+                "imported": {
+                    "sha256": package.sha256,
+                    "signer": package.signer,
+                    "blob": None if keep is None else keep(),
+                    "number": package.registered.number,
+                    "brought": sorted(one.execution for one in package.traces),
+                    "own": len(held) - len(brought),
+                }
             }
-        }
 
         def work() -> Made:
             drafted = msgspec.structs.replace(package.drafted, attempt=attempt, cost_microusd=0, duration_ns=0)
@@ -237,8 +240,8 @@ class Toolsmith:
             raise  # nothing has failed yet
         except (NotMade, MessageTooLarge) as reason:
             return self._failed(requested, "draft", str(reason))
-        except (CrystalError, SandboxError, BusError):
-            raise
+        except (CrystalError, SandboxError, BusError, OSError):
+            raise  # OSError: a full disk, no descriptor left: it is not the attempt's fault
         except Exception as error:  # noqa: BLE001  told in the reason
             _log.debug("%s came to no end", requested.attempt, exc_info=True)
             return self._failed(requested, "draft", f"unexpected {unforeseen(error)}")
@@ -334,7 +337,7 @@ class Toolsmith:
         held: Sequence[Trace],
         made: Sequence[Trace],
         bad: Sequence[Trace],
-        origin: Mapping[str, Any] | None = None,
+        origin: Callable[[], Mapping[str, Any]] | None = None,
     ) -> Made:
         verdict = self._verdict(drafted, held, made, bad)
         told = set() if known is None else {one.stage for one in known.checked}
@@ -348,9 +351,9 @@ class Toolsmith:
             requested,
             1 if tool is None else max(tool.versions) + 1,
             parent=None if tool is None else tool.active,
-            provenance={"doubts": list(drafted.doubts), **(origin or {})},
+            provenance={"doubts": list(drafted.doubts), **(origin() if origin is not None else {})},
         )
-        if origin:
+        if origin is not None:
             registered = msgspec.structs.replace(registered, guards=self._here(registered.guards))
         if self._key is not None:
             registered = signed(registered, self._key)

@@ -7,7 +7,6 @@ asked of a model is not asked twice. A tool is made by one process of a data fol
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import threading
@@ -30,7 +29,7 @@ from .drafts import SYNTHESIS
 from .errors import Busy, CrystalError, DraftOverBudget, DraftUnanswered, NotMade, unforeseen
 from .gauntlet import GauntletConfig, promoted, shadowed
 from .guards import missed
-from .lifecycle import DAY_NS, Again, Life, Newer, again, decide
+from .lifecycle import DAY_NS, FELL, Again, Life, Newer, again, decide
 from .moves import move
 from .packages import Package, brought_by, pack, package_of, unpack
 from .past import RUN, Past
@@ -138,21 +137,18 @@ class Crystallizer:
         data = pack(package)
         with self._alone(package.registered.tool):
             self.catch_up()
-            blob = hashlib.sha256(data).hexdigest()
-            there = self._bus.blobs.exists(blob)
-            self._bus.blobs.put(data)  # before the version that names it
-            made = self.toolsmith.take_in(package, blob)
-            if not made.ok and not there:
-                self._bus.blobs.delete(blob)
+            made = self.toolsmith.take_in(package, lambda: self._bus.blobs.put(data))
+            if made.ok and made.before:
+                self._bus.blobs.put(data)  # somebody may have taken it away since
             self.catch_up()
         return made
 
     def package(self, version: Version, most: int = 50) -> Package:
         """Return the package of a version, with what it came with where it was imported. Raises BadPackage."""
         blob = brought_by(version)
-        brought: tuple[Trace, ...] = ()
+        brought = None
         if blob is not None and self._bus.blobs.exists(blob):
-            brought = unpack(self._bus.blobs.get(blob)).traces
+            brought = unpack(self._bus.blobs.get(blob))
         return package_of(self.past, version, most, brought)
 
     def left(self, now_ns: int) -> int | None:
@@ -188,28 +184,32 @@ class Crystallizer:
         self, signature: str, maker: str, by: str, after_ns: int, now_ns: int, put_off: dict[str, str]
     ) -> Made | None:
         """Return what an attempt came to; None where it is put off. Only a log that cannot be had ends the round."""
-        try:
-            return self.make(signature, maker=maker, by=by, after_ns=after_ns)
-        except (NotMade, Busy) as reason:
-            put_off[signature] = str(reason)
-            if isinstance(reason, DraftUnanswered | DraftOverBudget):
-                self._later[signature] = now_ns + PAUSE_NS
+        with self._apart(signature, put_off):
+            try:
+                return self.make(signature, maker=maker, by=by, after_ns=after_ns)
+            except (NotMade, Busy) as reason:
+                put_off[signature] = str(reason)
+                if not isinstance(reason, DraftUnanswered | DraftOverBudget):
+                    return None
                 _log.warning("%s: %s", signature, reason)
-        except (CrystalError, SandboxError, MessageTooLarge) as error:
-            self._later[signature] = now_ns + PAUSE_NS
-            put_off[signature] = str(error)
-            _log.error("%s: %s", signature, error)
-        except BusError:
-            raise
-        except Exception as error:  # noqa: BLE001  one family does not end the service of all others
-            self._later[signature] = now_ns + PAUSE_NS
-            self._unforeseen(signature, error, put_off)
+        self._later[signature] = now_ns + PAUSE_NS
         return None
 
-    def _unforeseen(self, signature: str, error: Exception, put_off: dict[str, str]) -> None:
-        put_off[signature] = f"unexpected {unforeseen(error)}"
+    @contextlib.contextmanager
+    def _apart(self, signature: str, put_off: dict[str, str]) -> Iterator[None]:
+        """Put a family off by whatever goes wrong with it, as it does not end the service of all others."""
+        try:
+            yield
+        except (CrystalError, SandboxError, MessageTooLarge) as error:
+            put_off[signature] = str(error)
+        except BusError:
+            raise
+        except Exception as error:  # noqa: BLE001  told
+            put_off[signature] = f"unexpected {unforeseen(error)}"
+            _log.debug("%s", signature, exc_info=True)
+        else:
+            return
         _log.error("%s: %s", signature, put_off[signature])
-        _log.debug("%s", signature, exc_info=True)
 
     def run(self, stop: threading.Event, *, every: float = 10.0, told: Callable[[Round], None] | None = None) -> None:
         """Do round after round, `every` seconds apart, until `stop` is set; `told` hears of those that did something."""
@@ -226,26 +226,22 @@ class Crystallizer:
     def _moves(self, now_ns: int, put_off: dict[str, str]) -> Iterator[CrystalMoved]:
         for tool in self.past.careers.tools():
             versions = self.past.careers.of(tool)
-            for moved in self._decided(versions, now_ns, put_off):
+            signature, decided = versions[0].signature, list[CrystalMoved]()
+            with self._apart(signature, put_off):
+                decided = self._decided(signature, versions, now_ns)
+            for moved in decided:
                 if moved.was == "shadow" and moved.now != "retired":
                     self._checked(next(one for one in versions if one.number == moved.number))
                 if not self.move(moved):
                     break  # another process has moved it meanwhile: what is left is decided anew
                 yield moved
 
-    def _decided(self, versions: list[Career], now_ns: int, put_off: dict[str, str]) -> list[CrystalMoved]:
-        signature = versions[0].signature
-        try:
-            family = self.past.families.family(signature)
-            used = None if family is None else family.last_ns
-            active = next((one for one in versions if one.state == "active"), None)
-            newer = None if active is None else self.newer(active)
-            return decide(versions, now_ns=now_ns, family_used_ns=used, newer=newer, life=self.config.life)
-        except BusError:
-            raise
-        except Exception as error:  # noqa: BLE001  one family does not end the service of all others
-            self._unforeseen(signature, error, put_off)
-            return []
+    def _decided(self, signature: str, versions: list[Career], now_ns: int) -> list[CrystalMoved]:
+        family = self.past.families.family(signature)
+        used = None if family is None else family.last_ns
+        active = next((one for one in versions if one.state == "active"), None)
+        newer = None if active is None else self.newer(active)
+        return decide(versions, now_ns=now_ns, family_used_ns=used, newer=newer, life=self.config.life)
 
     def _checked(self, one: Career) -> None:
         """Tell the last stages of the gauntlet, with what the runs beside the live mode have shown."""
@@ -286,15 +282,10 @@ class Crystallizer:
         found = []
         for tool in self.past.careers.tools():
             newest = self.past.careers.of(tool)[-1]
-            try:
+            with self._apart(newest.signature, {} if put_off is None else put_off):
                 why = again(newest, self.newer(newest), self.config.life)
-            except BusError:
-                raise
-            except Exception as error:  # noqa: BLE001  one family does not end the service of all others
-                self._unforeseen(newest.signature, error, {} if put_off is None else put_off)
-                continue
-            if why is not None:
-                found.append((newest, why))
+                if why is not None:
+                    found.append((newest, why))
         return found
 
     def newer(self, career: Career) -> Newer:
@@ -381,6 +372,8 @@ def by_hand(past: Past, tool: str, number: int, now: str, reason: str) -> list[C
     chosen_one = careers.get(number)
     if chosen_one is None:
         raise NotMade(f"{tool} has no version {number}: `morphogen crystals list` shows what there is")
+    if reason.startswith(FELL):
+        reason = f"by hand: {reason}"  # as it is, it would be read as a decision of `decide`
     moves = [_told(chosen_one, now, reason)]
     active = next((one for one in careers.values() if one.state == "active"), None)
     if now == "active" and active is not None and active.number != number:

@@ -16,7 +16,7 @@ from morphogen.consumers.crystallizer.packages import Package, pack, unpack
 from morphogen.consumers.crystallizer.worker import Crystallizer
 from morphogen.kernels.blueprints.signing import new_key, public_key
 from morphogen.kernels.sandbox import Sandbox
-from morphogen.schemas import CrystalShadowed
+from morphogen.schemas import CrystalMoved, CrystalShadowed
 from morphogen.schemas.crystals import Parameter
 
 from .kit import FENCED, GOAL, GOOD, OUTSIDE, SIGNATURE, TEMPLATE, TOOL, making, record
@@ -151,11 +151,31 @@ def test_a_tool_is_changed_by_its_name_alone(
     assert "leave out @1" in say("crystals", "diff", f"{TOOL}@1", code=1)
     with monkeypatch.context() as late:
         late.setattr(Crystallizer, "move", lambda *_: False)
-        assert "another process moved it meanwhile" in say("crystals", "demote", TOOL, code=1)
+        assert "another process moved a version meanwhile" in say("crystals", "demote", TOOL, code=1)
     say("crystals", "demote", SIGNATURE)
     again = say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD))
     assert f"{TOOL} version 1 is already registered" in again
     assert "it is demoted" in again
+
+
+def test_a_version_that_another_process_brought_back_meanwhile_is_not_told_to_be_replaced(
+    bus: Bus, settings: Settings, say: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(settings, range(12))
+    say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD))
+    say("crystals", "promote", TOOL, "--anyway")
+    record(settings, range(12, 30))
+    say("crystals", "make", SIGNATURE, "--model", *script(tmp_path, GOOD, name="anew.json"))
+    move = Crystallizer.move
+
+    def beside(self: Crystallizer, moved: CrystalMoved) -> bool:
+        """Decide as a service does that looks at the log between two moves of a person."""
+        if moved.now == "active":
+            bus.emit(CrystalMoved(tool=TOOL, number=1, was="superseded", now="active", reason="back"), msg_id="beside")
+        return move(self, moved)
+
+    monkeypatch.setattr(Crystallizer, "move", beside)
+    assert f"{TOOL} version 2 is not active" in say("crystals", "promote", f"{TOOL}@2", "--anyway", code=1)
 
 
 def test_a_package_is_written_whole_and_taken_from_whom_is_trusted(

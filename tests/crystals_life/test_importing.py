@@ -1,6 +1,7 @@
 """A tool that comes from another project: judged anew on what it brings and on what is here, then in shadow."""
 
 import dataclasses
+import errno
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from morphogen.bus import Bus
 from morphogen.bus.settings import Settings
 from morphogen.consumers.crystallizer import BadPackage, GauntletConfig
+from morphogen.consumers.crystallizer.gauntlet import running
 from morphogen.consumers.crystallizer.packages import Package, pack, package_of, unpack
 from morphogen.consumers.crystallizer.past import Past
 from morphogen.consumers.crystallizer.worker import Crystallizer, WorkerConfig
@@ -121,6 +123,45 @@ def test_what_was_imported_can_be_carried_on_with_what_it_brought(
     alone.registry, alone.families = at.past.registry, Families()
     with pytest.raises(BadPackage, match="none of the executions that it was proven on is left"):
         package_of(alone, version)
+
+
+def test_what_was_imported_can_be_carried_on_from_where_nobody_pursued_its_goal(
+    bus: Bus, settings: Settings, sandbox: Sandbox
+) -> None:
+    at = crystallizer(bus, settings, sandbox)
+    package = unpack(pack(Package(**making())))
+    at.take_in(package)
+    version = at.past.registry.version(TOOL, 1)
+    assert version is not None
+    onward = unpack(pack(at.package(version)))
+    assert (onward.template, len(onward.traces)) == (package.template, 10)
+    bus.blobs.delete(version.made.provenance["imported"]["blob"])
+    assert at.take_in(package).before  # which keeps it once more
+    assert len(at.package(version).traces) == 10
+
+
+def test_a_package_that_is_refused_leaves_no_blob_and_what_is_no_fault_of_it_can_be_tried_again(
+    bus: Bus, settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(settings, range(6))
+    at = crystallizer(bus, settings, sandbox)
+    family = at.past.families.family(SIGNATURE)
+    assert family is not None
+    told = [dataclasses.replace(one, output={**one.output, "cents": one.output["cents"] + 9}) for one in family.good]
+    lying = unpack(pack(of(told, GOOD.replace('price["cents"] * count', 'price["cents"] * count + 9'))))
+    with pytest.raises(BadPackage):
+        at.take_in(lying)
+    assert not bus.blobs.exists(hashlib.sha256(pack(lying)).hexdigest())
+    package = unpack(pack(of(family.good, GOOD)))
+    with monkeypatch.context() as full:
+        full.setattr(running, "derive_guards", _full)
+        with pytest.raises(OSError, match="No space left"):
+            at.take_in(package)
+    assert at.take_in(package).ok
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_the_log_has_of_an_execution_counts_and_not_what_a_package_says_of_it(

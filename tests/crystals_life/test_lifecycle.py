@@ -19,6 +19,8 @@ from morphogen.consumers.crystallizer.lifecycle import (
     rolled_back,
 )
 from morphogen.consumers.crystallizer.moves import legal
+from morphogen.consumers.crystallizer.past import Past
+from morphogen.consumers.crystallizer.worker import by_hand
 from morphogen.consumers.executions import wilson_lower
 from morphogen.schemas import (
     CrystalInvoked,
@@ -345,6 +347,20 @@ def test_a_version_that_a_person_put_away_brings_none_back() -> None:
         moved(2, "active", "demoted"),
     )
     assert decided(careers) == []
+
+
+def test_the_reason_of_a_person_is_never_taken_for_a_decision() -> None:
+    past = Past()
+    past.careers = folded(
+        registered(1),
+        moved(1, "shadow", "active"),
+        registered(2),
+        moved(1, "active", "superseded"),
+        moved(2, "shadow", "active"),
+    )
+    (put_away,) = by_hand(past, TOOL, 2, "demoted", "its newest 3 runs failed")
+    past.careers.seen(put_away, 100)
+    assert decided(past.careers) == []
 
 
 def test_an_older_version_does_not_wait_in_shadow_of_a_newer_one_for_ever() -> None:

@@ -34,7 +34,7 @@ def test_a_number_of_any_kind_becomes_the_nearest_whole_one(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [True, np.True_, "3", [1], math.nan, math.inf, -math.inf, Decimal("NaN"), Decimal("sNaN"), -1, -3.5, 2**63, 1e300,
-     10**5000, Odd()],
+     10**5000, Decimal("1e999999999"), Decimal("-1e999999999"), Odd()],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_is_no_amount_is_refused_by_name_in_one_line(value: Any) -> None:

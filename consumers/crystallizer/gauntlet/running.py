@@ -104,7 +104,7 @@ def _judged(name: str, judge: Callable[[], Stage]) -> Stage:
     """Return a stage as it was judged; one that nobody foresaw is not passed."""
     try:
         return judge()
-    except SandboxError:
+    except (SandboxError, OSError):  # OSError: a full disk, no descriptor left: it is not the draft's fault
         raise
     except Exception as error:  # noqa: BLE001  told in the stage's reason
         _log.debug("the stage %s came to no end", name, exc_info=True)
