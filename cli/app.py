@@ -51,7 +51,7 @@ def settings_of(context: typer.Context) -> Settings:
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"morphogen {metadata.version('morphogen')}")
+        echo(f"morphogen {metadata.version('morphogen')}")
         raise typer.Exit
 
 

@@ -11,6 +11,7 @@ from .app import app, settings_of
 from .bars import bar
 from .history import with_broker
 from .pairs import pairs
+from .saying import echo
 
 
 @app.command()
@@ -49,7 +50,7 @@ def backtest(
             ),
         )
     for line in [document(found)] if as_json else lines(found, everything=everything):
-        typer.echo(line)
+        echo(line)
     if not found.scores:  # none of the runs could be gone over; the lines say why
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ import typer
 
 from .app import app, settings_of
 from .bars import bar
+from .saying import echo
 from .sizes import size
 
 blob = typer.Typer(help="Content-addressed files on the broker.", no_args_is_help=True)
@@ -22,7 +23,7 @@ def put(
 
     with Bus.open(settings_of(context)) as bus, bar("storing") as tell:
         sha256 = bus.blobs.put(path, progress=tell)
-    typer.echo(sha256)
+    echo(sha256)
 
 
 @blob.command()
@@ -37,4 +38,4 @@ def get(
 
     with Bus.open(settings_of(context)) as bus, bar("fetching") as tell:
         count = bus.blobs.get_file(sha256.strip().lower(), path, progress=tell)
-    typer.echo(f"{path}: {size(count)}", err=not is_plain(path))  # which may be standard output
+    echo(f"{path}: {size(count)}", err=not is_plain(path))  # which may be standard output

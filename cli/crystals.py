@@ -70,9 +70,9 @@ def list_tools(
     for row in rows:
         row.pop("shown", None)
         if as_json:
-            typer.echo(json_text(row))
+            echo(json_text(row))
     if not as_json:
-        table_of(rows) if rows else typer.echo(empty)
+        table_of(rows) if rows else echo(empty)
 
 
 @crystals.command()
@@ -96,11 +96,11 @@ def show(
     if source:
         echo(text, nl=False)
     elif as_json:
-        typer.echo(json.dumps(jsonable({**document, "source": text}), indent=2))
+        echo(json.dumps(jsonable({**document, "source": text}), indent=2))
     else:
         print_document(document)
         if text:
-            typer.echo(f"\n{harmless(text)}", nl=False)
+            echo(f"\n{harmless(text)}", nl=False)
 
 
 @crystals.command()
@@ -128,12 +128,12 @@ def diff(
     lines = list(_changed(one.source.splitlines(), other.source.splitlines(), earlier, later, "text"))
     guards = list(_changed(guards_of(one), guards_of(other), earlier, later, "guards"))
     if as_json:
-        typer.echo(json.dumps({"tool": tool.name, "old": earlier, "new": later, "text": lines, "guards": guards}))
+        echo(json.dumps({"tool": tool.name, "old": earlier, "new": later, "text": lines, "guards": guards}))
         return
     for line in (*lines, *guards):
         echo(line)
     if not lines and not guards:
-        typer.echo(f"versions {earlier} and {later} of {tool.name} have the same text and the same guards")
+        echo(f"versions {earlier} and {later} of {tool.name} have the same text and the same guards")
 
 
 @contextlib.contextmanager

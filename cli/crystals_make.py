@@ -149,7 +149,7 @@ def export_tool(
     data = pack(package, None if key is None else private_key(key))
     _write(path, data)
     signed = "unsigned" if key is None else "signed"
-    typer.echo(f"{path}: {len(data):,} bytes, {len(package.traces)} executions, {signed}")
+    echo(f"{path}: {len(data):,} bytes, {len(package.traces)} executions, {signed}")
 
 
 @crystals.command("import")
@@ -303,7 +303,7 @@ def _move(worker: "Crystallizer", moves: "list[CrystalMoved]", as_json: bool) ->
                 "now": moved.now,
                 "reason": moved.reason,
             }
-            typer.echo(json.dumps(row))
+            echo(json.dumps(row))
         else:
             echo(f"{moved.tool} version {moved.number}: {moved.was} -> {moved.now}: {word(moved.reason)}")
 
@@ -321,7 +321,7 @@ def _tell(made: "Made", state: str, as_json: bool) -> None:
             "version": made.number, "stage": made.stage, "reason": made.reason, "cost_microusd": made.cost_microusd,
             "before": made.before,
         }  # fmt: skip
-        typer.echo(json.dumps(row))
+        echo(json.dumps(row))
     elif made.ok:
         again = " already" if made.before else ""
         echo(

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import json_text
 
-from .saying import cell, word
+from .saying import cell, echo, word
 
 if TYPE_CHECKING:
     from morphogen.consumers.crystallizer.past import Past
@@ -177,13 +176,13 @@ def print_document(document: dict[str, Any]) -> None:
         if value is None or value in ([], {}, ""):
             continue
         if isinstance(value, list):
-            typer.echo(name)
+            echo(name)
             for line in value:
-                typer.echo(f"  {word(line)}")
+                echo(f"  {word(line)}")
         elif isinstance(value, dict):
-            typer.echo(name)
+            echo(name)
             for inner, text in value.items():
                 if text is not None:
-                    typer.echo(f"  {word(inner):<16} {word(text)}")
+                    echo(f"  {word(inner):<16} {word(text)}")
         else:
-            typer.echo(f"{name:<14} {word(value)}")
+            echo(f"{name:<14} {word(value)}")

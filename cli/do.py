@@ -21,6 +21,7 @@ from morphogen.schemas.goals import signature
 from .app import FAILED, WRONG_USE, app, settings_of
 from .do_settings import FILE, DoError, micros, read_settings
 from .pairs import pairs
+from .saying import echo
 
 WAITING = 3
 
@@ -104,7 +105,7 @@ def do(
             read_only=read_only,
             allow_run=allow_run,
             judge=judge,
-            say=lambda line: typer.echo(f"morphogen: {line}", err=True),
+            say=lambda line: echo(f"morphogen: {line}", err=True),
         )
         family = signature(goal, params)
         with (
@@ -112,32 +113,30 @@ def do(
             do_wiring.wired(bus, settings, chosen, family, record=not dry_run) as made,
         ):
             for lost in made.unfinished:
-                typer.echo(
+                echo(
                     f"morphogen: an earlier request was not finished: {lost.goal} ({lost.request}, {lost.mode})",
                     err=True,
                 )
             refused = made.unloaded(family)
             if refused is not None:
-                typer.echo(f"morphogen: {refused}", err=True)
+                echo(f"morphogen: {refused}", err=True)
             start = None if mode is None else mode.value
             if dry_run:
                 decided = made.dispatcher.decide(goal, params, budget_microusd=limit, mode=start)
                 if as_json:
-                    typer.echo(do_shown.decision_json(decided))
+                    echo(do_shown.decision_json(decided))
                 else:
                     do_shown.print_decision(decided)
                 return
             done = made.dispatcher.do(goal, params, budget_microusd=limit, mode=start)
             waits = not done.ok and _waits(bus, done.execution)
     if as_json:
-        typer.echo(do_shown.done_json(done))
+        echo(do_shown.done_json(done))
     else:
         do_shown.print_done(done, backend=made.learner.backend, answer_only=quiet)
     if done.ok:
         return
-    typer.echo(
-        f"morphogen: {done.error or 'the goal was not reached'}{_hint(done.mode, made.learner.backend)}", err=True
-    )
+    echo(f"morphogen: {done.error or 'the goal was not reached'}{_hint(done.mode, made.learner.backend)}", err=True)
     raise typer.Exit(WAITING if waits else FAILED)
 
 
@@ -153,10 +152,10 @@ def _told() -> Iterator[None]:
     try:
         yield
     except KnowledgeError as error:
-        typer.echo(error.render() or f"morphogen: {error}", err=True)
+        echo(error.render() or f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
     except (DoError, DispatchError, BackendError, PricesError, LoopError) as error:
-        typer.echo(f"morphogen: {error}", err=True)
+        echo(f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
 
 

@@ -3,12 +3,12 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from morphogen.schemas import jsonable
+
+from .saying import cell, echo
 
 if TYPE_CHECKING:
     from morphogen.consumers.dispatch import Done
@@ -22,12 +22,12 @@ _UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
 def print_done(done: "Done", *, backend: str | None, answer_only: bool) -> None:
     """Print the answer, then which mode gave it, what that cost and saved, and which modes did not do it."""
     if done.ok and done.output is not None:
-        typer.echo(said(done.output))
+        echo(said(done.output))
     if answer_only:
         return
     for one in done.fell_back:
-        typer.echo(fell_back(one))
-    typer.echo(summary(done, backend))
+        echo(fell_back(one))
+    echo(summary(done, backend))
 
 
 def summary(done: "Done", backend: str | None) -> str:
@@ -74,14 +74,14 @@ def print_decision(decided: "DispatchDecided") -> None:
             "" if one.confidence is None else f"{one.confidence:.3f}",
             "" if one.expected_microusd is None else money(one.expected_microusd),
             "" if one.expected_ns is None else span(one.expected_ns),
-            escape(one.reason),
+            cell(one.reason),
         )
     Console().print(table)
     near = (
         "" if decided.similarity is None or decided.method != "embedding" else f", similarity {decided.similarity:.3f}"
     )
     matched = "nothing recorded" if decided.matched is None else f"{decided.matched} ({decided.method}{near})"
-    typer.echo(f"family {decided.signature}; it builds on {matched}; nothing was done")
+    echo(f"family {decided.signature}; it builds on {matched}; nothing was done")
 
 
 def done_json(done: "Done") -> str:

@@ -15,6 +15,7 @@ from morphogen.schemas.installed import load_installed_events
 from .app import FAILED, app, settings_of
 from .bars import bar
 from .pairs import pairs
+from .saying import echo
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def tail(
     with Bus.open(settings_of(context)) as bus:
         after = max(0, bus.stream_info().last_seq - last)
         for seen in bus.events(after=after, run=run, family=family or None, follow=follow):
-            typer.echo(shown(seen, as_json=as_json))
+            echo(shown(seen, as_json=as_json))
             sys.stdout.flush()
 
 
@@ -54,15 +55,15 @@ def sync(context: typer.Context) -> None:
             tell(report.events, 0, "events")
 
         report = asyncio.run(drain_spools(settings_of(context), progress))
-    typer.echo(
+    echo(
         f"{report.events:,} events ({size(report.bytes)}) of {report.spools:,} spools and {len(report.runs):,} runs are in the log"
     )
     if report.busy:
-        typer.echo(f"{report.busy:,} spools belong to living processes, which send them by themselves")
+        echo(f"{report.busy:,} spools belong to living processes, which send them by themselves")
     if report.quarantined:
-        typer.echo(f"{report.quarantined:,} events were damaged on disk and set aside in the spool folder's quarantine")
+        echo(f"{report.quarantined:,} events were damaged on disk and set aside in the spool folder's quarantine")
     if report.stuck:
-        typer.echo(f"morphogen: {report.stuck:,} spools hold what could not be read or set aside; they stay", err=True)
+        echo(f"morphogen: {report.stuck:,} spools hold what could not be read or set aside; they stay", err=True)
         raise typer.Exit(FAILED)
 
 
@@ -84,7 +85,7 @@ def schema(
         raise SchemaError(f"no event of type {', '.join(unknown)} is registered: name its module with --import")
     if lock is not None:
         lock.write_text(json.dumps({key(cls): shape(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
-        typer.echo(f"locked {len(chosen)} schemas in {lock}")
+        echo(f"locked {len(chosen)} schemas in {lock}")
         return
     if check is not None:
         try:
@@ -94,9 +95,9 @@ def schema(
         if not isinstance(locked, dict):
             raise SchemaError(f"{check} is no file of `morphogen schema --lock`: it holds no object")
         for line in (lines := changed(chosen, locked)):
-            typer.echo(line)
+            echo(line)
         raise typer.Exit(FAILED if lines else 0)
-    typer.echo(json.dumps(json_schema(chosen), indent=2))
+    echo(json.dumps(json_schema(chosen), indent=2))
 
 
 def load_declared(modules: list[str]) -> None:
@@ -133,4 +134,4 @@ def send(
 
     given = pairs(args, "--arg", MorphogenError)
     with Bus.open(settings_of(context)) as bus:
-        typer.echo(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))
+        echo(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))

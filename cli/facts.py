@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import app, settings_of
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
@@ -40,7 +41,7 @@ def facts(
     rows = found.rows()
     if as_json:
         for row in rows:
-            typer.echo(_json_line(row))
+            echo(_json_line(row))
     elif not watch or rows:
         _show(rows)
     if not watch and not as_json:
@@ -68,9 +69,9 @@ def _show(rows: list[tuple[Any, ...]]) -> None:
             if since is None
             else f" since {str(since)[:19]}, {'' if step is None else f'step {step}, '}place {place}"
         )
-        typer.echo(f"{system}.{fact}  {subject}: {word}{when}")
+        echo(f"{system}.{fact}  {subject}: {word}{when}")
         for name, value in json.loads(evidence or "{}").items():
-            typer.echo(f"    {name} = {_short(value)}")
+            echo(f"    {name} = {_short(value)}")
 
 
 def _pairs(text: str | None) -> str:
@@ -105,11 +106,11 @@ def _tell_of_none(
         return
     of = "".join(f" of {what} {name!r}" for what, name in (("run", run), ("system", module)) if name is not None)
     if not query("SELECT count(*) FROM knowledge WHERE in_force", settings=settings).rows()[0][0]:
-        typer.echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
+        echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
     elif everything:
-        typer.echo(f"no item{of} was judged by any fact", err=True)
+        echo(f"no item{of} was judged by any fact", err=True)
     else:
-        typer.echo(f"no fact{of} holds; `morphogen facts --all` shows those that do not", err=True)
+        echo(f"no fact{of} holds; `morphogen facts --all` shows those that do not", err=True)
 
 
 async def _watch(settings: "Settings", run: str | None, module: str | None, *, as_json: bool) -> None:
@@ -133,7 +134,7 @@ async def _watch(settings: "Settings", run: str | None, module: str | None, *, a
 
         def heard(said: "Said") -> None:
             if said.seq > began and run in (None, said.run) and module in (None, said.system):
-                typer.echo(_line(said, as_json=as_json))
+                echo(_line(said, as_json=as_json))
 
         announcer = Announcer(ask, publish)
         announcer.heard = heard

@@ -15,6 +15,7 @@ from morphogen.bus.settings import Settings
 
 from .app import DIFFERENT, INTERRUPTED, app, settings_of
 from .bars import bar
+from .saying import echo
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def rebuild(
         report = with_broker(
             settings, lambda conn: rebuild_tables(conn, settings, projections or None, resume=resume, progress=tell)
         )
-    typer.echo(f"rebuilt {', '.join(report.projections)} up to {report.position:,} in {report.seconds:.1f} s")
+    echo(f"rebuilt {', '.join(report.projections)} up to {report.position:,} in {report.seconds:.1f} s")
 
 
 @app.command()
@@ -66,7 +67,7 @@ def verify(context: typer.Context) -> None:
     with _interruptible("nothing was changed"), bar("verifying") as tell:
         report = with_broker(settings, lambda conn: verify_tables(conn, settings, progress=tell))
     for line in report.lines():
-        typer.echo(line)
+        echo(line)
     if not report.ok:
         raise typer.Exit(DIFFERENT)
 
@@ -105,10 +106,10 @@ def archive(
     new = f"{report.messages:,} new messages" if report.messages else "nothing new"
     if report.repaired:
         places = ", ".join(f"{first:,}" for first in report.repaired)
-        typer.echo(f"wrote damaged files again, in the segments that begin at {places}")
-    typer.echo(f"{new}; the archive holds {report.rows:,} in {report.files:,} files, {size(report.bytes)}")
+        echo(f"wrote damaged files again, in the segments that begin at {places}")
+    echo(f"{new}; the archive holds {report.rows:,} in {report.files:,} files, {size(report.bytes)}")
     if trim:
-        typer.echo(f"the log forgot {report.trimmed:,} archived messages")
+        echo(f"the log forgot {report.trimmed:,} archived messages")
 
 
 @app.command()
@@ -189,7 +190,7 @@ def replay(
     lines_here = into == "stdout" and sys.stdout is not None and sys.stdout.isatty()
     with _interruptible(go_on), bar("replaying", hidden=lines_here) as tell:
         said = asyncio.run(work(None)) if offline else with_broker(settings, work)
-    typer.echo(said, err=True)
+    echo(said, err=True)
 
 
 def _sink(conn: "Connection | None", into: str, raw: bool) -> "Sink":
@@ -214,7 +215,7 @@ def _interruptible(then: str | Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo(f"morphogen: interrupted; {then if isinstance(then, str) else then()}", err=True)
+        echo(f"morphogen: interrupted; {then if isinstance(then, str) else then()}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, before)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import FAILED, WRONG_USE, app
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.schemas.knowledge.diagnostics import Diagnostic
@@ -68,10 +69,10 @@ def check(
             documents.append({"path": path, "sha256": hash_of(text, uses.texts), "ok": fine, "diagnostics": found})
             continue
         for one in diagnostics:
-            typer.echo(render(one, text, path) + "\n")
-        typer.echo(f"{path}: {_summary(counts)}")
+            echo(render(one, text, path) + "\n")
+        echo(f"{path}: {_summary(counts)}")
     if as_json:
-        typer.echo(json.dumps({"ok": worst == 0, "files": documents}, ensure_ascii=False, indent=2))
+        echo(json.dumps({"ok": worst == 0, "files": documents}, ensure_ascii=False, indent=2))
     raise typer.Exit(worst)
 
 
@@ -96,19 +97,19 @@ def fmt(
         try:
             formatted = format_text(text)
         except KnowledgeError as error:
-            typer.echo(KnowledgeError(error.diagnostics, text, _path(name)).render(), err=True)
+            echo(KnowledgeError(error.diagnostics, text, _path(name)).render(), err=True)
             worst = max(worst, FAILED)
             continue
         if diff:
-            typer.echo(_diff(text, formatted, _path(name)), nl=False)
+            echo(_diff(text, formatted, _path(name)), nl=False)
         if (check_only or diff) and formatted != text:
             worst = max(worst, FAILED if check_only else 0)
-            typer.echo(f"{_path(name)}: would change", err=diff)
+            echo(f"{_path(name)}: would change", err=diff)
         elif name == _STDIN and not (check_only or diff):
-            typer.echo(formatted, nl=False)
+            echo(formatted, nl=False)
         elif formatted != text:
             _replace(Path(name), formatted)
-            typer.echo(f"{name}: formatted")
+            echo(f"{name}: formatted")
     raise typer.Exit(worst)
 
 
@@ -122,7 +123,7 @@ def explain(
     """Put a module, or one thing of it, in plain words."""
     from morphogen.schemas.knowledge.explain import explain as explained
 
-    typer.echo(explained(_program(file), name))
+    echo(explained(_program(file), name))
 
 
 @know.command()
@@ -137,9 +138,9 @@ def graph(
 
     drawn = [draw(graph_of(_program(file)), form.value) for file in files]
     if form is GraphFormat.JSON and len(drawn) > 1:
-        typer.echo(json.dumps([json.loads(one) for one in drawn], ensure_ascii=False, indent=2))
+        echo(json.dumps([json.loads(one) for one in drawn], ensure_ascii=False, indent=2))
     else:
-        typer.echo("\n".join(drawn))
+        echo("\n".join(drawn))
 
 
 @know.command()
@@ -150,7 +151,7 @@ def lsp() -> None:
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("pygls", "lsprotocol"):
             raise
-        typer.echo("morphogen: the language server needs pygls: pip install 'morphogen[lsp]'", err=True)
+        echo("morphogen: the language server needs pygls: pip install 'morphogen[lsp]'", err=True)
         raise typer.Exit(FAILED) from None
     serve(signatures())
 
@@ -176,7 +177,7 @@ def _program(file: str) -> "Program":
     except KnowledgeError as error:
         errors: tuple[Diagnostic, ...] = tuple(one for one in error.diagnostics if one.severity == "error")
         shown = KnowledgeError(errors, text, _path(file)).render() if errors else f"morphogen: {error}"
-        typer.echo(shown, err=True)
+        echo(shown, err=True)
         raise typer.Exit(FAILED) from None
 
 
@@ -188,7 +189,7 @@ def _text(name: str) -> str | None:
     try:
         return text_of_bytes(sys.stdin.buffer.read(), _path(name)) if name == _STDIN else read_text(Path(name))
     except KnowledgeError as error:
-        typer.echo(f"morphogen: {error}", err=True)
+        echo(f"morphogen: {error}", err=True)
         return None
 
 

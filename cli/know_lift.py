@@ -7,6 +7,7 @@ import typer
 
 from .app import FAILED, settings_of
 from .know import know
+from .saying import echo
 
 
 @know.command()
@@ -46,12 +47,12 @@ def lift(
     if lifted.stumps:
         load_text(lifted.text)  # what is drafted must check, or it is no knowledge
     if output is None:
-        typer.echo(lifted.text, nl=False)
+        echo(lifted.text, nl=False)
     else:
         _write(output, lifted.text)
     count = len(lifted.stumps)
     told = f"{count} fact{'' if count == 1 else 's'} from {lifted.trials} trials"
-    typer.echo(told if count else f"nothing beyond noise in {lifted.trials} trials", err=True)
+    echo(told if count else f"nothing beyond noise in {lifted.trials} trials", err=True)
     if not count:
         raise typer.Exit(FAILED)
 

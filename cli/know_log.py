@@ -11,6 +11,7 @@ import typer
 from .app import DIFFERENT, FAILED, settings_of
 from .bars import bar
 from .know import know
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
@@ -34,22 +35,20 @@ def load(
     for file in files:
         made = load_events(read_program(file), str(file))
         if not made:
-            typer.echo(
-                f"morphogen: {file} has no system, so there is nothing to follow: only systems are loaded", err=True
-            )
+            echo(f"morphogen: {file} has no system, so there is nothing to follow: only systems are loaded", err=True)
             raise typer.Exit(FAILED)
         events += [one for one in made if one not in events]
     settings = settings_of(context)
     known = {} if again else in_force(settings)
     fresh = [one for one in events if any(known.get(system) != one.sha256 for system in one.systems)]
     if clash := clash_of(settings, fresh) if fresh else None:
-        typer.echo(f"morphogen: {clash}", err=True)
+        echo(f"morphogen: {clash}", err=True)
         raise typer.Exit(FAILED)
     places = dict(zip(map(id, fresh), emit_all(settings, fresh), strict=True))
     for one in events:
         place = places.get(id(one))
         said = "in force already, as it stands" if place is None else f"loaded at message {place}"
-        typer.echo(f"{', '.join(one.systems)}: {said}")
+        echo(f"{', '.join(one.systems)}: {said}")
 
 
 @know.command()
@@ -67,13 +66,13 @@ def drop(
     known = in_force(settings)
     if system not in known:
         advice = did_you_mean(system, list(known)) or (f"there are {', '.join(known)}" if known else "none is loaded")
-        typer.echo(f"morphogen: no system {system!r} is loaded; {advice}", err=True)
+        echo(f"morphogen: no system {system!r} is loaded; {advice}", err=True)
         raise typer.Exit(FAILED)
     if users := users_of(settings, system):
-        typer.echo(f"morphogen: {', '.join(users)} stands on {system!r}: drop that first", err=True)
+        echo(f"morphogen: {', '.join(users)} stands on {system!r}: drop that first", err=True)
         raise typer.Exit(FAILED)
     (last,) = emit_all(settings, [KnowledgeDropped(system=system, reason=reason)])
-    typer.echo(f"{system}: dropped at message {last}")
+    echo(f"{system}: dropped at message {last}")
 
 
 @know.command()
@@ -106,20 +105,18 @@ def loaded(
             }
             for system, path, sha256, seq, when in rows
         ]  # fmt: skip
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        echo(json.dumps(document, ensure_ascii=False, indent=2))
         return
     for system, path, sha256, seq, when in rows:
-        typer.echo(f"{system}  {path}  {sha256[:12]}  message {seq}, {str(when)[:19]}")
+        echo(f"{system}  {path}  {sha256[:12]}  message {seq}, {str(when)[:19]}")
         for owner, name, why in refused:
             if owner == system:
-                typer.echo(f"  {name} cannot run: {why}")
+                echo(f"  {name} cannot run: {why}")
         for owner, name, text in advice:
             if owner == system:
-                typer.echo(
-                    f"  {name} is advice, not executable: {'; '.join(json.loads(text or '[]')) or 'no condition'}"
-                )
+                echo(f"  {name} is advice, not executable: {'; '.join(json.loads(text or '[]')) or 'no condition'}")
     if not rows:
-        typer.echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
+        echo("no knowledge is loaded: `morphogen know load FILE` loads a module", err=True)
 
 
 @know.command()
@@ -141,16 +138,14 @@ def diff(
     asyncio.run(_replay(settings_of(context), comparing.feed))
     if comparing.missing:
         named = ", ".join(map(repr, sorted(comparing.missing)))
-        typer.echo(
-            f"morphogen: the log has nothing of run {named}; `morphogen sql 'FROM runs'` shows those it has", err=True
-        )
+        echo(f"morphogen: the log has nothing of run {named}; `morphogen sql 'FROM runs'` shows those it has", err=True)
         raise typer.Exit(FAILED)
     result = comparing.result
     if result.apart:
-        typer.echo("the two modules have no fact in common: is one a changed form of the other?", err=True)
+        echo("the two modules have no fact in common: is one a changed form of the other?", err=True)
     if as_json:
         document = {"differs": result.differs, "items": result.items, "facts": [_plain(one) for one in result.facts]}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         _print(result)
     if result.differs:
@@ -197,23 +192,21 @@ def _plain(one: "FactDifference") -> dict[str, Any]:
 def _print(result: "Comparison") -> None:
     for one in result.facts:
         if one.reason:
-            typer.echo(f"{one.fact}: cannot run: {one.reason}")
+            echo(f"{one.fact}: cannot run: {one.reason}")
             continue
         if one.status == "same":
             continue
-        typer.echo(
+        echo(
             f"{one.fact}: {one.status}; holds for {one.old_holds:,} of {one.old_items:,} items before and "
             f"{one.new_holds:,} of {one.new_items:,} after, {one.changed_items:,} judged otherwise; "
             f"{one.old_changes:,} changes before, {one.new_changes:,} after"
         )
         for place in one.first:
             where = f"{place.seq}.{place.idx}" + (f".{place.part}" if place.part else "")
-            typer.echo(
-                f"  {where} {place.run}: {_said(place.old, place.old_values)} -> {_said(place.new, place.new_values)}"
-            )
+            echo(f"  {where} {place.run}: {_said(place.old, place.old_values)} -> {_said(place.new, place.new_values)}")
     same = sum(one.status == "same" for one in result.facts)
     verdict = "something would have been different" if result.differs else "nothing would have been different"
-    typer.echo(f"{result.items:,} items, {len(result.facts)} facts, {same} of them unchanged: {verdict}")
+    echo(f"{result.items:,} items, {len(result.facts)} facts, {same} of them unchanged: {verdict}")
 
 
 def _said(truth: bool | None, values: dict[str, Any]) -> str:

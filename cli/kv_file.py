@@ -15,6 +15,7 @@ from morphogen.schemas import MorphogenError
 from .app import settings_of
 from .kv import kv
 from .kv_send import check_utf8, command
+from .saying import echo
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def export(
             {"session": session, "path": str(out.absolute())},
             timeout=timeout,
         )
-        typer.echo(f"{made['place']}: state {made['state']}, {made['tokens']:,} tokens, {size(made['size'])}")
+        echo(f"{made['place']}: state {made['state']}, {made['tokens']:,} tokens, {size(made['size'])}")
         return
     assert model is not None
     if (prompt is None) == (tokens is None):
@@ -80,7 +81,7 @@ def export(
         read = time.perf_counter()
         ref = export_kv(opened, 0, out, cache=cache)
         ended = time.perf_counter()
-    typer.echo(
+    echo(
         f"{_shown(out)}: {len(ids):,} tokens, {size(ref.size)}; read in {1e3 * (read - begun):.1f} ms, "
         f"written in {1e3 * (ended - read):.1f} ms"
     )
@@ -108,7 +109,7 @@ def import_(
         begun = time.perf_counter()
         found = import_kv(opened, state, 0, cache=cache)
         ended = time.perf_counter()
-        typer.echo(
+        echo(
             f"{_shown(file)}: {found.tokens:,} tokens, {size(found.size)}, restored in {1e3 * (ended - begun):.1f} ms",
             err=True,
         )
@@ -119,7 +120,7 @@ def import_(
                 opened.decode(0, [last])
             speaker = _speaker(opened, cache)
             said = opened.greedy(0, generate)
-            typer.echo(b"".join(speaker.piece(token) for token in said).decode("utf-8", "replace"))
+            echo(b"".join(speaker.piece(token) for token in said).decode("utf-8", "replace"))
 
 
 @contextlib.contextmanager

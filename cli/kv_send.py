@@ -9,6 +9,7 @@ from morphogen.schemas import MorphogenError
 from .app import settings_of
 from .history import with_broker
 from .kv import kv
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -61,10 +62,10 @@ def say(
             async for bit in generate(
                 conn, worker, session, text, max_tokens=max_tokens, sampling=sampling, resume=resume, timeout=timeout
             ):
-                typer.echo(bit.text, nl=False)
+                echo(bit.text, nl=False)
         except NoResponders:
             raise _nobody(worker) from None
-        typer.echo()
+        echo()
 
     with_broker(settings_of(context), work)
 
@@ -86,7 +87,7 @@ def handoff(
     args = {"session": session, "to": to, "keep": keep, "ttl": min(timeout, 30.0)}
     args.update({name: value for name, value in (("rename", rename), ("transport", transport)) if value is not None})
     given = command(settings_of(context), worker, "kv.handoff", args, timeout=timeout)
-    typer.echo(_told(session, worker, given))
+    echo(_told(session, worker, given))
 
 
 @kv.command()
@@ -102,7 +103,7 @@ def drop(
         raise typer.BadParameter("give --session or --state")
     args = {"session": session} if session is not None else {"state": state}
     command(settings_of(context), worker, "kv.drop", args, timeout=timeout)
-    typer.echo(f"{worker} dropped {'session' if session is not None else 'state'} {session or state}")
+    echo(f"{worker} dropped {'session' if session is not None else 'state'} {session or state}")
 
 
 def command(settings: "Settings", worker: str, name: str, args: dict[str, Any], *, timeout: float) -> Any:

@@ -12,6 +12,7 @@ from rich.table import Table
 from morphogen.schemas import json_text, jsonable
 
 from .app import app, settings_of
+from .saying import cell, echo
 
 dead = typer.Typer(help="Commands that nobody could do: look, try again, or drop.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
@@ -32,14 +33,14 @@ def list_letters(
         letters = bus.dead.list(run=run)
     if as_json:
         for letter in letters:
-            typer.echo(json_text({"number": letter.seq, "run": letter.run, **msgspec.structs.asdict(letter.body)}))
+            echo(json_text({"number": letter.seq, "run": letter.run, **msgspec.structs.asdict(letter.body)}))
         return
     table = Table("number", "since", "run", "target", "name", "tries", "reason", show_edge=False, header_style="bold")
     for letter in letters:
         since = datetime.fromtimestamp(letter.stored / 1e9).strftime("%Y-%m-%d %H:%M:%S")
         body = letter.body
-        table.add_row(str(letter.seq), since, letter.run, body.target, body.name, str(body.deliveries), body.reason)
-    Console().print(table if letters else "no dead letters", markup=False)
+        table.add_row(*map(cell, (letter.seq, since, letter.run, body.target, body.name, body.deliveries, body.reason)))
+    Console().print(table if letters else "no dead letters")
 
 
 @dead.command()
@@ -50,7 +51,7 @@ def show(context: typer.Context, key: _Key) -> None:
     with Bus.open(settings_of(context)) as bus:
         letter = bus.dead.show(key)
     values: dict[str, Any] = {"number": letter.seq, "run": letter.run, "event": letter.event_id}
-    typer.echo(json.dumps(jsonable({**values, **msgspec.structs.asdict(letter.body)}), indent=2))
+    echo(json.dumps(jsonable({**values, **msgspec.structs.asdict(letter.body)}), indent=2))
 
 
 @dead.command()
@@ -59,7 +60,7 @@ def retry(context: typer.Context, key: _Key) -> None:
     from morphogen.bus.bus import Bus
 
     with Bus.open(settings_of(context)) as bus:
-        typer.echo(bus.dead.retry(key, by="cli"))
+        echo(bus.dead.retry(key, by="cli"))
 
 
 @dead.command()
@@ -69,4 +70,4 @@ def drop(context: typer.Context, key: _Key) -> None:
 
     with Bus.open(settings_of(context)) as bus:
         bus.dead.drop(key, by="cli")
-    typer.echo(f"dropped {key}")
+    echo(f"dropped {key}")

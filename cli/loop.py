@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from morphogen.schemas import EncodeError, MorphogenError, encode, json_text, jsonable, sound
@@ -27,6 +26,7 @@ from .app import FAILED, WRONG_USE, app, settings_of
 from .loop_improve import add_improve
 from .loop_shown import moment, print_state, print_waiting, short, summary, whole
 from .pairs import pairs
+from .saying import cell, echo
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.runner import Ended, Options
@@ -123,7 +123,7 @@ def answer(
             said = _said(text, file, waiting)
             put_answer(bus, run, waiting.path, waiting.sha256, said, by=os.environ.get("USER"))
         if not go_on:
-            typer.echo(f"answered; go on with: morphogen loop resume {shlex.quote(run)}")
+            echo(f"answered; go on with: morphogen loop resume {shlex.quote(run)}")
             return
     resume(context, run)
 
@@ -140,7 +140,7 @@ def list_runs(
         states = [history.state for history in read_all(bus)]
     if as_json:
         for state in states:
-            typer.echo(json_text(summary(state)))
+            echo(json_text(summary(state)))
         return
     table = Table(show_edge=False, header_style="bold")
     table.add_column("run", overflow="fold", min_width=min(28, max((len(state.run) for state in states), default=3)))
@@ -149,7 +149,7 @@ def list_runs(
     for state in states:
         status = "planned" if state.status == "done" and not state.live else state.status  # nothing was done
         told = (state.run, state.loop, state.kind, status, state.steps, moment(state.started), state.reason)
-        table.add_row(*(escape(str(one)) for one in told))
+        table.add_row(*(cell(str(one)) for one in told))
     Console().print(table if states else "no loops", markup=False)
 
 
@@ -165,7 +165,7 @@ def show(
     with _told(), _opened(context) as (bus, _):
         state = read_history(bus, run).state
     if as_json:
-        typer.echo(json.dumps(jsonable(whole(state)), indent=2, ensure_ascii=False))
+        echo(json.dumps(jsonable(whole(state)), indent=2, ensure_ascii=False))
         return
     print_state(state)
 
@@ -184,12 +184,12 @@ def trace(
     for time_ns, type_name, event in events:
         fields = jsonable(event)
         if as_json:
-            typer.echo(json_text({"time": time_ns, "type": type_name, **fields}))
+            echo(json_text({"time": time_ns, "type": type_name, **fields}))
             continue
         shown = " ".join(
             f"{name}={short(value)}" for name, value in fields.items() if value not in (None, "", [], {}, "retry", 0)
         )
-        typer.echo(f"{moment(time_ns)} {type_name.removeprefix('loop.'):14} {shown}")
+        echo(f"{moment(time_ns)} {type_name.removeprefix('loop.'):14} {shown}")
 
 
 @contextlib.contextmanager
@@ -209,13 +209,13 @@ def _told() -> Iterator[None]:
     try:
         yield
     except KnowledgeError as error:
-        typer.echo(error.render() or f"morphogen: {error}", err=True)
+        echo(error.render() or f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
     except (BadValue, ProgramChanged, UnknownRun, RunExists, NotSuspended, BackendError) as error:
-        typer.echo(f"morphogen: {error}", err=True)
+        echo(f"morphogen: {error}", err=True)
         raise typer.Exit(WRONG_USE) from None
     except Interrupted as error:
-        typer.echo(f"morphogen: {error}", err=True)
+        echo(f"morphogen: {error}", err=True)
         raise typer.Exit(0 if error.at_rest else 130) from None
 
 
@@ -238,7 +238,7 @@ def _opened(context: typer.Context) -> "Iterator[tuple[Any, Options]]":
             with _progress() as progress:
                 yield (
                     bus,
-                    Options(stop=stop, progress=progress, say=lambda line: typer.echo(f"morphogen: {line}", err=True)),
+                    Options(stop=stop, progress=progress, say=lambda line: echo(f"morphogen: {line}", err=True)),
                 )
         finally:
             for number, handler in before.items():
@@ -265,7 +265,7 @@ def _progress() -> "Iterator[Callable[[int, int | None, str], None]]":
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
         task = bars.add_task("", total=None, visible=False)
         yield lambda done, total, text: bars.update(
-            task, completed=done, total=total, description=escape(text), visible=True
+            task, completed=done, total=total, description=cell(text), visible=True
         )
 
 
@@ -274,23 +274,21 @@ def _exit(ended: "Ended") -> None:
     name = shlex.quote(ended.run)
     if ended.status == "suspended" and ended.waiting is not None:
         print_waiting(ended.waiting)
-        typer.echo(f"run {ended.run} is suspended: {ended.waiting.reason}", err=True)
-        typer.echo(f"answer it with:   morphogen loop answer {name} --text '...'", err=True)
-        typer.echo(f"then go on with:  morphogen loop resume {name}", err=True)
+        echo(f"run {ended.run} is suspended: {ended.waiting.reason}", err=True)
+        echo(f"answer it with:   morphogen loop answer {name} --text '...'", err=True)
+        echo(f"then go on with:  morphogen loop resume {name}", err=True)
         raise typer.Exit(SUSPENDED)
     if ended.status == "failed":
-        typer.echo(f"morphogen: run {ended.run} failed: {ended.reason}", err=True)
+        echo(f"morphogen: run {ended.run} failed: {ended.reason}", err=True)
         raise typer.Exit(FAILED)
     verdict = ended.verdict
     if verdict is not None and verdict.success is None:
-        typer.echo(
-            f"planned: {ended.run}, {ended.steps} steps; nothing was done (--live acts): morphogen loop show {name}"
-        )
+        echo(f"planned: {ended.run}, {ended.steps} steps; nothing was done (--live acts): morphogen loop show {name}")
         return
     metrics = "" if verdict is None else "".join(f", {one} {value:g}" for one, value in verdict.metrics.items())
-    typer.echo(f"done: {ended.run}, {ended.steps} steps{metrics}")
+    echo(f"done: {ended.run}, {ended.steps} steps{metrics}")
     if ended.swept:
-        typer.echo(_found(ended.swept))
+        echo(_found(ended.swept))
 
 
 def _found(swept: "dict[str, Any]") -> str:

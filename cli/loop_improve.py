@@ -10,6 +10,7 @@ from morphogen.schemas import jsonable
 
 from .app import WRONG_USE, settings_of
 from .pairs import pairs
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.improve import Improvement, RunTest
@@ -63,7 +64,7 @@ def improve(
         try:
             made = find_changes(bus, file, loop=name, runs=runs or (), backend=model)
         except KnowledgeError as error:
-            typer.echo(error.render() or f"morphogen: {error}", err=True)
+            echo(error.render() or f"morphogen: {error}", err=True)
             raise typer.Exit(WRONG_USE) from error
         figures = made.figures()
         policy = None if accept_if is None else read_policy(accept_if, figures)
@@ -75,40 +76,40 @@ def improve(
         if accepted_by is not None:
             write_change(bus, made, accepted_by=accepted_by)
     if as_json:
-        typer.echo(json.dumps(jsonable(_plain(made, accepted_by)), indent=2, ensure_ascii=False))
+        echo(json.dumps(jsonable(_plain(made, accepted_by)), indent=2, ensure_ascii=False))
         return
     _show(made)
     if not made.changes:
         return
     if accepted_by is not None:
-        typer.echo(f"\nwritten to {file}, accepted by {accepted_by}")
+        echo(f"\nwritten to {file}, accepted by {accepted_by}")
     elif policy is not None:
-        typer.echo(f"\nnot written: {accept_if} does not hold")
+        echo(f"\nnot written: {accept_if} does not hold")
     else:
-        typer.echo("\nnothing is written: --write accepts it")
+        echo("\nnothing is written: --write accepts it")
 
 
 def _show(made: "Improvement") -> None:
     test = made.figures()
     for change in made.changes:
-        typer.echo(f"{change.title}\n    {change.why}")
+        echo(f"{change.title}\n    {change.why}")
     if made.changes:
-        typer.echo(
+        echo(
             f"back-test over {test['judged']} of {test['runs']} runs: every verdict the same, "
             f"{test['saved_steps']:,} steps, {test['saved_seconds']:.3g} s, {test['saved_tokens']:,} tokens, "
             f"{test['saved_trials']:,} measurements saved"
             + (f" ({test['borrowed']} outcomes borrowed from other runs)" if test["borrowed"] else "")
         )
     else:
-        typer.echo(f"no proposal: {_why_none(made)}")
+        echo(f"no proposal: {_why_none(made)}")
     for refused in made.refused:
-        typer.echo(f"not taken: {refused.proposal.title}: {refused.why}")
+        echo(f"not taken: {refused.proposal.title}: {refused.why}")
     for one in [one for one in made.test.runs if one.unknown][:_SHOWN_RUNS]:
-        typer.echo(f"run {one.run} tells nothing: {one.unknown}", err=True)
+        echo(f"run {one.run} tells nothing: {one.unknown}", err=True)
     for run, why in list(made.skipped.items())[:_SHOWN_RUNS]:
-        typer.echo(f"run {run} is left out: {why}", err=True)
+        echo(f"run {run} is left out: {why}", err=True)
     if made.diff:
-        typer.echo(f"\n{made.diff}", nl=False)
+        echo(f"\n{made.diff}", nl=False)
 
 
 def _why_none(made: "Improvement") -> str:

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from morphogen.schemas import json_text
+
+from .saying import cell, echo
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.state import State, Waiting
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def print_waiting(waiting: "Waiting") -> None:
     """Print what a suspended run asks."""
     if waiting.system:
-        typer.echo(waiting.system)
-        typer.echo()
-    typer.echo(waiting.prompt)
+        echo(waiting.system)
+        echo()
+    echo(waiting.prompt)
 
 
 def summary(state: "State") -> dict[str, Any]:
@@ -65,28 +65,28 @@ def print_state(state: "State") -> None:
     """Print how a run stands."""
     console = Console()
     head = f"{state.run}: {state.kind} {state.loop}, {state.status}{f' ({state.reason})' if state.reason else ''}"
-    typer.echo(head)
-    typer.echo(
+    echo(head)
+    echo(
         f"program {state.program} {state.sha256[:12]}, workspace {state.workspace}, {'live' if state.live else 'dry run'}"
     )
     table = Table("step", "result", "ms", "output", show_edge=False, header_style="bold")
     for path, one in state.outcomes.items():
         result = "planned" if one.planned else "done" if one.ok else "failed"
-        table.add_row(escape(path), result, f"{one.duration_ns / 1e6:.1f}", escape(short(one.error or one.output)))
+        table.add_row(cell(path), result, f"{one.duration_ns / 1e6:.1f}", cell(short(one.error or one.output)))
     for path in state.pending:
-        table.add_row(escape(path), "begun", "", "")
+        table.add_row(cell(path), "begun", "", "")
     console.print(table)
     for name, value in state.facts.items():
-        typer.echo(f"fact {name}: {'unknown' if value is None else str(value).lower()}")
+        echo(f"fact {name}: {'unknown' if value is None else str(value).lower()}")
     for name, count in state.rules.items():
-        typer.echo(f"rule {name}: fired {count} times")
+        echo(f"rule {name}: fired {count} times")
     if state.waiting is not None:
-        typer.echo(f"waits at {state.waiting.path}: {state.waiting.reason}\n{state.waiting.prompt}")
+        echo(f"waits at {state.waiting.path}: {state.waiting.reason}\n{state.waiting.prompt}")
     if state.verdict is not None:
         for condition in state.verdict.conditions:
-            typer.echo(f"success {condition.get('condition', '')}: {condition.get('value', condition.get('error'))}")
+            echo(f"success {condition.get('condition', '')}: {condition.get('value', condition.get('error'))}")
         for name, number in state.verdict.metrics.items():
-            typer.echo(f"metric {name}: {number:g}")
+            echo(f"metric {name}: {number:g}")
 
 
 def short(value: Any) -> str:

@@ -15,6 +15,7 @@ from morphogen.schemas import MorphogenError, line_of
 
 from .app import app, settings_of
 from .history import with_broker
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -66,7 +67,7 @@ def train(
             else:
                 trainer.fit(play, range(first, first + episodes), limit=limit, heard=lambda told: _say(trainer, told))
     _print(trainer.brain)
-    typer.echo(f"written to {out}; recorded as run {run.name}")
+    echo(f"written to {out}; recorded as run {run.name}")
 
 
 @policy.command()
@@ -91,7 +92,7 @@ def show(
         "reward_mean": brain.reward_mean,
         "reward_spread": brain.reward_spread,
     }
-    typer.echo(json.dumps(document, indent=2))
+    echo(json.dumps(document, indent=2))
 
 
 def _brain(path: Path) -> "Brain":
@@ -123,20 +124,18 @@ async def _episodes(
 def _say(trainer: "Trainer", told: dict[str, float]) -> None:
     schooling = trainer.brain.schooling
     reward = f", reward {told['reward']:.3g}" if "reward" in told else ""
-    typer.echo(
-        f"episode {schooling.episodes}: {schooling.experiences} experiences, {schooling.outcomes} outcomes{reward}"
-    )
+    echo(f"episode {schooling.episodes}: {schooling.experiences} experiences, {schooling.outcomes} outcomes{reward}")
 
 
 def _print(brain: "Brain") -> None:
     schooling, settings = brain.schooling, brain.settings
-    typer.echo(f"gnn-ppo {brain.version}")
-    typer.echo(
+    echo(f"gnn-ppo {brain.version}")
+    echo(
         f"  learned from  {schooling.experiences:,} experiences, {schooling.outcomes:,} judged germinations, "
         f"{schooling.episodes:,} episodes, in {schooling.updates:,} updates"
     )
-    typer.echo(f"  rewards       mean {brain.reward_mean:.4g}, standard deviation {brain.reward_spread:.4g}")
-    typer.echo(
+    echo(f"  rewards       mean {brain.reward_mean:.4g}, standard deviation {brain.reward_spread:.4g}")
+    echo(
         f"  network       {sum(weight.size for weight in brain.weights.values()):,} weights, {settings.hidden} units, "
         f"{settings.heads} heads, {settings.members} members in the ensemble, {len(brain.columns)} columns read"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import app, settings_of
+from .saying import echo
 
 
 @app.command()
@@ -27,4 +28,4 @@ def report(
         return list(query(sql, params=dict(params) or None, wait=True, timeout=120.0, settings=settings))
 
     for path in write(run, out, ask):
-        typer.echo(path)
+        echo(path)

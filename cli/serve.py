@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import app, settings_of
+from .saying import echo
 
 if TYPE_CHECKING:
     from morphogen.consumers.policy.protocol import Policy
@@ -37,13 +38,13 @@ def serve_policy(
     def told(served: "Served") -> None:
         action = served.decided.action
         place = " ".join(str(part) for part in (action.op, action.slot, action.blueprint) if part is not None)
-        typer.echo(f"{served.run} epoch {served.decided.observation.epoch}: {place} ({_why(served)})")
+        echo(f"{served.run} epoch {served.decided.observation.epoch}: {place} ({_why(served)})")
 
     async def work() -> None:
         conn = await connect(settings_of(context), name="policy")
         try:
             await ensure_streams(conn)
-            typer.echo(f"policy {policy} decides for runs with policy='remote'")
+            echo(f"policy {policy} decides for runs with policy='remote'")
             await PolicyServer(conn, make, quiet=quiet, told=told).run()
         finally:
             await conn.close()

@@ -63,7 +63,7 @@ def serve_crystallizer(
         if once:
             _tell(worker.round())
             return
-        typer.echo("crystallizer at work" + ("" if backend is None else f", {backend} drafts what synthesis cannot"))
+        echo("crystallizer at work" + ("" if backend is None else f", {backend} drafts what synthesis cannot"))
         with _until_interrupted() as stop:
             worker.run(stop, every=every, told=_tell)
 

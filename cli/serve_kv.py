@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import settings_of
+from .saying import echo
 from .serve import serve
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def _say_when(ready: asyncio.Event, line: str) -> None:
 
 
 def _tell(line: str) -> None:
-    typer.echo(line)
+    echo(line)
 
 
 def _summary(counts: "Counts") -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import settings_of
+from .saying import echo
 from .serve import serve
 from .sizes import parse_size
 
@@ -103,7 +104,7 @@ def serve_llama(
 
 async def _tell(worker: "KvWorker") -> None:
     await worker.ready.wait()
-    typer.echo(f"worker {worker.name} serves {worker.house.model}: {worker.house.context.sequences} sequences")
+    echo(f"worker {worker.name} serves {worker.house.model}: {worker.house.context.sequences} sequences")
 
 
 def _adapter(text: str) -> tuple[Path, float]:

@@ -14,7 +14,7 @@ from morphogen.schemas import MorphogenError
 
 from .app import app, settings_of
 from .bars import bar
-from .saying import cell
+from .saying import cell, echo
 
 if TYPE_CHECKING:
     from morphogen.consumers.projections.sql.formats import Result
@@ -75,7 +75,7 @@ def sql(
             progress=tell,
         )
     for reason in result.stopped:
-        typer.echo(f"morphogen: {reason}", err=True)
+        echo(f"morphogen: {reason}", err=True)
     if chosen is Format.TABLE:
         _print(result, output)
         return
@@ -100,7 +100,7 @@ def snapshot(
     from morphogen.consumers.projections.sql.query import snapshot as write_snapshot
 
     with bar("writing") as tell:
-        typer.echo(write_snapshot(target, form.value, settings=settings_of(context), progress=tell))
+        echo(write_snapshot(target, form.value, settings=settings_of(context), progress=tell))
 
 
 def _typed() -> str:
@@ -143,7 +143,7 @@ def _print(result: "Result", output: Path | None) -> None:
     else:
         console.print(table)
     more = f", the first {_SHOWN:,} shown (--format csv shows all)" if len(rows) > _SHOWN else ""
-    typer.echo(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{more}", err=True)
+    echo(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{more}", err=True)
 
 
 def _table(result: "Result", rows: list[tuple[object, ...]]) -> Table:

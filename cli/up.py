@@ -12,6 +12,7 @@ import typer
 from morphogen.schemas import MorphogenError
 
 from .app import FAILED, app, settings_of
+from .saying import echo
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def up(
     endpoint = broker.ensure(settings)
     if not settings.embedded:
         asyncio.run(_knock(settings))
-    typer.echo(f"broker at {_shown(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
+    echo(f"broker at {_shown(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
     if projector:
         from morphogen.consumers.projections.sql.query import status as projector_status
 
@@ -52,9 +53,9 @@ def up(
                 time.sleep(0.05)
                 found = projector_status(settings=settings)
         if found is None:
-            typer.echo(f"morphogen: the projector did not answer; see {settings.home / 'projector.log'}", err=True)
+            echo(f"morphogen: the projector did not answer; see {settings.home / 'projector.log'}", err=True)
             raise typer.Exit(FAILED)
-        typer.echo(f"projector, pid {found.pid} on {found.host}")
+        echo(f"projector, pid {found.pid} on {found.host}")
 
 
 @app.command()
@@ -64,9 +65,9 @@ def down(context: typer.Context) -> None:
 
     settings = settings_of(context)
     found = _projector_of(settings) if settings.embedded and broker.status(settings).running else None
-    typer.echo("broker stopped" if broker.down(settings) else "no broker was running")
+    echo("broker stopped" if broker.down(settings) else "no broker was running")
     if found is not None:
-        typer.echo(
+        echo(
             f"its projector, pid {found.pid} on {found.host}, waits for the next one and holds the tables: kill it to end it"
         )
 
@@ -113,7 +114,7 @@ def status(context: typer.Context) -> None:
     lines.append(("spools", f"{waiting} with unsent events or in use" if waiting else "empty"))
     lines.append(("data", str(settings.home)))
     for name, text in lines:
-        typer.echo(f"{name:10} {text}")
+        echo(f"{name:10} {text}")
     if not reachable:
         raise typer.Exit(FAILED)
 
