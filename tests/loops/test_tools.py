@@ -381,6 +381,30 @@ def test_a_new_module_is_written_formatted(context: LoopContext) -> None:
     assert set(load_text(context.workspace.read("new/k.mk").decode()).facts) == {"K.low"}
 
 
+@pytest.mark.parametrize("way", ["{outside}", "../../{name}", "other.mk"])
+def test_a_new_module_uses_no_file_outside_of_the_workspace(context: LoopContext, tmp_path: Path, way: str) -> None:
+    outside = tmp_path / "secret.txt"
+    outside.write_text("hunter2 = 1")
+    context.workspace.write("new/other.mk", f'use "{outside}"\n'.encode())
+    used = way.format(outside=outside, name=outside.name)
+
+    with pytest.raises(ToolRefused, match="workspace") as caught:
+        context.call("tool.dsl_integrate", {"source": f'use "{used}"\n{KNOWN}', "into": "new/k.mk"})
+
+    assert "hunter2" not in str(caught.value)
+    assert not context.workspace.exists("new/k.mk")
+
+
+def test_a_new_module_uses_modules_beside_it_and_the_library(context: LoopContext) -> None:
+    context.workspace.write("shared/base.mk", b"system Base { const LIMIT = 9 }")
+    context.workspace.write("new/there.mk", b"system There { const LIMIT = 8 }")
+    source = f'use "../shared/base.mk"\nuse "there.mk"\nuse std.training\n{KNOWN}'
+
+    context.call("tool.dsl_integrate", {"source": source, "into": "new/k.mk"})
+
+    assert context.workspace.exists("new/k.mk")
+
+
 def _gone(pid: int) -> bool:
     end = time.monotonic() + 3
     while time.monotonic() < end:

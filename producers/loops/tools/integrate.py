@@ -1,8 +1,10 @@
 """`tool.dsl_integrate`: new knowledge into a module file, which is checked and formatted or stays as it is."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from typing import Any, TypeAlias
 
 from morphogen.schemas.knowledge.errors import KnowledgeError
@@ -10,6 +12,7 @@ from morphogen.schemas.knowledge.tools import TOOLS, Signature
 from morphogen.schemas.knowledge.tree import Fact, Hint, Invariant, Module, RecordedFact, Rule
 
 from ..errors import ToolFailed
+from ..workspace import Workspace
 from .toolbox import ToolCall, ToolResult
 
 Knowledge: TypeAlias = Fact | RecordedFact | Rule | Hint | Invariant
@@ -44,6 +47,7 @@ class Integrate:
             raise ToolFailed(f"tool.dsl_integrate: {into} is no text file") from None
         try:
             text = format_text(merged(present, said(call.arguments["source"]), into))
+            _stays_inside(text, into, workspace)
             load_text(text, path=str(Path(workspace.root) / into), tools=call.context.tools.signatures)
         except KnowledgeError as error:
             raise ToolFailed(f"tool.dsl_integrate: {into} stays as it is: {error}") from error
@@ -51,6 +55,22 @@ class Integrate:
         if changed:
             workspace.write(into, text.encode())
         return ToolResult(output={"path": into, "changed": changed}, resources={"bytes": len(text.encode())})
+
+
+def _stays_inside(text: str, into: str, workspace: Workspace) -> None:
+    """Refuse a module that uses, by itself or by way of others, a file outside of the workspace. Raises ToolRefused."""
+    from morphogen.schemas.knowledge.parse import parse
+
+    waiting, seen = [(text, into)], {into}
+    while waiting:
+        text, path = waiting.pop()
+        targets = {use.target for use in parse(text, path).module.uses if not use.target.startswith("std.")}
+        for name in {normpath(join(dirname(path), target)) for target in targets} - seen:
+            seen.add(name)
+            with contextlib.suppress(
+                FileNotFoundError, NotADirectoryError, UnicodeDecodeError
+            ):  # which the check tells
+                waiting.append((workspace.read(name).decode(), name))
 
 
 def said(source: str) -> str:
