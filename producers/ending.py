@@ -138,6 +138,8 @@ def _unseen() -> BaseException | None:
 def _end_all(error: BaseException | str | None) -> None:
     cut_short: BaseException | None = None
     for run in list(_live):
+        if run._dropped is None:
+            continue  # it ended when it was dropped, whatever has come since: that is told elsewhere
         try:
             if error is None:
                 run.finish()

@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from .stepclock import StepClock
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
+    from morphogen.bus.spool import Lane
     from morphogen.producers.watch import LayerSample, Watch
 
 _METRICS = Kind(Metrics.type, Metrics.version)
@@ -59,7 +61,6 @@ class Run:
         self._said: set[str] = set()
         self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
         self._unhurried: tuple[Watch, ...] = ()
-        self._device = DeviceScalars(self._append_scalars)
         self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
         self._before_end: tuple[Callable[[], object], ...] = ()
         self._over = False
@@ -69,6 +70,7 @@ class Run:
         self.event(started)
         self._lane = spool.lane(Metrics.family, high_rate=True)
         self._append_numbers = self._lane.append_numbers
+        self._device = DeviceScalars(partial(_append_scalars, self._lane))  # which holds no run: it ends when dropped
 
     @property
     def name(self) -> str:
@@ -282,6 +284,7 @@ class Run:
     def __del__(self) -> None:
         dropped = getattr(self, "_dropped", None)
         if dropped is not None and not self._over:
+            self._dropped = None
             dropped(self)  # nobody can say any more how it ended, but what it holds must be given back
 
     def __repr__(self) -> str:
@@ -334,10 +337,7 @@ class Run:
         for name, reason in refused.items():
             self._reject(f"metric {name!r}", reason)
         if numbers:
-            self._append_scalars(numbers, step, time.time_ns())
-
-    def _append_scalars(self, numbers: Mapping[str, int | float], step: int | None, time_ns: int) -> None:
-        self._lane.append(_METRICS, step, time_ns, None, _BODY + encode(numbers))
+            _append_scalars(self._lane, numbers, step, time.time_ns())
 
     def _append_health(self, sample: "LayerSample", step: int) -> None:
         event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
@@ -359,6 +359,10 @@ class Run:
             self._said.add(what)
             line = reason.splitlines()[0] if reason else "no reason given"
             _log.warning("run %s: %s was not recorded: %s (said once)", self.name, what, line)
+
+
+def _append_scalars(lane: "Lane", numbers: Mapping[str, int | float], step: int | None, time_ns: int) -> None:
+    lane.append(_METRICS, step, time_ns, None, _BODY + encode(numbers))
 
 
 def _shown(make: Callable[[], str]) -> str:

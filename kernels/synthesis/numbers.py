@@ -185,10 +185,7 @@ def _line(goal: _Goal, expr: Expr, values: Sequence[Any], row: Array, tried: int
     off = np.abs(row * slope + (goal.array[first] - slope * row[first]) - goal.array)
     if slope == 0.0 or not np.all(off <= 2.1 * goal.room + 1e-9 * np.abs(goal.array)):
         return None
-    slopes: list[Any] = [*shortest(slope - room, slope + room), Fraction(slope).limit_denominator(20)]
-    for steep in slopes:
-        if not steep:
-            continue
+    for steep in _slopes(slope, room):
         factor = float(steep)
         rest = goal.array - factor * row
         for offset in shortest(float(np.max(rest - goal.room)), float(np.min(rest + goal.room))):
@@ -206,7 +203,24 @@ def _line(goal: _Goal, expr: Expr, values: Sequence[Any], row: Array, tried: int
     return None
 
 
+def _slopes(slope: float, room: float) -> list[Any]:
+    """Return the factors about a slope, the simplest first: 5/9 before 0.556, and 1.8 for what is 9/5 as well."""
+    decimals = shortest(slope - room, slope + room)
+    ratio = Fraction(slope).limit_denominator(20)
+    if ratio in map(Fraction, map(str, decimals)):
+        return [factor for factor in decimals if factor]
+    return sorted((factor for factor in (ratio, *decimals) if factor), key=_digits)
+
+
+def _digits(factor: Any) -> int:
+    if isinstance(factor, Fraction):
+        return _digits(factor.numerator) + _digits(factor.denominator)
+    return len(str(abs(factor)).replace(".", "").strip("0"))
+
+
 def _scaled(expr: Expr, values: Sequence[Any], factor: Any) -> tuple[Expr, list[Any]]:
+    if isinstance(factor, Fraction) and factor.numerator == 1:
+        return Op("div", (expr, Const(factor.denominator))), [value / factor.denominator for value in values]
     if isinstance(factor, Fraction):
         times = Op("mul", (expr, Const(factor.numerator)))
         return Op("div", (times, Const(factor.denominator))), [
@@ -216,6 +230,8 @@ def _scaled(expr: Expr, values: Sequence[Any], factor: Any) -> tuple[Expr, list[
 
 
 def _shift(expr: Expr, values: Sequence[Any], offset: Any) -> tuple[Expr, list[Any]]:
+    if offset == 0:
+        return expr, list(values)
     if offset < 0:
         return Op("sub", (expr, Const(-offset))), [value - -offset for value in values]
     return Op("add", (expr, Const(offset))), [value + offset for value in values]

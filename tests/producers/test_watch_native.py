@@ -261,7 +261,9 @@ def test_other_threads_may_run_and_collect_while_a_large_layer_is_read() -> None
         while not over.is_set():
             for p in layer.parameters():
                 with torch_writes:
+                    gone = p.grad  # let go of below: torch's setter leaves what it frees in reach meanwhile
                     p.grad = None
+                del gone
 
     thread, interval = threading.Thread(target=disturb), sys.getswitchinterval()
     sys.setswitchinterval(1e-5)  # many turns a second: more to be disturbed by, and less to wait for

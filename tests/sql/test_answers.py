@@ -326,7 +326,7 @@ def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
         ({"wait": 10**30}, "wait is 1000"),
         ({"params": 5}, "params is a int"),
         ({"params": "ab"}, "params is a str"),
-        ({"params": ["\ud800"]}, "cannot be sent"),
+        ({"params": ["\ud800"]}, "which is no character"),
         ({"as_of": pd.NaT}, "as_of is NaT"),
         ({"as_of": "²"}, "no sequence and no time"),
         ({"as_of": dt.datetime.max}, "in the future"),

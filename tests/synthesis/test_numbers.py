@@ -41,6 +41,13 @@ def test_a_line_that_is_rounded_is_found_and_can_be_stored() -> None:
     assert from_data(msgspec.msgpack.decode(data)) == found.program
 
 
+def test_a_ratio_comes_before_a_decimal_that_only_fits_what_was_shown() -> None:
+    found = drafted([at * 7 for at in range(10)], lambda x: x // 3)
+    assert found is not None
+    assert "x / 3" in found.source
+    assert 3 in constants(found)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.floats(-300, 300).map(lambda value: round(value, 4)),
