@@ -7,12 +7,13 @@ import queue
 import signal
 import sys
 import threading
+import time
 import weakref
 from types import FrameType, TracebackType
 
 from .run import Run
 
-_PARTING = 10.0  # seconds at the end of the process for runs that were dropped before
+_PARTING = 5.0  # seconds at the end of the process for all runs that were dropped before
 
 _live: "weakref.WeakSet[Run]" = weakref.WeakSet()
 _dropped: "queue.SimpleQueue[Run | None]" = queue.SimpleQueue()
@@ -117,13 +118,14 @@ def _end_with_process() -> None:
 
 
 def _end_what_was_dropped() -> None:
-    """See to it that what waits for its end has one: in the spool, if the log is not there."""
+    """See to it that what waits for its end has one: in the log, or in the spool where that takes too long."""
+    end = time.monotonic() + _PARTING
     with contextlib.suppress(queue.Empty):
         while (run := _dropped.get_nowait()) is not None:
-            run.finish(timeout=0)
+            run.finish(timeout=max(0.0, end - time.monotonic()))
     if _ender is not None and _ender.is_alive():
         _dropped.put(None)
-        _ender.join(_PARTING)
+        _ender.join(max(0.0, end - time.monotonic()))
 
 
 def _unseen() -> BaseException | None:
