@@ -103,10 +103,14 @@ def _end_with_child() -> None:
     if isinstance(error, SystemExit) and error.code not in (None, 0) and id(error.__context__) != _inherited:
         error = error.__context__ or error  # torch's `spawn` makes an exit of the exception
     ended_well = id(error) == _inherited or (isinstance(error, SystemExit) and error.code in (None, 0))
-    code = _bootstrap.f_locals.get("exitcode") if _bootstrap is not None else None
-    told = f"exit code {code}" if ended_well and code else None
-    _end_all(told if ended_well else error)
+    _end_all(_exit_code() if ended_well else error)
     _end_what_was_dropped()
+
+
+def _exit_code() -> str | None:
+    """Return the code with which this child of multiprocessing is about to end badly, None where there is none yet."""
+    code = _bootstrap.f_locals.get("exitcode") if _bootstrap is not None else None
+    return f"exit code {code}" if code else None
 
 
 def _end_with_process() -> None:
@@ -122,7 +126,7 @@ def _end_what_was_dropped() -> None:
     end = time.monotonic() + _PARTING
     with contextlib.suppress(queue.Empty):
         while (run := _dropped.get_nowait()) is not None:
-            run.finish(timeout=max(0.0, end - time.monotonic()))
+            _end_one(run, max(0.0, end - time.monotonic()))
     if _ender is not None and _ender.is_alive():
         _dropped.put(None)
         _ender.join(max(0.0, end - time.monotonic()))
@@ -165,8 +169,17 @@ def _start_ender() -> None:
 
 def _end_dropped() -> None:
     while (run := _dropped.get()) is not None:
-        run.finish()
+        _end_one(run, _PARTING)
         del run  # else it would be kept until the next one
+
+
+def _end_one(run: Run, timeout: float) -> None:
+    """End a run that was dropped: well, unless it went with the exception that ends this child (Python 3.13 and later)."""
+    told = _exit_code()
+    if told is None:
+        run.finish(timeout=timeout)
+    else:
+        run.fail(told, timeout=timeout)
 
 
 def _begin_anew() -> None:
