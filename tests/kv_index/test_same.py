@@ -15,18 +15,16 @@ from morphogen.schemas.kv import (
     KvEvicted,
     KvExported,
     KvImported,
-    KvRef,
     KvReleased,
     block_hashes,
     pack_hashes,
 )
 
 from .conftest import Log, folded, rows
+from .fleets import BLOCK, PIECE, REF, ROOTS
 from .publishers import Dialect
 
-BLOCK, PIECE, LIMIT = 4, 2, 6  # tokens of a block of ours and of the other engine's; blocks that a lineage holds
-ROOTS = ("a" * 64, "b" * 64)
-REF = KvRef(transport="disk", place="/tmp/state", size=10)
+LIMIT = 6  # blocks that a lineage holds
 TIERS = ("device", "memory", "disk", "blobs")
 DIALECT = Dialect()
 
