@@ -245,8 +245,9 @@ async def announce_until_cancelled(store: "Store", conn: "Connection") -> None:
         return await publish_once(conn, subject, data, msg_id=msg_id)
 
     def wake() -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(changed.set)
+        if _followed(store):
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(changed.set)
 
     announcer = Announcer(ask, publish)
     stop = store.listen(wake)

@@ -42,7 +42,9 @@ class Conveyor:
         self._batch_bytes = batch_bytes
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
-        self._eased = asyncio.Event()  # set, on the loop, whenever something left the line or all came to an end
+        self._eased = asyncio.Event()  # set, on the loop, when something left the line that somebody waits for
+        self._waiting = 0
+        self._over = asyncio.Event()  # set, on the loop, when a thread has ended
         self._state = threading.Condition()
         self._line: deque[Message] = deque()
         self._line_bytes = 0
@@ -74,7 +76,9 @@ class Conveyor:
 
     async def over(self) -> None:
         """Wait until the threads have ended. Raises what stopped them, also while nothing is put."""
-        await self._until(lambda: False)
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
 
     async def close(self, *, drain: bool = True) -> None:
         """End the threads, after what is in line is committed, or (`drain=False`) after the commit under way."""
@@ -98,18 +102,28 @@ class Conveyor:
         return not self._line and not self._folding and self._folded is None
 
     async def _until(self, ready: Callable[[], bool]) -> None:
-        while True:
-            self._eased.clear()
+        with self._state:
+            self._waiting += 1
+        try:
+            while True:
+                self._eased.clear()
+                with self._state:
+                    if self._error is not None:
+                        raise self._error
+                    if ready() or self._closed:
+                        return
+                await self._eased.wait()
+        finally:
             with self._state:
-                if self._error is not None:
-                    raise self._error
-                if ready() or self._closed:
-                    return
-            await self._eased.wait()
+                self._waiting -= 1
 
     def _ease(self) -> None:
+        if self._waiting:  # to wake the loop costs as much as to fold some events
+            self._on_loop(self._eased.set)
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._eased.set)
+            self._loop.call_soon_threadsafe(call)
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
@@ -118,7 +132,8 @@ class Conveyor:
             with self._state:
                 self._error = error
             self._end()
-        self._ease()
+        self._on_loop(self._eased.set)
+        self._on_loop(self._over.set)
 
     def _fold(self) -> None:
         while messages := self._next():

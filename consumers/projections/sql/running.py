@@ -85,12 +85,10 @@ class Running:
         except Exception as error:  # noqa: BLE001  whatever it is, it is that query's and not the service's end
             _log.debug("a query failed", exc_info=True)
             end = SqlError(f"the query failed: {' '.join(str(error).split())[:300] or type(error).__name__}")
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._ended, end)
-
-    def _ended(self, end: SqlError | None) -> None:
         self._service._at_work.discard(self)
-        self._ready.put_nowait(end)
+        if end is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._ready.put_nowait, end)
 
     def _answer(self) -> None:
         service, ask = self._service, self._ask

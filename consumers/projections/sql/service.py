@@ -159,8 +159,8 @@ class Service:
 
     def _guard_memory(self) -> None:
         """Put the fence up before a query begins, and see to it that it is moved along and taken down again."""
-        self._fence.renew()
         if self._watch is None or self._watch.done():
+            self._fence.renew()
             self._watch = asyncio.create_task(self._watch_memory(), name="morphogen sql memory")
 
     async def _watch_memory(self) -> None:
@@ -171,7 +171,7 @@ class Service:
                 return
             if self._fence.renew() > self._most:
                 # Not those that have only begun: they are not the ones that hold it.
-                for running in [one for one in self._at_work if one.age > _YOUNG]:
+                for running in [one for one in list(self._at_work) if one.age > _YOUNG]:
                     running.stop(
                         SqlTooLarge("all queries together need more memory than they may: this one was stopped")
                     )
