@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -23,7 +22,7 @@ import msgspec
 
 from .aside import in_thread
 from .errors import BlobDamaged, BlobMissing, Disconnected, JetStreamApiError, NoBroker, RequestTimeout
-from .place import behind_links, is_plain
+from .place import is_plain, replacing
 from .reader import read
 from .streams import BLOBS
 
@@ -133,17 +132,10 @@ async def get_file(conn: "Connection", sha256: str, path: str | Path, progress: 
             kept.seek(0)
             await in_thread(lambda: _give(kept, target))
         return written
-    target = behind_links(target)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            written = await _write(conn, sha256, manifest, file, progress)
-            file.flush()
-            await in_thread(lambda: os.fsync(file.fileno()))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(target) as file:
+        written = await _write(conn, sha256, manifest, file, progress)
+        file.flush()
+        await in_thread(lambda: os.fsync(file.fileno()))  # which may take long, and not on the loop
     return written
 
 

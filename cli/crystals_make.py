@@ -6,14 +6,13 @@ Exit codes: 0 done, 1 refused or failed in one line, 2 wrong use.
 import contextlib
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphogen.bus.place import behind_links, is_plain
+from morphogen.bus.place import replace
 from morphogen.schemas import MorphogenError
 
 from .app import FAILED, settings_of
@@ -147,7 +146,7 @@ def export_tool(
         package = worker.package(chosen(worker.past, tool), most)
     path = output or Path(package.name)
     data = pack(package, None if key is None else private_key(key))
-    _write(path, data)
+    replace(path, data)
     signed = "unsigned" if key is None else "signed"
     echo(f"{path}: {len(data):,} bytes, {len(package.traces)} executions, {signed}")
 
@@ -175,25 +174,6 @@ def import_tool(
         made = worker.take_in(package)
         state = _state(worker, made)
     _tell(made, state, as_json)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; a link stays one. An error names the file as its user did."""
-    part: Path | None = None
-    try:
-        if not is_plain(path):
-            path.write_bytes(data)
-            return
-        target = behind_links(path)
-        part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
-        part.write_bytes(data)
-        part.replace(target)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

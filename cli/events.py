@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morphogen.bus.place import replace
 from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, json_schema, shape
 from morphogen.schemas.fingerprint import key
 from morphogen.schemas.installed import load_installed_events
@@ -84,7 +85,7 @@ def schema(
     if types and (unknown := sorted(set(types) - {cls.type for cls in chosen})):
         raise SchemaError(f"no event of type {', '.join(unknown)} is registered: name its module with --import")
     if lock is not None:
-        lock.write_text(json.dumps({key(cls): shape(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
+        replace(lock, json.dumps({key(cls): shape(cls) for cls in chosen}, indent=1, sort_keys=True) + "\n")
         echo(f"locked {len(chosen)} schemas in {lock}")
         return
     if check is not None:

@@ -5,15 +5,15 @@ Exit codes: 0 fine, 1 errors were found (or `fmt --check` would change a file), 
 
 import difflib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from morphogen.bus.place import replace
 
 from .app import FAILED, WRONG_USE, app
 from .saying import echo
@@ -108,7 +108,7 @@ def fmt(
         elif name == _STDIN and not (check_only or diff):
             echo(formatted, nl=False)
         elif formatted != text:
-            _replace(Path(name), formatted)
+            replace(Path(name), formatted)
             echo(f"{name}: formatted")
     raise typer.Exit(worst)
 
@@ -207,19 +207,3 @@ def _diff(before: str, after: str, path: str) -> str:
         before.splitlines(keepends=True), after.splitlines(keepends=True), f"{path} as it is", f"{path} as it would be"
     )
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that it is never half there, with the permissions that it had; a link stays one."""
-    real = path.resolve()
-    handle, made = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(made, real.stat().st_mode & 0o7777)
-        os.replace(made, real)
-    except BaseException:
-        Path(made).unlink(missing_ok=True)
-        raise

@@ -29,6 +29,7 @@ def lift(
     the exit code is 1.
     """
     from morphogen.bus.bus import Bus
+    from morphogen.bus.place import replace
     from morphogen.producers.loops.build.gather import sweeps_of
     from morphogen.producers.loops.lift import lift as draft
     from morphogen.schemas import Event
@@ -49,26 +50,9 @@ def lift(
     if output is None:
         echo(lifted.text, nl=False)
     else:
-        _write(output, lifted.text)
+        replace(output, lifted.text)
     count = len(lifted.stumps)
     told = f"{count} fact{'' if count == 1 else 's'} from {lifted.trials} trials"
     echo(told if count else f"nothing beyond noise in {lifted.trials} trials", err=True)
     if not count:
         raise typer.Exit(FAILED)
-
-
-def _write(path: Path, text: str) -> None:
-    """Put a file there whole or not at all; a link stays one, and a pipe or a device is written to."""
-    from morphogen.bus.place import behind_links, is_plain
-
-    if not is_plain(path):
-        path.write_text(text, encoding="utf-8")
-        return
-    path = behind_links(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

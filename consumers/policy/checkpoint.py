@@ -3,7 +3,6 @@
 The sha256 of the file is the policy's version. Reading one runs no code from it.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from morphogen.bus.place import replace
 from morphogen.schemas import line_of
 
 from .errors import CheckpointError, PolicyError
@@ -55,14 +55,10 @@ def save_checkpoint(
     target = Path(path)
     if not target.name or os.path.isdir(target):
         raise CheckpointError(f"{target}: a folder; name the file to write")
-    half = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(data)
-        half.replace(target)
+        replace(target, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            half.unlink()
         raise CheckpointError(f"{target}: {error.strerror or error}") from error
     return hashlib.sha256(data).hexdigest()
 

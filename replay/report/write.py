@@ -1,9 +1,10 @@
 """Where the files of a report lie, and putting them there whole."""
 
 import hashlib
-import os
 from pathlib import Path
 from urllib.parse import quote
+
+from morphogen.bus.place import replace
 
 from ..errors import ReportFailed
 from .page import page
@@ -23,12 +24,12 @@ def write(run: str, folder: Path, ask: Ask) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     stem = file_name(run)
     html, png = folder / f"{stem}.html", folder / f"{stem}.png"
-    _put(html, page(story).encode("utf-8", "replace"))
+    replace(html, page(story).encode("utf-8", "replace"))
     try:
         data = picture(story)
     except ReportFailed as error:
         raise ReportFailed(f"{html} is written, but no PNG: {error}") from error
-    _put(png, data)
+    replace(png, data)
     return [html, png]
 
 
@@ -38,10 +39,3 @@ def file_name(run: str) -> str:
     if len(name) <= _LONGEST:
         return name
     return f"{name[: _LONGEST - 17]}-{hashlib.sha256(run.encode('utf-8', 'replace')).hexdigest()[:16]}"
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    half = path.with_name(path.name + ".part")
-    half.write_bytes(data)
-    os.replace(half, path)

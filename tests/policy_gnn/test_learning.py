@@ -241,6 +241,25 @@ def test_a_training_is_recorded_and_repeats_to_the_bit(tmp_path: Any) -> None:
     assert np.random.get_state()[1].tolist() == state[1]  # type: ignore[index]
 
 
+def test_an_earlier_checkpoint_stays_until_something_is_learned(tmp_path: Any) -> None:
+    path = tmp_path / "policy.safetensors"
+    Trainer(seed=7, path=path)
+    before = path.read_bytes()
+
+    def interrupted(policy: Any, seed: int) -> None:
+        raise KeyboardInterrupt
+
+    trainer = Trainer(seed=1, path=path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(interrupted, range(3))
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+    trainer.fit(lambda policy, seed: Garden(epochs=20).play(policy, seed), range(0))  # and where there is nothing to learn
+    assert load_policy(str(path)).version == trainer.brain.version
+    assert path.read_bytes() != before
+
+
 def test_no_more_experiences_than_allowed_are_learned_from() -> None:
     trainer = Trainer(seed=0)
     trainer.fit(lambda policy, seed: Garden(epochs=20).play(policy, seed), range(50), limit=23)

@@ -41,8 +41,8 @@ class Recorded(Protocol):
 class Trainer:
     """Trains a policy by PPO on what it has just decided and by regression on all outcomes.
 
-    Each update is recorded in `run` (`policy.updated`) and saved to `path`; with `keep` every version stays beside it
-    under its sha256, so that decisions of the schooling itself can be replayed. The global random generators are left
+    Each update is recorded in `run` (`policy.updated`) and saved to `path`, where an earlier file stays until then; with
+    `keep` every version stays beside it under its sha256, so that decisions of the schooling itself can be replayed. The global random generators are left
     alone: the same brain, seed and episodes give the same weights.
     """
 
@@ -64,8 +64,9 @@ class Trainer:
         self._acting = torch.optim.Adam(self._network.acting(), lr=chosen.rate)
         self._gaining = torch.optim.AdamW(self._network.gaining(), lr=chosen.gain_rate, weight_decay=chosen.gain_decay)
         self._replay = Replay(chosen, seed)
+        self._saved = False
         if self._path is not None:
-            self._save()
+            self._begin(self._path)
 
     def policy(self, seed: int, *, explore: bool = True) -> Learned:
         """Return the policy as it is now; by default it explores, and remembers for `update`."""
@@ -102,7 +103,7 @@ class Trainer:
                     heard(measured)
         if waiting:
             self.update(waiting)
-        return self.brain
+        return self._done()
 
     def study(self, episodes: Sequence[Episode], *, limit: int | None = None) -> Brain:
         """Learn from recorded runs, whoever decided: first from those that this version decided, then from all others.
@@ -122,7 +123,7 @@ class Trainer:
             self.update(own)
         for at in range(0, len(others), _TOGETHER):
             self.update(others[at : at + _TOGETHER])
-        return self.brain
+        return self._done()
 
     def update(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """Learn from episodes and return what was measured.
@@ -158,12 +159,31 @@ class Trainer:
         self._tell(measured, previous, len(steps))
         return measured
 
+    def _begin(self, path: Path) -> None:
+        """Find out the first version, and that there is room, before anything is played."""
+        first = path.with_name(f".{path.name[:100]}.first") if path.is_file() else path
+        try:
+            self.brain = self.brain.save(first)
+            self._keep_version(path)
+        finally:
+            if first != path:
+                first.unlink(missing_ok=True)
+
+    def _done(self) -> Brain:
+        if not self._saved:  # nothing was learned
+            self._save()
+        return self.brain
+
     def _save(self) -> None:
         if self._path is None:
             return
         self.brain = self.brain.save(self._path)
+        self._saved = True
+        self._keep_version(self._path)
+
+    def _keep_version(self, path: Path) -> None:
         if self._keep:
-            self.brain.save(self._path.with_name(f"{self.brain.version}.safetensors"))
+            self.brain.save(path.with_name(f"{self.brain.version}.safetensors"))
 
     def _tell(self, measured: dict[str, float], previous: str | None, samples: int) -> None:
         if self._run is None:

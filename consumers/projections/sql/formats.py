@@ -9,15 +9,13 @@ import contextlib
 import io
 import json
 import os
-import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from morphogen.bus.place import behind_links, is_plain
+from morphogen.bus.place import replacing
 
 from .cells import jsonable, python_values, shown
 from .errors import SqlError
@@ -200,7 +198,7 @@ def opened(target: Target, *, binary: bool) -> Iterator[Any]:
     A link stays one, and a file that was there keeps its permissions; a pipe or a device is written straight into.
     """
     if _is_path(target):
-        with _file(Path(target)) as file:  # type: ignore[arg-type]
+        with replacing(Path(target)) as file:  # type: ignore[arg-type]
             if binary:
                 yield file
             else:
@@ -219,37 +217,6 @@ def opened(target: Target, *, binary: bool) -> Iterator[Any]:
         finally:
             wrapper.flush()
             wrapper.detach()
-
-
-@contextlib.contextmanager
-def _file(path: Path) -> Iterator[IO[bytes]]:
-    part: Path | None = None
-    try:
-        if not is_plain(path):
-            with path.open("ab") as file:
-                yield file
-            return
-        mode = _permissions(path)
-        target = behind_links(path)
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        with part.open("xb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            yield file
-        part.replace(target)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # which is what its user knows
-        raise
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-
-
-def _permissions(path: Path) -> int | None:
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except FileNotFoundError:
-        return None
 
 
 class _Unclosed(io.RawIOBase):

@@ -1,10 +1,8 @@
 """Put an accepted change into the file and into the log."""
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from morphogen.bus.place import replace
 from morphogen.schemas.improve import ProgramImproved
 
 from .errors import ImproveError
@@ -24,7 +22,7 @@ def write(bus: "Bus", made: Improvement, *, accepted_by: str) -> ProgramImproved
     path = made.path
     if path.read_text("utf-8") != made.before.text:
         raise ImproveError(f"{path} was changed meanwhile: improve it again")
-    _replace(path, made.after.text)
+    replace(path, made.after.text)
     event = ProgramImproved(
         program=str(path.absolute()),
         before_sha256=made.before.sha256,
@@ -41,18 +39,3 @@ def write(bus: "Bus", made: Improvement, *, accepted_by: str) -> ProgramImproved
     identity = f"improved.{made.before.sha256[:24]}.{made.after.sha256[:24]}"
     bus.emit(event, label="improve", msg_id=identity)
     return event
-
-
-def _replace(path: Path, text: str) -> None:
-    target = path.resolve()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(target.stat().st_mode & 0o777)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
