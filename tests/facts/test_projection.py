@@ -319,6 +319,26 @@ def test_of_two_systems_that_are_one_word_in_sql_the_first_is_followed(
     assert any("Mat_Mul" in one.message and "MatMul has the same names in SQL" in one.message for one in caplog.records)
 
 
+def test_systems_whose_names_run_together_with_their_cases_are_kept_apart(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any
+) -> None:
+    texts = {}
+    for name, owner in (("A", "B_X"), ("A_B", "X")):
+        texts[owner] = (
+            f"system {owner} {{ trace_schema {{ variant I {{ case C {{ x: float }} }} }} }}\n"
+            f"system {name} {{ knowledge {{ fact grown(t: {owner}.C) {{ return t.x > first(t.x) over last 2 }} }} }}"
+        )
+        log.write(loaded(texts[owner], f"{owner}.mk", [owner, name]))
+    for owner, values in (("B_X", (1.0, 2.0)), ("X", (2.0, 1.0))):
+        log.write(*(make_item(program(texts[owner], f"{owner}.mk"), "C", {"x": x}) for x in values))
+    store = open_store()
+    catch_up(store, log)
+
+    assert not caplog.records
+    assert ask(store, "SELECT truth FROM fact_a_grown ORDER BY idx") == [(False,), (True,)]
+    assert ask(store, "SELECT truth FROM fact_a_b_grown ORDER BY idx") == [(False,), (False,)]
+
+
 def test_a_text_of_the_log_reads_no_file(
     log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, caplog: Any, tmp_path: Path
 ) -> None:

@@ -255,7 +255,9 @@ def test_an_earlier_checkpoint_stays_until_something_is_learned(tmp_path: Any) -
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
-    trainer.fit(lambda policy, seed: Garden(epochs=20).play(policy, seed), range(0))  # and where there is nothing to learn
+    trainer.fit(
+        lambda policy, seed: Garden(epochs=20).play(policy, seed), range(0)
+    )  # and where there is nothing to learn
     assert load_policy(str(path)).version == trainer.brain.version
     assert path.read_bytes() != before
 

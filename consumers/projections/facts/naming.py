@@ -30,7 +30,7 @@ def reference_view(system: str, fact: str) -> str:
 
 def judged_table(system: str, case: str) -> str:
     """Return the hidden table of a case's items with the truth of a system's window facts."""
-    return _short(f"_judged_{system_word(system)}_{snake(case)}")
+    return _short(f"_judged_{system_word(system)}__{snake(case)}")  # no word has __ in it
 
 
 def truth_columns(facts: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
