@@ -93,6 +93,16 @@ class _File:
                 yield chunk
 
 
+class _Kept:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while chunk := self._file.read(CHUNK):
+            yield chunk
+
+
 async def put_bytes(conn: "Connection", data: bytes | bytearray | memoryview) -> str:
     """Store bytes and return their sha256; what is stored already is not sent again."""
     return (await _put(conn, _Bytes(data), None)).sha256
@@ -101,15 +111,15 @@ async def put_bytes(conn: "Connection", data: bytes | bytearray | memoryview) ->
 async def put_file(conn: "Connection", path: str | Path, progress: Progress | None = None) -> BlobRef:
     """Store a file; `progress` is told the bytes handed over so far and their total.
 
-    A pipe is read to its end first. Raises BlobDamaged where the file changes meanwhile.
+    A pipe is read to its end first. Raises BlobDamaged where the file changes meanwhile, OSError where it is a device
+    that may have no end.
     """
     source = Path(path)
     if source.is_file():
         return await _put(conn, _File(source), progress)
-    with tempfile.NamedTemporaryFile() as kept:  # what can be read only once; a name is needed twice before it is sent
+    with tempfile.TemporaryFile() as kept:  # what can be read only once is needed twice
         await in_thread(lambda: _take(source, kept))
-        kept.flush()
-        return await _put(conn, _File(Path(kept.name)), progress)
+        return await _put(conn, _Kept(kept), progress)
 
 
 async def get_bytes(conn: "Connection", sha256: str) -> bytes:
@@ -306,6 +316,8 @@ async def _write(
 
 def _take(path: Path, into: IO[bytes]) -> None:
     with path.open("rb") as file:
+        if path.is_char_device() and not (file.isatty() or path.samefile(os.devnull)):
+            raise OSError(errno.EINVAL, "It is a device, whose bytes may have no end", str(path))
         shutil.copyfileobj(file, into, CHUNK)
 
 

@@ -195,7 +195,9 @@ class Bus:
         """Do the commands for `target` in the background, until the result is stopped; options as of Worker."""
         return Serving(self, commands.Worker(self.conn, target, handlers, **options))
 
-    def emit(self, event: Event, *, run: str = "", cause: str | None = None, label: str = "0-0", msg_id: str) -> PubAck:
+    def emit(
+        self, event: Event, *, run: str = "", cause: str | None = None, label: str | None = "0-0", msg_id: str
+    ) -> PubAck:
         """Write one event straight into the log; see emit.emit."""
         return self.run(emit(self.conn, event, run=run, cause=cause, label=label, msg_id=msg_id))
 

@@ -17,8 +17,10 @@ from .errors import (
     Disconnected,
     JetStreamApiError,
     NoBroker,
+    NoResponders,
     PublishTimeout,
     RequestTimeout,
+    lasting,
 )
 from .link import Link, open_link, shown
 from .message import Message
@@ -28,6 +30,8 @@ from .watch import Watch
 
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
+_FIRST_PATIENCE = 2.0  # seconds that each address has to answer
+_LONGEST_PATIENCE = 10.0
 _CALLBACK_PATIENCE = 30.0
 
 _log = logging.getLogger("morphogen.bus")
@@ -91,7 +95,7 @@ class Connection:
         if self._closed:
             raise Disconnected("the connection was closed")
         if not self._up.is_set():
-            raise NoBroker(f"no broker for {deadline:g} s: {self._reason}")
+            raise NoBroker(f"no broker for {lasting(deadline)}: {self._reason}")
 
     async def request(
         self,
@@ -104,16 +108,26 @@ class Connection:
         """Return the first reply, a nats-py Msg.
 
         What JetStream delivers to a pull keeps its own subject and is no reply: subscribe on `nc` for that.
-        Raises Disconnected at once when the connection is down or lost meanwhile, RequestTimeout, NoResponders.
+        Raises Disconnected at once when the connection is down or lost meanwhile, RequestTimeout, NoResponders, and
+        NotAllowed where the broker's permissions forbid it.
         """
         if self._link is None or self._closed:
             raise Disconnected("the connection was closed")
         return await self._link.request(subject, data, headers=headers, timeout=timeout)
 
     async def js(self, api: str, payload: Mapping[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
-        """Call `$JS.API.<api>` and return its answer. Raises JetStreamApiError where JetStream refuses."""
+        """Call `$JS.API.<api>` and return its answer.
+
+        Raises JetStreamApiError where JetStream refuses, NoResponders where the broker has none.
+        """
         data = b"" if payload is None else json.dumps(payload).encode()
-        reply = await self.request(f"$JS.API.{api}", data, timeout=timeout)
+        try:
+            reply = await self.request(f"$JS.API.{api}", data, timeout=timeout)
+        except NoResponders as error:
+            where = ", ".join(map(shown, self.endpoint.urls))
+            raise NoResponders(
+                f"the broker at {where} has no JetStream: add a jetstream {{ }} block to its configuration"
+            ) from error
         answer: dict[str, Any] = json.loads(reply.data)
         _raise_for(answer, api)
         return answer
@@ -130,7 +144,7 @@ class Connection:
             reply = await self.request(subject, data, headers=headers, timeout=timeout)
         except RequestTimeout as error:
             self._watch.unacknowledged()
-            raise PublishTimeout(f"{subject} was not acknowledged within {timeout:g} s") from error
+            raise PublishTimeout(f"{subject} was not acknowledged within {lasting(timeout)}") from error
         answer = json.loads(reply.data)
         try:
             _raise_for(answer, subject)
@@ -191,13 +205,13 @@ class Connection:
             await self._tell_reconnected()
 
     async def _connect_again(self) -> Link:
-        pause = _FIRST_PAUSE
+        pause, patience = _FIRST_PAUSE, _FIRST_PATIENCE
         while True:
             try:
                 self._endpoint = await in_thread(
                     lambda: broker.ensure(self.settings, self._start_broker, background=True, deadline=10.0)
                 )
-                return await open_link(self._endpoint, name=self.name, timeout=2.0)
+                return await open_link(self._endpoint, name=self.name, timeout=patience)
             except BusError as error:
                 if str(error) != self._reason:
                     self._reason = str(error)
@@ -207,6 +221,7 @@ class Connection:
                 _log.warning("cannot connect: %s", self._reason)
             await asyncio.sleep(pause * _dice.uniform(0.75, 1.25))
             pause = min(pause * 2, _LONGEST_PAUSE)
+            patience = min(patience * 1.5, _LONGEST_PATIENCE)
 
     async def _tell_reconnected(self) -> None:
         for callback in list(self.on_reconnect):

@@ -12,6 +12,7 @@ MorphogenError
     ├── RequestTimeout           nobody replied before the deadline
     │   └── PublishTimeout       the log did not acknowledge before the deadline
     ├── NoResponders             nobody listens on the subject of a request
+    ├── NotAllowed               the broker does not let this user publish or subscribe there
     ├── StreamMissing            the broker has no such stream
     ├── StreamReplaced           the stream is not the one that was being read
     ├── MessageTooLarge          a message exceeds what the broker takes
@@ -32,6 +33,11 @@ from morphogen.schemas.errors import MorphogenError
 
 class BusError(MorphogenError):
     """Raised by the bus; catch it to catch all of them."""
+
+
+def lasting(seconds: float) -> str:
+    """Return a time as it is told in a message: `5 s`, `4.9 s`, `0.05 s`."""
+    return f"{round(seconds, 1 if seconds >= 1 else 3):g} s"
 
 
 class SettingsError(BusError, ValueError):
@@ -72,6 +78,10 @@ class PublishTimeout(RequestTimeout):
 
 class NoResponders(BusError):
     """Raised when nobody listens on the subject of a request."""
+
+
+class NotAllowed(BusError):
+    """Raised when the broker does not let this user publish to a subject, or hear what is sent to one."""
 
 
 class StreamMissing(BusError):

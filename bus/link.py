@@ -7,20 +7,35 @@ waiter has a timer of its own, and an end wakes them all.
 import asyncio
 import contextlib
 import itertools
+import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .broker import Endpoint
-from .errors import BusError, Disconnected, MessageTooLarge, NoBroker, NoResponders, RequestTimeout
+from .errors import (
+    BusError,
+    Disconnected,
+    MessageTooLarge,
+    NoBroker,
+    NoResponders,
+    NotAllowed,
+    RequestTimeout,
+    lasting,
+)
 from .nats_py import Client, Pieces
 from .nats_py import errors as nats_errors
 
 _CLOSE_PATIENCE = 1.0
 _PENDING_BYTES = 32 << 20
 _NO_RESPONDERS = "503"
+_HEAD_START = 0.5  # seconds that an address has before the next one is tried beside it
+_REFUSAL = re.compile(r'(permissions violation .*"(.*)")', re.IGNORECASE)
+
+_log = logging.getLogger("morphogen.bus")
 
 
 class Link:
@@ -34,16 +49,18 @@ class Link:
         self.last_error: Exception | None = None
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
         self._tokens = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Any]]] = {}  # token -> subject and reply
+        self._deaf = ""  # why no answer can reach us
+        self._told: set[str] = set()
 
     async def open(self, endpoint: Endpoint, *, name: str, timeout: float) -> None:
         """Connect to the one address of this link; any failure comes out as an exception of nats-py or the system."""
         try:
             async with asyncio.timeout(timeout):
                 await self.nc.connect(
-                    servers=[self.url],
+                    servers=[_without_user(self.url)],
                     name=name,
-                    token=endpoint.token,
+                    **_who(self.url, endpoint.token),
                     user_credentials=str(endpoint.creds) if endpoint.creds else None,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_end,
@@ -61,6 +78,7 @@ class Link:
                 # Its callbacks are not called where its own clean-up meets the broken socket.
                 for task in (self.nc._reading_task, self.nc._flusher_task):
                     task.add_done_callback(self._on_task_end)
+                _say_that_it_is_tls(self.nc)
                 await self.nc.listen(f"{self._inbox}.*", self._on_reply)
         except BaseException:
             await self.close()
@@ -69,7 +87,10 @@ class Link:
     async def request(
         self, subject: str, data: bytes | Pieces, *, headers: Mapping[str, str] | None = None, timeout: float
     ) -> Any:
-        """Return the first reply, a nats-py Msg. Raises Disconnected, RequestTimeout, NoResponders, MessageTooLarge."""
+        """Return the first reply, a nats-py Msg.
+
+        Raises Disconnected, RequestTimeout, NoResponders, NotAllowed, MessageTooLarge.
+        """
         msg = await self._exchange(subject, data, dict(headers) if headers else None, timeout)
         if msg.headers and msg.headers.get("Status") == _NO_RESPONDERS and not msg.data:
             raise NoResponders(f"nobody answers on {subject} at {shown(self.url)}; is what serves it running?")
@@ -86,11 +107,13 @@ class Link:
     ) -> Any:
         if self.ended.is_set():
             raise Disconnected(f"no connection to the broker at {shown(self.url)}; it is being restored")
+        if self._deaf:
+            raise NotAllowed(self._deaf)
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         token = str(next(self._tokens))
         inbox = f"{self._inbox}.{token}"
-        self._waiting[token] = reply
+        self._waiting[token] = subject or inbox, reply
         # A timer and not a cancellation: nats-py swallows cancellations while it flushes.
         timer = loop.call_later(timeout, _expire, reply, subject or "ourselves", timeout)
         try:
@@ -134,6 +157,27 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         # nats-py's own handler logs a traceback for each attempt; a loss is told once, by the connection.
         self.last_error = error
+        refusal = _REFUSAL.search(str(error))
+        if refusal is not None:
+            self._on_refusal(refusal[1], refusal[2].lower())
+
+    def _on_refusal(self, words: str, place: str) -> None:
+        """Hand a refusal, which the broker sends beside the answers, to whoever would wait for one in vain."""
+        refused = NotAllowed(f"the broker at {shown(self.url)} does not let this user do that: {words}")
+        inbox = self._inbox.lower()
+        if place == f"{inbox}.*":
+            self._deaf = str(refused)
+        heard = bool(self._deaf)  # every request tells it
+        for token, (subject, reply) in self._waiting.items():
+            if self._deaf or place in (subject.lower(), f"{inbox}.{token}"):
+                heard = True
+                if not reply.done():
+                    reply.set_exception(refused)
+        for ask in list(self.nc.refusals):
+            heard = ask(place, refused) or heard
+        if not heard and place not in self._told:
+            self._told.add(place)
+            _log.warning("%s", refused)
 
     def _on_task_end(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
@@ -147,43 +191,96 @@ class Link:
         if not self.ended.is_set():
             self.ended.set()
             self.on_end()
-        for reply in self._waiting.values():
+        for _, reply in self._waiting.values():
             if not reply.done():
                 reply.set_exception(Disconnected(f"the connection to {shown(self.url)} was lost"))
 
     async def _on_reply(self, msg: Any) -> None:
-        reply = self._waiting.get(msg.subject.rpartition(".")[2])
+        _, reply = self._waiting.get(msg.subject.rpartition(".")[2], ("", None))
         if reply is not None and not reply.done():
             reply.set_result(msg)
 
 
 async def open_link(endpoint: Endpoint, *, name: str, timeout: float) -> Link:
-    """Connect to the first address that accepts us. Raises NoBroker, with the reason of each, when none does."""
-    reasons = []
-    end = time.monotonic() + timeout
-    for position, url in enumerate(endpoint.urls):
-        share = max(0.2, (end - time.monotonic()) / (len(endpoint.urls) - position))
-        link = Link(url)
-        try:
-            await link.open(endpoint, name=name, timeout=share)
-        except ImportError as error:
-            raise NoBroker(
-                f"a credentials file needs the package {error.name}: run pip install 'nats-py[nkeys]'"
-            ) from error
-        except TimeoutError:
-            reasons.append(f"{shown(url)}: no answer within {share:.1f} s")
-        except (nats_errors.Error, OSError, ValueError) as error:
-            reasons.append(f"{shown(url)}: {_reason(error, link)}")
-        else:
-            return link
+    """Connect to the first address that accepts us. Raises NoBroker, with the reason of each, when none does.
+
+    Each address has `timeout` seconds of its own: the next is tried as soon as one has failed, or beside one that is slow.
+    """
+    trials: list[asyncio.Task[Link | str]] = []
+    chosen: Link | None = None
+    urls = list(endpoint.urls)
+    try:
+        while urls or not all(trial.done() for trial in trials):
+            if urls:
+                trials.append(asyncio.create_task(_try(endpoint, urls.pop(0), name=name, timeout=timeout)))
+            done, _ = await asyncio.wait(
+                [trial for trial in trials if not trial.done()],
+                timeout=_HEAD_START if urls else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for trial in done:
+                if isinstance(link := trial.result(), Link):
+                    chosen = link
+                    return link
+    finally:
+        await _let_go(trials, chosen)
+    reasons = "; ".join(str(trial.result()) for trial in trials)
     advice = "see `morphogen status`" if endpoint.embedded else "check MORPHOGEN_URL, or unset it for the embedded"
-    raise NoBroker(f"no broker answers ({'; '.join(reasons)}); {advice}")
+    raise NoBroker(f"no broker answers ({reasons}); {advice}")
+
+
+async def _try(endpoint: Endpoint, url: str, *, name: str, timeout: float) -> Link | str:
+    """Return a link to one address, or why there is none. Raises NoBroker where no address would do."""
+    link = Link(url)
+    try:
+        await link.open(endpoint, name=name, timeout=timeout)
+    except ImportError as error:
+        raise NoBroker(
+            f"a credentials file needs the package {error.name}: run pip install 'nats-py[nkeys]'"
+        ) from error
+    except TimeoutError:
+        return f"{shown(url)}: no answer within {lasting(timeout)}"
+    except Exception as error:  # noqa: BLE001  (what is wrong in a credentials file may be raised as anything)
+        return f"{shown(url)}: {_reason(error, link)}"
+    return link
+
+
+async def _let_go(trials: "list[asyncio.Task[Link | str]]", chosen: Link | None) -> None:
+    """End what was tried beside the chosen one."""
+    under_way = [trial for trial in trials if trial.cancel()]
+    if under_way:
+        await asyncio.wait(under_way, timeout=_CLOSE_PATIENCE)
+    for trial in trials:
+        if trial.done() and not trial.cancelled() and trial.exception() is None:
+            link = trial.result()
+            if isinstance(link, Link) and link is not chosen:
+                await link.close()
 
 
 def shown(url: str) -> str:
     """Return an address without the user, password or token that it may hold."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _who(url: str, token: str | None) -> dict[str, str | None]:
+    """Return what nats-py is told of us: the user that an address names, or else the token."""
+    parts = urlsplit(url)
+    if parts.password is not None:
+        return {"user": unquote(parts.username or ""), "password": unquote(parts.password)}
+    return {"token": unquote(parts.username) if parts.username else token}
+
+
+def _say_that_it_is_tls(nc: Client) -> None:
+    """Tell asyncio's protocol what nats-py does not: that it is on TLS, where a half-open end makes it complain."""
+    writer = getattr(nc._transport, "_io_writer", None)  # a websocket has none
+    if writer is not None and writer.get_extra_info("ssl_object") is not None:
+        writer.transport.get_protocol()._over_ssl = True
 
 
 def _reason(error: Exception, link: Link) -> str:
@@ -195,7 +292,7 @@ def _reason(error: Exception, link: Link) -> str:
 
 def _expire(reply: "asyncio.Future[Any]", subject: str, timeout: float) -> None:
     if not reply.done():
-        reply.set_exception(RequestTimeout(f"no reply from {subject} within {timeout:g} s"))
+        reply.set_exception(RequestTimeout(f"no reply from {subject} within {lasting(timeout)}"))
 
 
 def _nothing() -> None:

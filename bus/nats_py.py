@@ -39,6 +39,7 @@ finally:
 __all__ = ["Client", "Pieces", "errors"]
 
 Heard = Callable[[Any], Awaitable[None]]
+Refused = Callable[[str, Exception], bool]
 _AT_ONCE = 64 * 1024  # bytes that are not kept back for the rest of the loop's turn
 
 
@@ -63,10 +64,14 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
     Each turn of the loop gives the interpreter's lock up and asks for it again. Beside a training thread that computes in
     Python that takes 5 ms a time, and nats-py makes two turns more than it must for each acknowledged message: one from the
     read loop to a subscription's own task, and one from `publish` to the task that writes.
+
+    `refusals` are asked when the broker does not let us use a subject, which they are given in lower case with the
+    error: each says whether it was waiting for that.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.refusals: set[Refused] = set()
         self._heard: dict[int, Heard] = {}
         self._writing_soon = False
         self._flushing: asyncio.Future[Any] | None = None  # held: the loop alone would let go of it

@@ -17,7 +17,7 @@ def is_plain(path: Path) -> bool:
     Below `/dev` and `/proc` none may: `/dev/stdout` can mean a file, and that one is open already.
     """
     folder = os.path.realpath(path.parent)
-    return folder != "/dev" and not folder.startswith("/proc/") and (path.is_file() or not path.exists())
+    return folder != "/dev" and not folder.startswith("/proc/") and (os.path.isfile(path) or not os.path.exists(path))
 
 
 @contextlib.contextmanager
@@ -33,8 +33,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with path.open("ab") as file:
                 yield file
             return
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+        target = Path(os.path.realpath(path)) if os.path.islink(path) else path
+        mode = stat.S_IMODE(target.stat().st_mode) if os.path.exists(target) else None
         brief = os.fsencode(target.name)[:_LONGEST].decode("utf-8", "ignore")
         part = target.with_name(f".{brief}.{secrets.token_hex(4)}.part")
         with part.open("xb") as file:

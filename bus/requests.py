@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from morphogen.schemas.errors import MorphogenError
 
-from .errors import Disconnected, MessageTooLarge, NoResponders, RequestTimeout, ServiceError
+from .errors import BusError, Disconnected, MessageTooLarge, NoResponders, RequestTimeout, ServiceError, lasting
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -47,8 +47,8 @@ _log = logging.getLogger("morphogen.bus")
 async def call(conn: "Connection", subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
     """Return the reply to a request.
 
-    Raises NoResponders at once where nobody listens, RequestTimeout after `timeout` seconds, ServiceError with the
-    handler's own words where it failed, Disconnected.
+    Raises NoResponders at once where nobody listens, NotAllowed where the broker's permissions forbid it,
+    RequestTimeout after `timeout` seconds, ServiceError with the handler's own words where it failed, Disconnected.
     """
     reply = await conn.request(subject, payload, headers={_TIMEOUT: f"{timeout:.3f}"}, timeout=timeout)
     _raise_error(reply, subject)
@@ -74,6 +74,13 @@ async def call_stream(
     async def lost() -> None:
         arrived.put_nowait(None)
 
+    def refused(place: str, error: Exception) -> bool:
+        ours = place in (subject.lower(), inbox.lower(), control.lower())
+        if ours:
+            arrived.put_nowait(error)
+        return ours
+
+    nc.refusals.add(refused)
     subscription = await nc.subscribe(inbox, cb=receive, pending_msgs_limit=0, pending_bytes_limit=0)
     conn.on_reconnect.append(lost)
     alive = asyncio.create_task(_show_life(nc, control), name=f"morphogen request {subject}")
@@ -91,8 +98,11 @@ async def call_stream(
             except TimeoutError:
                 limit = idle_timeout if first is None or time.monotonic() < first else timeout
                 raise RequestTimeout(
-                    f"no answer on {subject} within {limit:g} s: try again, or allow more time"
+                    f"no answer on {subject} within {lasting(limit)}: try again, or allow more time"
                 ) from None
+            if isinstance(message, BusError):
+                over = True
+                raise message
             if message is None or not nc.is_connected:
                 over = True
                 raise Disconnected(f"the connection was lost while {subject} was answering: ask again")
@@ -104,7 +114,9 @@ async def call_stream(
                 return
             if kind == "beat":
                 if first is not None and time.monotonic() >= first:
-                    raise RequestTimeout(f"no answer on {subject} within {timeout:g} s: try again, or allow more time")
+                    raise RequestTimeout(
+                        f"no answer on {subject} within {lasting(timeout)}: try again, or allow more time"
+                    )
                 continue
             if kind == "end":
                 over = True
@@ -119,6 +131,7 @@ async def call_stream(
                 yield chunk
     finally:
         alive.cancel()
+        nc.refusals.discard(refused)
         with contextlib.suppress(ValueError):
             conn.on_reconnect.remove(lost)
         with contextlib.suppress(Exception):

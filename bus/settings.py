@@ -13,9 +13,13 @@ from .errors import SettingsError
 
 DEFAULT_SPOOL_LIMIT = 1 << 30
 _SMALLEST_SPOOL = 1 << 20
+_LARGEST_SPOOL = 1 << 62
 _SCHEMES = ("nats", "tls", "ws", "wss")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-_NOT_IN_A_HOME = re.compile(r"[?\\]")
+_CUTS = "?\\"
+_NOT_IN_A_HOME = re.compile(r"[?\\\0\ud800-\udfff]")
+_WITH_USER = "write nats://user:password@host:port, and a / ? # , or @ in a user or password as %2F %3F %23 %2C or %40"
+_CREDS = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -46,7 +50,7 @@ class Settings:
             home=_home(home, "--home")
             if str(home or "").strip()
             else _home(env.get("MORPHOGEN_HOME"), "MORPHOGEN_HOME"),
-            urls=_urls(url, "--url") if url else _urls(env.get("MORPHOGEN_URL", ""), "MORPHOGEN_URL"),
+            urls=_urls(url, "--url") if (url or "").strip() else _urls(env.get("MORPHOGEN_URL"), "MORPHOGEN_URL"),
             creds=_creds(creds, "--creds")
             if str(creds or "").strip()
             else _creds(env.get("MORPHOGEN_CREDS"), "MORPHOGEN_CREDS"),
@@ -87,40 +91,61 @@ class Settings:
 
 def _home(value: str | Path | None, name: str) -> Path:
     if value is None or not str(value).strip():
-        return Path(platformdirs.user_data_dir("morphogen"))
+        value, name = _users_folder(), "the user's data folder"
     try:
         home = Path(value).expanduser().absolute()
-        other = home.exists() and not home.is_dir()
+        nearest = next(one for one in (home, *home.parents) if one.exists() or one.is_symlink())
+        wrong = None if nearest.is_dir() else "leads nowhere" if not nearest.exists() else "is not a folder"
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
             f"{name} cannot be used: {str(value)!r} ({reason}); name a folder or leave it out"
         ) from None
-    if other:
-        raise SettingsError(f"{name} is not a folder: {home}; name a folder or leave it out")
     if bad := _NOT_IN_A_HOME.search(str(home)):
-        raise SettingsError(f"{name} holds a {bad[0]!r}, where DuckDB cuts a path: {home}; name a folder without")
+        reason = "where DuckDB cuts a path" if bad[0] in _CUTS else "which is no text"
+        raise SettingsError(f"{name} holds a {bad[0]!r}, {reason}: {str(home)!r}; name a folder without")
+    if wrong:
+        raise SettingsError(f"{name} cannot be used: {nearest} {wrong}; name a folder or leave it out")
     return home
 
 
-def _urls(text: str, name: str) -> tuple[str, ...]:
-    urls = []
-    for part in text.split(","):
-        url = part.strip()
-        if not url:
-            continue
-        if "://" not in url:
-            url = f"nats://{url}"
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and len(url.split()) == 1
-        except ValueError:
-            valid = False
-        if not valid:
-            shown = part.rpartition("@")[2].strip()  # a password is nobody's business
-            raise SettingsError(f"{name} has a bad address {shown!r}; write nats://host:port")
-        urls.append(url if parts.port else f"{url.rstrip('/')}:4222")
-    return tuple(urls)
+def _users_folder() -> str:
+    try:
+        return platformdirs.user_data_dir("morphogen")
+    except RuntimeError:  # a user who is in no list, without HOME
+        raise SettingsError("no home directory is known: set MORPHOGEN_HOME to a folder") from None
+
+
+def _urls(text: str | None, name: str) -> tuple[str, ...]:
+    if text is None or not text.strip():
+        return ()
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    secret = "@" in text  # a password is nobody's business, wherever a wrong character has ended it
+    if any("@" in part and "://" not in part for part in parts[1:]):
+        raise SettingsError(f"{name} has a bad address; {_WITH_USER}")
+    urls = tuple(_url(part, name, secret) for part in parts)
+    if not urls:
+        raise SettingsError(f"{name} holds no address: {text!r}; write nats://host:port or leave it out")
+    return urls
+
+
+def _url(text: str, name: str, secret: bool) -> str:
+    """Return an address with its scheme in small letters and its port, both of which nats-py wants so."""
+    url = text if "://" in text else f"nats://{text}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if "@" in parts.path + parts.query + parts.fragment:
+            host = None
+    except ValueError:
+        host = None
+    if not host or port == 0 or parts.scheme not in _SCHEMES or " " in url or not url.isprintable():
+        if secret:
+            raise SettingsError(f"{name} has a bad address; {_WITH_USER}")
+        raise SettingsError(f"{name} has a bad address {text!r}; write nats://host:port")
+    who = "".join(parts.netloc.rpartition("@")[:2])
+    place = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=f"{who}{place}:{port or 4222}", path=parts.path.rstrip("/")).geturl()
 
 
 def _creds(value: str | Path | None, name: str) -> Path | None:
@@ -128,11 +153,13 @@ def _creds(value: str | Path | None, name: str) -> Path | None:
         return None
     try:
         path = Path(value).expanduser().absolute()
-        readable = os.access(path, os.R_OK) and path.is_file()
+        held = path.read_bytes() if path.is_file() else None
     except (OSError, RuntimeError, ValueError):
-        path, readable = Path(value), False
-    if not readable:
+        path, held = Path(value), None
+    if held is None:
         raise SettingsError(f"{name} cannot be read: {path}; name a readable .creds file")
+    if not all(mark in held for mark in _CREDS):
+        raise SettingsError(f"{name} is no credentials file: {path}; name one with a user's JWT and its seed")
     return path
 
 
@@ -140,9 +167,9 @@ def _spool_limit(text: str | None) -> int:
     if text is None or not text.strip():
         return DEFAULT_SPOOL_LIMIT
     match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
-    if size < _SMALLEST_SPOOL:
+    size = float(match[1]) * _UNITS[match[2].lower()] if match else 0.0
+    if not _SMALLEST_SPOOL <= size <= _LARGEST_SPOOL:
         raise SettingsError(
-            f"MORPHOGEN_SPOOL_LIMIT is {text!r}; write a size of at least 1 MiB, such as 1073741824 or 2GiB"
+            f"MORPHOGEN_SPOOL_LIMIT is {text!r:.60}; write a size from 1 MiB to 4 EiB, such as 1073741824 or 2GiB"
         )
-    return size
+    return int(size)

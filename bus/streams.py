@@ -12,6 +12,7 @@ disk only every two minutes, so handled commands came back when the broker was k
 consumer on the log itself loses the acknowledgements of the last 100 ms (41 of 60 came back).
 """
 
+import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,23 +39,24 @@ _STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _TRIES = 5
 
-# Every stream: on disk, compressed, and refusing a message it has no room for rather than losing an older one.
-_COMMON: dict[str, Any] = {
+# How a stream is made: on disk, compressed, and refusing a message it has no room for rather than losing an older one.
+# From then on these are its operator's.
+_AT_FIRST: dict[str, Any] = {
     "storage": "file",
     "compression": "s2",
     "discard": "new",
-    "allow_direct": True,
     "max_msgs": -1,
     "max_bytes": -1,
     "max_age": 0,
+    "deny_purge": False,  # purging up to a sequence is how the log is trimmed behind the archive
 }
 
+# What a stream must be for what is written to it to be right, whoever made it.
 STREAMS: dict[str, dict[str, Any]] = {
     LOG: {
         "subjects": ["morphogen.log.>"],
         "retention": "limits",
         "deny_delete": True,
-        "deny_purge": False,  # purging up to a sequence is how the log is trimmed behind the archive
         "duplicate_window": DUPLICATE_WINDOW_S * _NS,
     },
     COMMANDS: {
@@ -71,10 +73,12 @@ STREAMS: dict[str, dict[str, Any]] = {
     REPLAY: {
         "subjects": ["morphogen.replay.>"],
         "retention": "limits",
-        "max_age": REPLAY_MAX_AGE_S * _NS,
         "duplicate_window": DUPLICATE_WINDOW_S * _NS,
     },
 }
+
+_log = logging.getLogger("morphogen.bus")
+_told: set[tuple[str, str]] = set()  # epoch and warning
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,12 @@ class StreamInfo:
 async def ensure_streams(conn: Connection) -> None:
     """Make the five streams, or bring them to this version's settings; safe to call from many processes at once.
 
-    An existing stream keeps its epoch, its messages, and whatever an operator set that we do not name.
+    An existing stream keeps its epoch, its messages, and all that an operator set and that is not in `STREAMS`: storage,
+    limits, age, compression. Where that may lose messages, a warning says so once.
     """
     for name, wanted in STREAMS.items():
-        await _ensure(conn, name, {**_COMMON, **wanted})
+        at_first = {**_AT_FIRST, "max_age": REPLAY_MAX_AGE_S * _NS} if name == REPLAY else _AT_FIRST
+        await _ensure(conn, name, {"allow_direct": True, **wanted}, at_first)
 
 
 async def stream_info(conn: Connection, stream: str) -> StreamInfo:
@@ -177,11 +183,11 @@ async def trim(conn: Connection, before_seq: int) -> int:
     return int(answer["purged"])
 
 
-async def _ensure(conn: Connection, name: str, wanted: Mapping[str, Any]) -> None:
+async def _ensure(conn: Connection, name: str, wanted: Mapping[str, Any], at_first: Mapping[str, Any]) -> None:
     for _ in range(_TRIES):
         answer = await _info(conn, name)
         if answer is None:
-            config = {"name": name, **wanted, "metadata": {"epoch": uuid.uuid4().hex}}
+            config = {"name": name, **at_first, **wanted, "metadata": {"epoch": uuid.uuid4().hex}}
             try:
                 await conn.js(f"STREAM.CREATE.{name}", config)
             except JetStreamApiError as error:
@@ -191,6 +197,8 @@ async def _ensure(conn: Connection, name: str, wanted: Mapping[str, Any]) -> Non
             return
         config = answer["config"]
         if _covers(config, wanted) and (config.get("metadata") or {}).get("epoch"):
+            if name != REPLAY:
+                _warn(name, config)
             return
         metadata = dict(config.get("metadata") or {})
         metadata.setdefault("epoch", uuid.uuid4().hex)
@@ -205,6 +213,32 @@ async def _info(conn: Connection, name: str) -> dict[str, Any] | None:
         if error.err_code == _STREAM_NOT_FOUND:
             return None
         raise
+
+
+def _warn(name: str, config: Mapping[str, Any]) -> None:
+    for risk in risks(config):
+        line = f"stream {name} {risk}"
+        if (config["metadata"]["epoch"], line) not in _told:
+            _told.add((config["metadata"]["epoch"], line))
+            _log.warning("%s", line)
+
+
+def risks(config: Mapping[str, Any]) -> list[str]:
+    """Say by which of its settings a stream may lose messages that nobody deleted."""
+    found = []
+    if config.get("storage") == "memory":
+        found.append("is kept in the broker's memory: what it holds ends with the broker; make it anew on file storage")
+    if config.get("max_age", 0) > 0:
+        found.append(f"forgets messages after {config['max_age'] / 1e9:g} s (max_age), sent and archived or not")
+    per_subject = config.get("max_msgs_per_subject", -1) > 0
+    limited = [key for key in ("max_bytes", "max_msgs") if config.get(key, -1) > 0]
+    if config.get("discard", "old") == "old":
+        limited += ["max_msgs_per_subject"] if per_subject else []
+        if limited:
+            found.append(f"drops its oldest messages at its limit ({', '.join(limited)}): set discard to new")
+    elif per_subject and not config.get("discard_new_per_subject"):
+        found.append("drops the oldest messages of a subject at max_msgs_per_subject: set discard_new_per_subject")
+    return found
 
 
 def _covers(held: Any, wanted: Any) -> bool:

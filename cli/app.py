@@ -18,6 +18,8 @@ from morphogen.schemas import MorphogenError, line_of
 
 from .saying import echo
 
+_REFUSING = ("strict", "surrogateescape")  # ways of an encoding with letters that it lacks; the second is of LC_ALL=C
+
 FAILED, WRONG_USE, DIFFERENT, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
@@ -84,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     from . import verbs  # noqa: F401  registers every verb on `app`
 
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in _REFUSING:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no such letter gets its number
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="morphogen", standalone_mode=False)
@@ -104,6 +106,10 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         _debug()
         _say(_os_line(error))
+        return FAILED
+    except UnicodeEncodeError as error:
+        _debug()
+        _say(f"not UTF-8 text: {str(error.object)[:80]!a}; give it in UTF-8")
         return FAILED
     except Exception as error:  # noqa: BLE001  the last line of defence: a person gets a line, never a traceback
         if hasattr(error, "format_message") and hasattr(error, "show"):  # a usage error, whichever click typer brings

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morphogen.bus.place import replace
-from morphogen.schemas import MorphogenError
+from morphogen.schemas import MorphogenError, json_text
 
 from .app import FAILED, settings_of
 from .crystals import chosen, crystals
@@ -138,6 +138,7 @@ def export_tool(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: TOOL-vN.crystal here.")] = None,
     key: Key = None,
     most: Annotated[int, typer.Option("--executions", min=1, help="Held-out executions to take along at most.")] = 50,
+    as_json: _Json = False,
 ) -> None:
     """Write a version into one file, with the held-out executions that it was proven on: arguments, results, outputs."""
     from morphogen.consumers.crystallizer.packages import pack
@@ -147,6 +148,13 @@ def export_tool(
     path = output or Path(package.name)
     data = pack(package, None if key is None else private_key(key))
     replace(path, data)
+    if as_json:
+        row = {
+            "tool": package.registered.tool, "version": package.registered.number, "file": str(path),
+            "bytes": len(data), "executions": len(package.traces), "signed": key is not None,
+        }  # fmt: skip
+        echo(json_text(row))
+        return
     signed = "unsigned" if key is None else "signed"
     echo(f"{path}: {len(data):,} bytes, {len(package.traces)} executions, {signed}")
 

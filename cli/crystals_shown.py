@@ -3,18 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import json_text
 
-from .saying import cell, echo, word
+from .saying import cell, console, echo, word
 
 if TYPE_CHECKING:
     from morphogen.consumers.crystallizer.past import Past
     from morphogen.consumers.crystallizer.registry import Attempt, Version
-
-_WIDE = 10_000  # columns where nobody's terminal wraps
 
 
 def version_rows(past: "Past") -> list[dict[str, Any]]:
@@ -141,16 +138,13 @@ def of_file(path: Path) -> dict[str, Any]:
 
 def table_of(rows: list[dict[str, Any]]) -> None:
     """Print rows as a table; a terminal wraps, a pipe does not."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
     table = Table(show_edge=False, header_style="bold")
     for name, value in rows[0].items():
         number = isinstance(value, int | float)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else cell(value) for value in row.values()))
-    console.print(table)
+    console().print(table)
 
 
 def guards_of(made: Any) -> list[str]:

@@ -3,12 +3,11 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import jsonable
 
-from .saying import cell, echo
+from .saying import cell, console, echo
 
 if TYPE_CHECKING:
     from morphogen.consumers.dispatch import Done
@@ -76,7 +75,7 @@ def print_decision(decided: "DispatchDecided") -> None:
             "" if one.expected_ns is None else span(one.expected_ns),
             cell(one.reason),
         )
-    Console().print(table)
+    console().print(table)
     near = (
         "" if decided.similarity is None or decided.method != "embedding" else f", similarity {decided.similarity:.3f}"
     )

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morphogen.bus.place import replace
-from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, json_schema, shape
+from morphogen.schemas import MorphogenError, SchemaError, changed, event_classes, json_schema, line_of, shape
 from morphogen.schemas.fingerprint import key
 from morphogen.schemas.installed import load_installed_events
 
 from .app import FAILED, app, settings_of
 from .bars import bar
+from .issued import echo_issued
 from .pairs import pairs
 from .saying import echo
 from .sizes import size
+from .standard import needed_output
 
 if TYPE_CHECKING:
+    from morphogen.bus.bus import Bus
     from morphogen.bus.spool.drain import DrainReport
+
+_WIDER = 8  # times as far back to look where too little was found
 
 
 @app.command()
@@ -28,7 +33,9 @@ def tail(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(help="Only this run.")] = None,
     family: Annotated[list[str] | None, typer.Option(help="Only these families, such as metrics or health.")] = None,
-    last: Annotated[int, typer.Option("--last", "-n", help="Messages of the past to begin with.", min=0)] = 5,
+    last: Annotated[
+        int, typer.Option("--last", "-n", help="Messages of the past, of those asked for, to begin with.", min=0)
+    ] = 5,
     follow: Annotated[bool, typer.Option(help="Stay and show what comes.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -37,12 +44,24 @@ def tail(
 
     from .shown import shown
 
+    needed_output()
     load_installed_events()  # what cannot be loaded is shown as unknown
     with Bus.open(settings_of(context)) as bus:
-        after = max(0, bus.stream_info().last_seq - last)
+        after = _before_last(bus, last, run, family or None)
         for seen in bus.events(after=after, run=run, family=family or None, follow=follow):
             echo(shown(seen, as_json=as_json))
-            sys.stdout.flush()
+
+
+def _before_last(bus: "Bus", last: int, run: str | None, family: list[str] | None) -> int:
+    """Return the sequence behind which the last messages of a run and families lie, as many of them as there are."""
+    end = bus.stream_info().last_seq
+    after, width = end, last
+    places: list[int] = []
+    while last and after and len(places) < last:
+        after, width = max(0, end - width), _WIDER * width
+        batches = bus.read(after=after, upto=end, run=run, family=family)
+        places = [message.seq for batch in batches for message in batch][-last:]
+    return places[0] - 1 if places else end
 
 
 @app.command()
@@ -64,7 +83,7 @@ def sync(context: typer.Context) -> None:
     if report.quarantined:
         echo(f"{report.quarantined:,} events were damaged on disk and set aside in the spool folder's quarantine")
     if report.stuck:
-        echo(f"morphogen: {report.stuck:,} spools hold what could not be read or set aside; they stay", err=True)
+        echo(f"morphogen: {report.stuck:,} spools hold what could not be read, set aside or sent; they stay", err=True)
         raise typer.Exit(FAILED)
 
 
@@ -80,6 +99,8 @@ def schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of every event that is registered, yours included."""
+    if lock is not None and check is not None:
+        raise typer.BadParameter("--lock writes the file that --check compares with: give one of them")
     load_declared(imports or [])
     chosen = [cls for cls in event_classes() if not types or cls.type in types]
     if types and (unknown := sorted(set(types) - {cls.type for cls in chosen})):
@@ -91,10 +112,12 @@ def schema(
     if check is not None:
         try:
             locked = json.loads(check.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"{check} is no file of `morphogen schema --lock`: {error}") from error
         if not isinstance(locked, dict):
             raise SchemaError(f"{check} is no file of `morphogen schema --lock`: it holds no object")
+        if not any(key(cls) in locked for cls in event_classes()):
+            raise SchemaError(f"{check} locks no event that is registered: name its module with --import")
         for line in (lines := changed(chosen, locked)):
             echo(line)
         raise typer.Exit(FAILED if lines else 0)
@@ -112,8 +135,10 @@ def load_declared(modules: list[str]) -> None:
         for module in modules:
             try:
                 importlib.import_module(module)
-            except Exception as error:
-                raise SchemaError(f"module {module} cannot be imported: {error}") from error
+            except (Exception, SystemExit) as error:
+                raise SchemaError(
+                    f"module {module} cannot be imported: {type(error).__name__}: {line_of(error)}"
+                ) from error
     finally:
         sys.path.remove("")
 
@@ -135,4 +160,4 @@ def send(
 
     given = pairs(args, "--arg", MorphogenError)
     with Bus.open(settings_of(context)) as bus:
-        echo(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))
+        echo_issued(bus.send(target, name, given, run=run, issuer="cli", expires_in=expires))

@@ -5,7 +5,6 @@ Exit codes: 0 fine, 1 errors were found (or `fmt --check` would change a file), 
 
 import difflib
 import json
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +16,7 @@ from morphogen.bus.place import replace
 
 from .app import FAILED, WRONG_USE, app
 from .saying import echo
+from .standard import needed_input, needed_output
 
 if TYPE_CHECKING:
     from morphogen.schemas.knowledge.diagnostics import Diagnostic
@@ -146,6 +146,8 @@ def graph(
 @know.command()
 def lsp() -> None:
     """Serve an editor over standard input and output (language server protocol)."""
+    needed_input()
+    needed_output()
     try:
         from .language_server import serve
     except ImportError as error:
@@ -187,7 +189,7 @@ def _text(name: str) -> str | None:
     from morphogen.schemas.knowledge.loading import read_text, text_of_bytes
 
     try:
-        return text_of_bytes(sys.stdin.buffer.read(), _path(name)) if name == _STDIN else read_text(Path(name))
+        return text_of_bytes(needed_input().buffer.read(), _path(name)) if name == _STDIN else read_text(Path(name))
     except KnowledgeError as error:
         echo(f"morphogen: {error}", err=True)
         return None

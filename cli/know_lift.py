@@ -36,6 +36,8 @@ def lift(
     from morphogen.schemas.knowledge.format import format_text
     from morphogen.schemas.knowledge.program import load_text
 
+    if "" in runs:
+        raise typer.BadParameter("a run's name is empty: see `morphogen loop list`")
     with Bus.open(settings_of(context)) as bus:
         events = {
             run: [seen.event for seen in bus.events(run=run, family="sweep") if isinstance(seen.event, Event)]

@@ -155,7 +155,10 @@ def diff(
 def _split(runs: list[str] | None) -> list[str] | None:
     if not runs:
         return None
-    return [name for given in runs for name in given.split(",") if name]
+    names = [name for given in runs for name in given.split(",") if name]
+    if not names:
+        raise typer.BadParameter("--runs names no run; name some, or leave it out for all")
+    return names
 
 
 async def _replay(settings: "Settings", feed: Any) -> None:

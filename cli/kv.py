@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import MorphogenError, json_text
 from morphogen.schemas.kv import FILE, TIERS
 
 from .app import app, settings_of
-from .saying import cell, echo, word
+from .saying import cell, console, echo, word
 from .sizes import size
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ kv = typer.Typer(
 )
 app.add_typer(kv, name="kv")
 
-_WIDE = 10_000  # columns where nobody's terminal wraps
 _COLUMNS = (
     "state", "session", "worker", "tier", "held", "tokens", "size", "hits", "since_ns", "model", "transport", "place", "what",
     "reason",
@@ -209,8 +207,7 @@ def _table(found: list[dict[str, Any]], everything: bool) -> None:
         if everything:
             cells.append("held" if row["held"] else f"{row['what']}: {row['reason']}")
         table.add_row(*("" if one is None else cell(one) for one in cells))
-    console = Console()
-    (console if console.is_terminal else Console(width=_WIDE)).print(table)
+    console().print(table)
 
 
 def _age(ns: int) -> str:

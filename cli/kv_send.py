@@ -10,6 +10,7 @@ from .app import settings_of
 from .history import with_broker
 from .kv import kv
 from .saying import echo
+from .standard import needed_input
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -44,7 +45,7 @@ def say(
         raise typer.BadParameter("give a text, or --resume")
     if text == "-":
         try:
-            text = typer.get_binary_stream("stdin").read().decode("utf-8")
+            text = needed_input().buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise MorphogenError(f"standard input is not UTF-8 text (byte {error.start})") from error
     check_utf8(session=session, worker=worker, text=text)
@@ -141,7 +142,9 @@ def check_utf8(**given: object) -> None:
 def _nobody(worker: str) -> "CommandFailed":
     from .outcomes import CommandFailed
 
-    return CommandFailed(f"no worker {worker!r} answers: `morphogen serve llama --name {worker}` starts one")
+    return CommandFailed(
+        f"no worker {worker!r} answers: `morphogen serve llama --model FILE --name {worker}` starts one"
+    )
 
 
 def _told(session: str, worker: str, given: Any) -> str:

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import json_text, jsonable
 
 from .app import app, settings_of
-from .saying import cell, echo
+from .issued import echo_issued
+from .saying import cell, console, echo
 
 dead = typer.Typer(help="Commands that nobody could do: look, try again, or drop.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
@@ -40,7 +40,7 @@ def list_letters(
         since = datetime.fromtimestamp(letter.stored / 1e9).strftime("%Y-%m-%d %H:%M:%S")
         body = letter.body
         table.add_row(*map(cell, (letter.seq, since, letter.run, body.target, body.name, body.deliveries, body.reason)))
-    Console().print(table if letters else "no dead letters")
+    console().print(table if letters else "no dead letters")
 
 
 @dead.command()
@@ -60,7 +60,7 @@ def retry(context: typer.Context, key: _Key) -> None:
     from morphogen.bus.bus import Bus
 
     with Bus.open(settings_of(context)) as bus:
-        echo(bus.dead.retry(key, by="cli"))
+        echo_issued(bus.dead.retry(key, by="cli"))
 
 
 @dead.command()

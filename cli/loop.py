@@ -26,7 +26,8 @@ from .app import FAILED, WRONG_USE, app, settings_of
 from .loop_improve import add_improve
 from .loop_shown import moment, print_state, print_waiting, short, summary, whole
 from .pairs import pairs
-from .saying import cell, echo
+from .saying import cell, console, echo
+from .standard import needed_input
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.runner import Ended, Options
@@ -150,7 +151,7 @@ def list_runs(
         status = "planned" if state.status == "done" and not state.live else state.status  # nothing was done
         told = (state.run, state.loop, state.kind, status, state.steps, moment(state.started), state.reason)
         table.add_row(*(cell(str(one)) for one in told))
-    Console().print(table if states else "no loops", markup=False)
+    console().print(table if states else "no loops", markup=False)
 
 
 @loop.command()
@@ -221,14 +222,14 @@ def _told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(context: typer.Context) -> "Iterator[tuple[Any, Options]]":
-    """Open the bus, and let Ctrl-C and SIGTERM ask a loop to stop between effects; a second Ctrl-C insists."""
+    """Open the bus, and let Ctrl-C and SIGTERM ask a loop to stop between effects; a second one insists."""
     from morphogen.bus.bus import Bus
     from morphogen.producers.loops.runner import Options
 
     stop = threading.Event()
 
     def ask(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
+        if stop.is_set():  # asked again: at once, whatever it waits for
             raise KeyboardInterrupt
         stop.set()
 
@@ -307,8 +308,14 @@ def _said(text: str | None, file: Path | None, waiting: "Waiting") -> str:
         return text
     if file is None:
         return _edited(waiting)
+    from morphogen.producers.loops.llm.converse import REPLY_MAX
+
     try:
-        return (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
+        with contextlib.nullcontext(needed_input().buffer) if str(file) == "-" else file.open("rb") as source:
+            data = source.read(REPLY_MAX + 1)
+        if len(data) > REPLY_MAX:
+            raise MorphogenError(f"the answer in {file} is longer than {REPLY_MAX // 1024} KiB, which no run takes")
+        return data.decode()
     except OSError as error:
         raise MorphogenError(f"the answer cannot be read: {file}: {error.strerror}; name another file") from None
     except UnicodeDecodeError as error:

@@ -3,12 +3,11 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from morphogen.schemas import json_text
 
-from .saying import cell, echo
+from .saying import cell, console, echo
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.state import State, Waiting
@@ -63,7 +62,6 @@ def whole(state: "State") -> dict[str, Any]:
 
 def print_state(state: "State") -> None:
     """Print how a run stands."""
-    console = Console()
     head = f"{state.run}: {state.kind} {state.loop}, {state.status}{f' ({state.reason})' if state.reason else ''}"
     echo(head)
     echo(
@@ -75,7 +73,7 @@ def print_state(state: "State") -> None:
         table.add_row(cell(path), result, f"{one.duration_ns / 1e6:.1f}", cell(short(one.error or one.output)))
     for path in state.pending:
         table.add_row(cell(path), "begun", "", "")
-    console.print(table)
+    console().print(table)
     for name, value in state.facts.items():
         echo(f"fact {name}: {'unknown' if value is None else str(value).lower()}")
     for name, count in state.rules.items():

@@ -8,7 +8,10 @@ import re
 import sys
 
 import typer
+from rich.console import Console
 from rich.markup import escape
+
+WIDE = 10_000  # columns where nobody's terminal wraps
 
 _COMMANDS = re.compile(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _BREAKS = re.compile(r"[\t\n\r\u2028\u2029]")
@@ -19,6 +22,12 @@ def echo(message: object = "", *, err: bool = False, nl: bool = True) -> None:
     stream = sys.stderr if err else sys.stdout
     text = str(message)
     typer.echo(harmless(text) if stream is not None and stream.isatty() else text, err=err, nl=nl)
+
+
+def console() -> Console:
+    """Return where tables go: a terminal wraps them, into a file or a pipe they go whole."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDE)
 
 
 def harmless(text: str) -> str:

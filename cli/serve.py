@@ -21,7 +21,7 @@ def serve_policy(
     context: typer.Context,
     policy: Annotated[str, typer.Option(help="A built-in policy, a checkpoint's path, or module:Class.")] = "heuristic",
     quiet: Annotated[
-        float, typer.Option(min=0.0, help="Seconds without news after which an epoch has come whole.")
+        float, typer.Option(min=0.0, max=3600.0, help="Seconds without news after which an epoch has come whole.")
     ] = 0.1,
 ) -> None:
     """Decide for every run that grows with policy="remote", until interrupted: follow the log, send commands."""

@@ -23,4 +23,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a size: write 512MiB, 8GB, or a number of bytes")
     number, unit, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
+    found = float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()]
+    if found >= 2**63:
+        raise typer.BadParameter(f"{text[:40]!r} is more than any machine has: write 512MiB, 8GB, or a number of bytes")
+    return int(found)

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,13 +14,13 @@ from morphogen.schemas import MorphogenError
 
 from .app import app, settings_of
 from .bars import bar
-from .saying import cell, echo
+from .saying import WIDE, cell, console, echo
+from .standard import needed_input, needed_output
 
 if TYPE_CHECKING:
     from morphogen.consumers.projections.sql.formats import Result
 
 _SHOWN = 1000  # rows of a table on a terminal
-_WIDE = 10_000  # columns where nobody's terminal wraps
 
 
 class Format(StrEnum):
@@ -60,14 +60,13 @@ def sql(
     from morphogen.consumers.projections.sql.query import query
 
     if output is None:
-        _needed(sys.stdout, "output")  # found out now, and not after the work
+        needed_output()  # found out now, and not after the work
     text = _typed() if statement == "-" else statement
     chosen = form or _by_ending(output)
-    moment = int(as_of) if as_of is not None and as_of.strip().isdecimal() else as_of
     with bar("catching up") as tell:
         result = query(
             text,
-            as_of=moment,
+            as_of=as_of,
             wait=wait or None,
             timeout=timeout,
             max_rows=max_rows,
@@ -91,7 +90,9 @@ def sql(
 @app.command()
 def snapshot(
     context: typer.Context,
-    target: Annotated[Path, typer.Argument(help="A folder, or a file name; the position is put into the name.")],
+    target: Annotated[
+        str, typer.Argument(help="A folder (FOLDER/ is made), or a file's name; the position is put into the name.")
+    ],
     form: Annotated[
         SnapshotFormat, typer.Option("--format", "-f", help="A DuckDB file, or a folder of Parquet.")
     ] = SnapshotFormat.DUCKDB,
@@ -105,15 +106,9 @@ def snapshot(
 
 def _typed() -> str:
     try:
-        return str(_needed(sys.stdin, "input").read())
+        return needed_input().read()
     except UnicodeDecodeError as error:
         raise MorphogenError(f"standard input is not {error.encoding.upper()} text (byte {error.start})") from error
-
-
-def _needed(stream: IO[Any] | None, name: str) -> IO[Any]:
-    if stream is None:
-        raise MorphogenError(f"standard {name} is closed: this command needs it open")
-    return stream
 
 
 def _by_ending(output: Path | None) -> Format:
@@ -133,15 +128,15 @@ def _print(result: "Result", output: Path | None) -> None:
         from morphogen.consumers.projections.sql.formats import opened
 
         with opened(output, binary=False) as file:
-            Console(file=file, width=_WIDE).print(_table(result, rows))
+            Console(file=file, width=WIDE).print(_table(result, rows))
         return
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    out = console()
     table = _table(result, rows[:_SHOWN])
-    if rows and Measurement.get(console, console.options.update(width=_WIDE), table).maximum > console.width:
+    if rows and Measurement.get(out, out.options.update(width=WIDE), table).maximum > out.width:
         for number, row in enumerate(rows[:_SHOWN]):
-            console.print(_record(result, row, number))
+            out.print(_record(result, row, number))
     else:
-        console.print(table)
+        out.print(table)
     more = f", the first {_SHOWN:,} shown (--format csv shows all)" if len(rows) > _SHOWN else ""
     echo(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{more}", err=True)
 

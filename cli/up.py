@@ -36,9 +36,16 @@ def up(
         asyncio.run(_knock(settings))
     echo(f"broker at {_shown(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
     if projector:
+        from morphogen.bus.bus import Bus
+        from morphogen.bus.errors import RequestTimeout
         from morphogen.consumers.projections.sql.query import status as projector_status
 
-        found = projector_status(settings=settings)
+        try:
+            found = projector_status(settings=settings)
+        except RequestTimeout as error:
+            with Bus.open(settings) as bus:
+                epoch = bus.stream_info().epoch
+            raise MorphogenError(f"the projector {_silent(settings, epoch)}") from error
         if found is None:
             settings.home.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, "-m", "morphogen.cli", *_again(settings), "projector"]
@@ -77,7 +84,7 @@ def status(context: typer.Context) -> None:
     """Show the broker, the log, the projector, and what waits in spools; exit 1 where there is no broker."""
     from morphogen.bus import broker
     from morphogen.bus.bus import Bus
-    from morphogen.bus.errors import BusError
+    from morphogen.bus.errors import BusError, RequestTimeout
     from morphogen.bus.spool.leftover import leftovers
     from morphogen.consumers.projections.sql.query import status as projector_status
 
@@ -102,11 +109,14 @@ def status(context: typer.Context) -> None:
             lines.append(
                 ("log", f"{info.messages:,} messages, {info.first_seq:,} to {info.last_seq:,}, {size(info.bytes)}")
             )
-            standing = projector_status(settings=settings)
-            lines.append(("projector", _projector(standing)))
-            lines += [
-                ("stopped", " ".join(reason.split())) for reason in (standing.stopped.values() if standing else ())
-            ]
+            try:
+                standing = projector_status(settings=settings)
+                lines.append(("projector", _projector(standing)))
+                lines += [
+                    ("stopped", " ".join(reason.split())) for reason in (standing.stopped.values() if standing else ())
+                ]
+            except RequestTimeout:
+                lines.append(("projector", _silent(settings, info.epoch)))
         except BusError as error:
             lines.append(("log", str(error)))
             reachable = False
@@ -136,6 +146,17 @@ def _projector(found: "Status | None") -> str:
     if found is None:
         return "none running; queries catch up by themselves"
     return f"pid {found.pid} on {found.host}, position {found.position:,}, {found.lag:,} behind, {found.answered:,} answered"
+
+
+def _silent(settings: "Settings", epoch: str) -> str:
+    """Return what to do about a projector that is there and does not answer; the lock on its file tells its pid."""
+    from morphogen.consumers.projections.follow.projector import store_path
+    from morphogen.consumers.projections.store.duckfile import holder
+
+    pid = holder(store_path(settings, epoch))
+    if pid is None:
+        return "does not answer, and holds no tables of this machine: it has just ended, or runs elsewhere"
+    return f"does not answer (pid {pid}): give it a moment, or end it with `kill -9 {pid}`, which loses nothing"
 
 
 async def _knock(settings: "Settings") -> None:

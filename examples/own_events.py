@@ -1,10 +1,13 @@
-"""An event and a table of one's own: what a package would declare, in one file."""
+"""An event and a table of one's own: what a package would declare, in one file.
+
+A running projector knows installed projections only, and so not the one of this file: stop it first.
+"""
 
 from collections.abc import Iterable
 from typing import Any
 
 import morphogen
-from morphogen import Event, Projection
+from morphogen import Event, MorphogenError, Projection
 from morphogen.consumers.projections import register
 
 
@@ -34,7 +37,10 @@ with morphogen.record("own-events") as run:
     run.line("rolled back", level="warning", cause=spike)
     run.event(Rollback(from_step=1500, to_step=1400, reason="NaN"), step=1500)
 
-print(
-    morphogen.query("SELECT step, to_step, reason FROM rollbacks WHERE run = 'own-events' ORDER BY seq, idx", wait=True)
-)
-print(morphogen.query("SELECT * FROM steps_lost WHERE run = 'own-events'"))
+rollbacks = "SELECT step, to_step, reason FROM rollbacks WHERE run = 'own-events' ORDER BY seq, idx"
+try:
+    print(morphogen.query(rollbacks, wait=True))
+    print(morphogen.query("SELECT * FROM steps_lost WHERE run = 'own-events'"))
+except MorphogenError as error:
+    advice = "if a projector runs, stop it first: it knows installed projections only"
+    raise SystemExit(f"{error}; {advice}") from None

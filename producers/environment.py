@@ -56,8 +56,8 @@ def versions() -> dict[str, str]:
         if name in sys.modules:
             try:
                 found[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+            except (metadata.PackageNotFoundError, OSError):  # its files cannot be read
+                found[name] = str(getattr(sys.modules[name], "__dict__", {}).get("__version__", "unknown"))
     return found
 
 

@@ -46,21 +46,18 @@ def record(
     if attempt is None:
         attempt = attempt_of(os.environ)
     run_name = name or os.environ.get("MORPHOGEN_RUN") or f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    spool = Spool.create(
-        chosen,
-        run=plain(str(run_name)),
-        rank=_whole("rank", rank_of(os.environ) if rank is None else rank, 0),
-        attempt=None if attempt is None else _whole("attempt", attempt, 1),
-    )
+    number = _whole("rank", rank_of(os.environ) if rank is None else rank, 0)
+    if attempt is not None:
+        attempt = _whole("attempt", attempt, 1)
+    values = plain(config) if config is not None else {}
     try:
+        started = RunStarted(config=values if isinstance(values, dict) else {"config": values}, **describe())
         publisher = Publisher(chosen)
     except OSError as error:
-        spool.finish()
         told = f"no run can be begun: {error.strerror}; finish() runs that are over, or raise `ulimit -n`"
         raise BusError(told) from error
+    spool = Spool.create(chosen, run=plain(str(run_name)), rank=number, attempt=attempt)
     publisher.add(spool)
-    values = plain(config) if config is not None else {}
-    started = RunStarted(config=values if isinstance(values, dict) else {"config": values}, **describe())
     run = Run(spool, publisher, started=started)
     guard(run)
     if not spool.claimed.wait(_CLAIM_PATIENCE):

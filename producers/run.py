@@ -8,11 +8,12 @@ import logging
 import os
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from morphogen.bus.spool import Counts, Kind, Publisher, Spool
 from morphogen.schemas import (
@@ -33,7 +34,7 @@ from morphogen.schemas import (
 )
 
 from .deferred import DeviceScalars
-from .scalars import on_device, scalars
+from .scalars import MEETS, scalars
 from .stepclock import StepClock
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ if TYPE_CHECKING:
 
 _METRICS = Kind(Metrics.type, Metrics.version)
 _BODY = b"\x81\xa6values"  # a map of one: what stands before the encoded numbers in the body of Metrics
+_MOST_REASONS = 5  # that are said of one thing, and
+_MOST_SAID = 100  # things of which any is said
 _HASH_UP_TO = 1 << 30  # bytes of a file that artifact() hashes; larger ones are recorded without a hash
+
+_BY_NAME = object()  # what is given by position may be given by its name, which a field may have as well
 
 _log = logging.getLogger("morphogen")
 
@@ -58,7 +63,7 @@ class Run:
         self._began = time.monotonic()
         self._step = 0
         self._kinds: dict[type[Event], Kind] = {}
-        self._said: set[str] = set()
+        self._said: dict[str, set[str]] = {}
         self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
         self._unhurried: tuple[Watch, ...] = ()
         self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
@@ -105,7 +110,8 @@ class Run:
         numbers on an accelerator are copied in the background, without stalling the training stream.
         """
         try:
-            values = named if metrics is None else {**metrics, **named} if named else metrics
+            values = named if metrics is None else self._joined(metrics, named) if named else metrics
+            told = step is not None
             if step is None:
                 step = self._step + 1
             elif type(step) is not int and (step := self._whole(step)) is None:
@@ -120,7 +126,7 @@ class Run:
                 self._log_slowly(values, None)
                 return
             for watch, clock in self._watches:
-                clock.named(step, watch.count)
+                clock.named(step, watch.count, told)
         except Exception as error:  # noqa: BLE001  a training loop is not to die of its telemetry
             self._reject("log", f"{type(error).__name__}: {error}")
 
@@ -132,6 +138,8 @@ class Run:
                 if not event.type:
                     raise EncodeError(f"{type(event).__name__} has no type: declare it with type='family.name'")
                 kind = self._kinds[type(event)] = Kind(event.type, event.version)
+            if step is not None and not (type(step) is int and -(2**63) <= step < 2**63):
+                step = self._whole(step)
             if cause is not None and not isinstance(cause, str):
                 raise EncodeError(f"its cause is a {type(cause).__name__}: give the id that event() returned")
             lane = self._spool.lane(event.family, high_rate=event.high_rate)
@@ -143,19 +151,43 @@ class Run:
             self._tell(event, step)
         return f"{self._spool.writer}.{event.family}.{n}" if n else None
 
-    def line(self, message: object, level: str | int = "info", *, step: int | None = None, **fields: Any) -> None:
-        """Record a line of text, and anything else that belongs to it; `level` is a name, or a number of `logging`."""
+    def line(
+        self,
+        message: object = _BY_NAME,
+        /,
+        level: str | int = "info",
+        *,
+        step: int | None = None,
+        cause: str | None = None,
+        **fields: Any,
+    ) -> None:
+        """Record a line of text, and anything else that belongs to it; `level` is a name, or a number of `logging`.
+
+        `cause` is the id of an event that `event` returned.
+        """
         try:
+            message = fields.pop("message", "") if message is _BY_NAME else message
             name = logging.getLevelName(level).lower() if isinstance(level, int) else sound(level)
-            self.event(LogLine(message=sound(message), level=name, fields=plain(fields)), step=step)
+            self.event(LogLine(message=sound(message), level=name, fields=plain(fields)), step=step, cause=cause)
         except Exception as error:  # noqa: BLE001  whatever a foreign object does when it is shown
             self._reject("line", f"{type(error).__name__}: {error}")
 
     def artifact(
-        self, path: str | os.PathLike[str], name: str | None = None, kind: str = "file", **metadata: Any
+        self,
+        path: str | os.PathLike[str] = "",
+        /,
+        name: str | None = None,
+        kind: str = "file",
+        *,
+        cause: str | None = None,
+        **metadata: Any,
     ) -> None:
-        """Record that a file exists: where it is, its size, and its sha256 where it is a local file up to 1 GiB."""
+        """Record that a file exists: where it is, its size, and its sha256 where it is a local file up to 1 GiB.
+
+        `cause` is the id of an event that `event` returned.
+        """
         try:
+            path = path or metadata.pop("path")
             uri, size, digest = str(path), None, None
             if "://" not in uri:
                 local = Path(path).absolute()
@@ -175,7 +207,8 @@ class Run:
                     size=size,
                     sha256=digest,
                     metadata=plain(metadata),
-                )
+                ),
+                cause=cause,
             )
         except Exception as error:  # noqa: BLE001  a path that is none, an object that cannot be shown
             self._reject(f"artifact {type(path).__name__}", f"{type(error).__name__}: {error}")
@@ -191,9 +224,15 @@ class Run:
 
             if not (hasattr(optimizer, "param_groups") or hasattr(optimizer, "optimizer")):
                 raise TypeError(f"an optimizer is expected, not a {type(optimizer).__name__}: watch once there is one")
-            clock: StepClock[LayerSample] = StepClock(self._append_health)
+            clock: StepClock[LayerSample] = StepClock(partial(_append_health, self._spool, weakref.ref(self)))
             each = 1 if every is None else every
-            watch = Watch(model, optimizer, every=each, emit=lambda sample: clock.sample(sample, sample.step))
+            watch = Watch(
+                model,
+                optimizer,
+                every=each,
+                emit=lambda sample: clock.sample(sample, sample.step),
+                stopped=partial(_watch_stopped, weakref.ref(self)),
+            )
         except Exception as error:  # noqa: BLE001
             self._reject("watch", str(error))
             return
@@ -235,7 +274,7 @@ class Run:
     def settle(self, timeout: float = 5.0) -> None:
         """Record the health of every step that has been taken: what waits to be worked out, and what a device sends.
 
-        Steps that no `log` has named yet go by the optimizer's own count.
+        Steps that no `log` has named yet go on from those named so far, or by the optimizer's own count.
         """
         for watch, clock in self._watches:
             watch.settle(timeout)
@@ -243,8 +282,9 @@ class Run:
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""
-        for watch, _ in self._watches:
+        for watch, clock in self._watches:
             watch.flush()
+            clock.flush()
         self._device.flush(timeout)
         return self._publisher.flush(timeout)
 
@@ -281,10 +321,25 @@ class Run:
         else:
             self.fail(error)
 
+    def __copy__(self) -> "Run":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Run":
+        return self  # a model that holds its run may be copied
+
+    def __reduce__(self) -> NoReturn:
+        told = (
+            f"run {self.name!r} cannot be pickled: save a model without it; a process that is spawned records the same"
+        )
+        told += " name with a rank of its own: morphogen.record(name, attempt=..., rank=...)"
+        raise TypeError(told)
+
     def __del__(self) -> None:
         dropped = getattr(self, "_dropped", None)
         if dropped is not None and not self._over:
             self._dropped = None
+            for watch, _ in self._watches:
+                watch.leave()
             dropped(self)  # nobody can say any more how it ended, but what it holds must be given back
 
     def __repr__(self) -> str:
@@ -328,23 +383,19 @@ class Run:
         self._reject(f"step {step!r:.100}", told)
         return None
 
+    def _joined(self, metrics: Mapping[Any, Any], named: dict[str, Any]) -> dict[Any, Any]:
+        for name in [name for name in named if name in metrics]:
+            self._reject(f"metric {name!r}", MEETS)
+        return {**metrics, **{name: value for name, value in named.items() if name not in metrics}}
+
     def _log_slowly(self, values: Mapping[Any, Any], step: int | None) -> None:
-        near = {key: value for key, value in values.items() if not on_device(value)}
-        if len(near) < len(values):
-            far = {str(key): value for key, value in values.items() if key not in near}
-            self._device.take(far, step, time.time_ns())
-        numbers, refused = scalars(near)
+        numbers, refused, far = scalars(values)
         for name, reason in refused.items():
             self._reject(f"metric {name!r}", reason)
         if numbers:
             _append_scalars(self._lane, numbers, step, time.time_ns())
-
-    def _append_health(self, sample: "LayerSample", step: int) -> None:
-        event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
-        lane = self._spool.lane(LayerHealth.family, high_rate=True)
-        lane.append(_HEALTH, step, sample.time_ns, None, encode(event))
-        if self._subscribers:
-            self._tell(event, step)
+        if far:
+            self._device.take(far, step, time.time_ns())
 
     def _tell(self, event: Event, step: int | None) -> None:
         for callback in self._subscribers:
@@ -355,10 +406,28 @@ class Run:
 
     def _reject(self, what: str, reason: str) -> None:
         self.rejected += 1
-        if what not in self._said and len(self._said) < 100:
-            self._said.add(what)
-            line = reason.splitlines()[0] if reason else "no reason given"
+        line = reason.splitlines()[0] if reason else "no reason given"
+        said = self._said.get(what, set()) if len(self._said) < _MOST_SAID else self._said.get(what)
+        if said is not None and line not in said and len(said) < _MOST_REASONS:
+            said.add(line)
+            self._said[what] = said
             _log.warning("run %s: %s was not recorded: %s (said once)", self.name, what, line)
+
+
+def _append_health(spool: Spool, run: "weakref.ref[Run]", sample: "LayerSample", step: int) -> None:
+    """Record the health of layers; the run is held by nobody who watches, so that it ends when it is dropped."""
+    event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
+    lane = spool.lane(LayerHealth.family, high_rate=True)
+    lane.append(_HEALTH, step, sample.time_ns, None, encode(event))
+    there = run()
+    if there is not None and there._subscribers:
+        there._tell(event, step)
+
+
+def _watch_stopped(run: "weakref.ref[Run]", reason: str) -> None:
+    there = run()
+    if there is not None:
+        there._reject("watch", reason)
 
 
 def _append_scalars(lane: "Lane", numbers: Mapping[str, int | float], step: int | None, time_ns: int) -> None:

@@ -99,7 +99,9 @@ def controls(store: Store) -> dict[str, Operation]:
     """Return the operations that a projector's SQL service has to answer, so that `rebuild` and `verify` can ask."""
 
     async def begin(args: dict[str, Any]) -> dict[str, Any]:
-        begun = await asyncio.to_thread(_begin, store, args.get("names"), resume=bool(args.get("resume")))
+        begun = await asyncio.to_thread(
+            _begin, store, args.get("names"), resume=bool(args.get("resume")), seen=args.get("seen")
+        )
         return {"begun": [[one.projection.name, one.number] for one in begun]}
 
     async def generations(_args: dict[str, Any]) -> dict[str, Any]:
@@ -122,39 +124,43 @@ async def ask(
     return dict(reply.values)
 
 
-def _begin(store: Store, names: list[str] | None, *, resume: bool) -> list[Generation]:
-    building = [one for one in store.generations if not one.live and one.seq > 0 and one.error is None]
-    kept = [one for one in building if resume and (names is None or one.projection.name in names)]
-    held = {one.projection.name for one in kept}
+def _begin(
+    store: Store, names: list[str] | None, *, resume: bool, seen: dict[str, int] | None = None
+) -> list[Generation]:
+    """Begin these rebuilds, but for those that `resume` goes on with.
+
+    A generation newer than `seen`, the newest of each name when the asker looked, is what he asked for already.
+    """
     known = [projection.name for projection in store.projections]
-    wanted = [name for name in (known if names is None else names) if name not in held]
-    return kept + (store.rebuild(wanted) if wanted else [])
+    wanted = known if names is None else names
+
+    def kept(one: Generation) -> bool:
+        if one.projection.name not in wanted:
+            return False
+        begun = seen is not None and one.number > seen.get(one.projection.name, 0)
+        return begun or (resume and not one.live and one.seq > 0 and one.error is None)
+
+    going = [one for one in store.generations if kept(one)]
+    held = {one.projection.name for one in going}
+    missing = [name for name in wanted if name not in held]
+    return going + (store.rebuild(missing) if missing else [])
 
 
 async def _ask_projector(
     conn: Connection, names: list[str] | None, resume: bool, progress: Progress, began: float
 ) -> RebuildReport:
-    answer = await ask(conn, "rebuild", {"names": names, "resume": resume})
+    before = await _answer(conn, "generations", {}, none_is_final=True)
+    seen: dict[str, int] = {}
+    for name, number, *_ in before["generations"]:
+        seen[name] = max(number, seen.get(name, 0))
+    answer = await _answer(conn, "rebuild", {"names": names, "resume": resume, "seen": seen})
     begun = {(name, number) for name, number in answer["begun"]}
     goal = (await stream_info(conn, LOG)).last_seq  # the projector may not have read all of it yet
-    heard = time.monotonic()
     while True:
-        try:
-            state = await ask(conn, "generations", timeout=_ANSWER)
-            heard = time.monotonic()
-        except (NoResponders, RequestTimeout) as silence:
-            patience = _PATIENCE if isinstance(silence, NoResponders) else _BUSY
-            if time.monotonic() - heard > patience:
-                raise RebuildFailed(
-                    "the projector stopped during the rebuild: start it again, it goes on where it was"
-                ) from None
-            await asyncio.sleep(_POLL)
-            continue
-        found = [
-            (seq, live, error) for name, number, seq, live, error in state["generations"] if (name, number) in begun
-        ]
+        generations = (await _answer(conn, "generations", {}))["generations"]
+        found = [(seq, live, error) for name, number, seq, live, error in generations if (name, number) in begun]
         if len(found) < len(begun):
-            raise RebuildFailed("another rebuild began meanwhile and took the place of this one")
+            raise RebuildFailed(_why_gone(begun, {(name, number) for name, number, *_ in generations}))
         for _, _, error in found:
             if error is not None:
                 raise RebuildFailed(error)
@@ -164,3 +170,33 @@ async def _ask_projector(
             made = tuple(sorted(name for name, _ in begun))
             return RebuildReport(made, done, by_projector=True, seconds=time.monotonic() - began)
         await asyncio.sleep(_POLL)
+
+
+async def _answer(
+    conn: Connection, operation: str, args: dict[str, Any], *, none_is_final: bool = False
+) -> dict[str, Any]:
+    """Ask until the projector answers, which may be killed with the question in hand and started again.
+
+    Raises NoResponders where there is none and `none_is_final`, RebuildFailed after a while.
+    """
+    since = time.monotonic()
+    while True:
+        try:
+            return await ask(conn, operation, args, timeout=_ANSWER)
+        except (NoResponders, RequestTimeout) as silence:
+            gone = isinstance(silence, NoResponders)
+            if gone and none_is_final:
+                raise
+            if time.monotonic() - since > (_PATIENCE if gone else _BUSY):
+                raise RebuildFailed(
+                    "the projector stopped during the rebuild: start it again, it goes on where it was"
+                ) from None
+            await asyncio.sleep(_POLL)
+
+
+def _why_gone(begun: set[tuple[str, int]], there: set[tuple[str, int]]) -> str:
+    """Return why generations that were begun are not there any more."""
+    name, number = min(begun - there)
+    if any(other == name and newer > number for other, newer in there):
+        return f"another rebuild of {name}, or one that a newer text called for, took the place of this one"
+    return f"the tables of {name} are called for no more, or the projector has another store: run the rebuild again"

@@ -73,7 +73,7 @@ class StreamSink:
 
 
 class FileSink:
-    """A new file: `.jsonl` holds lines of JSON, `.parquet` rows as the archive has, `.frames` the frames as they are.
+    """A new file: `.jsonl` holds JSON, `.parquet` rows as the archive has, `.frames` or `.msgpack` frames as they are.
 
     `path` is its name; once `saved`, the one that it got. Raises SinkFailed where it exists already, or its ending is
     another one.
@@ -83,7 +83,7 @@ class FileSink:
 
     def __init__(self, path: Path) -> None:
         if path.suffix not in _WRITERS:
-            raise SinkFailed(f"{path} has no ending that names a form: write {', '.join(_WRITERS)}")
+            raise SinkFailed(f"{path} has no ending that names a form: write {', '.join(_WRITERS)}, or .duckdb to fold")
         self.path = path
         self.saved = False
         self._part = path.with_name(path.name + ".part")

@@ -11,6 +11,8 @@ from .errors import BadRange
 Progress = Callable[[int, int, str], None]
 """Gets what is done, what there is in all, and the unit."""
 
+_DIGITS = 100  # Python reads no more than some thousands
+
 Point = int | datetime
 """A place in the log: a stream sequence, or a moment of storing."""
 
@@ -27,6 +29,8 @@ def parse_point(text: str, now: datetime | None = None) -> Point:
     """  # fmt: skip
     text = text.strip()
     if text.isdecimal():
+        if len(text) > _DIGITS:
+            raise BadRange(f"a number of {len(text)} digits is no place in the log: sequences end at {2**63 - 1}")
         return int(text)
     try:
         found = parse_moment(text, now or datetime.now(UTC))

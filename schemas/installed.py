@@ -3,6 +3,8 @@
 from functools import cache
 from importlib import metadata
 
+from .values import line_of
+
 GROUP = "morphogen.events"
 
 
@@ -16,6 +18,7 @@ def load_installed_events() -> tuple[str, ...]:
     for point in metadata.entry_points(group=GROUP):
         try:
             point.load()
-        except Exception as error:  # noqa: BLE001  foreign code
-            failed.append(f"entry point {point.name} = {point.value} cannot be loaded: {type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code
+            why = f"{type(error).__name__}: {line_of(error)}"
+            failed.append(f"entry point {point.name} = {point.value} cannot be loaded: {why}")
     return tuple(failed)

@@ -98,12 +98,16 @@ _names_bytes: dict[Names, tuple[int, bytes]] = {}
 def vector(value: Any) -> "npt.NDArray[Any]":
     """Return `value` (numpy array, torch tensor, sequence of numbers) as a contiguous 1-D little-endian array.
 
-    bf16 and other types that numpy lacks widen to float32. Raises EncodeError for more than one dimension
-    or for elements that are not numbers.
+    bf16 and other types that numpy lacks widen to float32. Raises EncodeError for more than one dimension,
+    for elements that are not numbers, and for masked ones.
     """
     if hasattr(value, "detach"):
         value = _tensor_to_numpy(value)
     np = _numpy()
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise EncodeError(
+            "a vector leaves nothing out: give its masked elements a value, as in values.filled(math.nan)"
+        )
     array = np.asarray(value)
     if array.ndim == 0:
         array = array.reshape(1)
@@ -137,13 +141,14 @@ def encode_hook(value: Any) -> Any:
         return msgspec.msgpack.Ext(*_packed(value))
     if isinstance(value, _numpy().ndarray):
         try:
-            room = memoryview(value)
-            if room.ndim == 1 and room.c_contiguous:
-                return msgspec.msgpack.Ext(_formats()[room.format], room)
+            if type(value) is _numpy().ndarray:  # another kind may hide values
+                room = memoryview(value)
+                if room.ndim == 1 and room.c_contiguous:
+                    return msgspec.msgpack.Ext(_formats()[room.format], room)
         except (ValueError, KeyError):  # elements that no buffer can describe, or that have no code
             pass
         if value.ndim == 0:
-            return value.item()
+            return value.tolist()  # None where it is masked
         array = vector(value)
         return msgspec.msgpack.Ext(_codes()[array.dtype], array.data)
     if isinstance(value, _numpy().generic):
@@ -230,7 +235,7 @@ def plain(value: Any, depth: int = 12, _above: tuple[int, ...] = ()) -> Any:
     """Return any object as nested dicts, lists, strings, numbers: for configurations, which may hold anything.
 
     What has no such form becomes its `repr`, cut to 1,000 characters; nesting beyond `depth` and what holds itself
-    too. Never raises.
+    too. Of several keys with one text the later ones are `key~2`, `key~3`. Never raises.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -251,7 +256,10 @@ def _plain(value: Any, depth: int, above: tuple[int, ...]) -> Any:
     if depth <= 0:
         return _told(value)
     if isinstance(value, Mapping):
-        return {sound(key): plain(item, depth - 1, above) for key, item in value.items()}
+        named: dict[str, Any] = {}
+        for key, item in value.items():
+            named[_apart(sound(key), named)] = plain(item, depth - 1, above)
+        return named
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth - 1, above) for item in value]
     if isinstance(value, _numpy().generic) or (hasattr(value, "detach") and hasattr(value, "dim") and value.dim() == 0):
@@ -261,7 +269,7 @@ def _plain(value: Any, depth: int, above: tuple[int, ...]) -> Any:
     if hasattr(value, "__fspath__"):
         return sound(value)
     try:
-        return plain(msgspec.to_builtins(value, str_keys=True), depth - 1)
+        return plain(msgspec.to_builtins(value), depth - 1)
     except (TypeError, ValueError, RecursionError):
         pass
     if is_dataclass(value) and not isinstance(value, type):  # one of its fields is nothing that msgspec knows
@@ -270,6 +278,15 @@ def _plain(value: Any, depth: int, above: tuple[int, ...]) -> Any:
     if public and type(value).__module__ in {"argparse", "types"}:
         return plain(public, depth - 1, above)
     return _told(value)
+
+
+def _apart(name: str, taken: Mapping[str, Any]) -> str:
+    """Return a name that is not taken: the name itself, or with a number behind it."""
+    number, other = 1, name
+    while other in taken:
+        number += 1
+        other = f"{name}~{number}"
+    return other
 
 
 def _digits(whole: int) -> str:

@@ -47,13 +47,12 @@ async def letters(conn: "Connection", *, run: str | None = None) -> list[Letter]
 
 async def show(conn: "Connection", key: int | str) -> Letter:
     """Return the letter at a place, else of a command id (the newest of it). Raises CommandError where there is none."""
-    number = int(key) if isinstance(key, int) or key.isdecimal() else None
     held = await letters(conn)
-    found = [letter for letter in held if letter.seq == number] or [
+    found = [letter for letter in held if str(letter.seq) == str(key)] or [
         letter for letter in held if letter.body.command_id == key
     ]
     if not found:
-        raise CommandError(f"there is no dead letter {key}: run `morphogen dead list`")
+        raise CommandError(f"there is no dead letter {key!s:.200}: run `morphogen dead list`")
     return found[-1]
 
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from morphogen.schemas import CommandIssued, Unknown, decode_event, token
+from morphogen.schemas import CommandIssued, Unknown, decode_event, sound, token
 
 from ..emit import LARGEST, emit, event_id
 from ..errors import CommandError, MessageTooLarge
@@ -54,6 +54,8 @@ async def send(
         raise CommandError("a command needs a target and a name")
     if args is not None and not isinstance(args, Mapping):
         raise CommandError(f"the arguments of command {name!r} are no mapping: give names and values")
+    if sound(run) != run:
+        raise CommandError(f"command {name!r} is for run {run!r}, which is no text: is the locale (LC_ALL) UTF-8?")
     key = command_id or uuid.uuid4().hex
     issued = CommandIssued(
         command_id=key,

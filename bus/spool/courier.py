@@ -10,7 +10,9 @@ The first frame of a main writer goes to its `run` lane and must find the subjec
 
 import asyncio
 import logging
+import re
 import threading
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
@@ -38,6 +40,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 3.0
 _WORTH_A_LINE = 8 * _FIRST_PAUSE  # a broker that has just come back refuses for a moment: nobody needs to hear
 _WRONG_SEQUENCE = 10071
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 _log = logging.getLogger("morphogen.bus")
 
@@ -95,7 +98,8 @@ class Courier:
         self._claimed = source.identity.kind != "main"
         self._fenced = False
         self._patient = True
-        self._refused_by_broker = ""
+        self._refusals: dict[str, str] = {}  # family -> why the log does not take its events
+        self._moved = time.monotonic()
         self._blobs: dict[tuple[str, int], bytes] = {}
         if self._claimed:
             source.claimed.set()
@@ -129,13 +133,22 @@ class Courier:
             self._start(lane.family, lambda lane=lane: self._deliver(lane))  # type: ignore[misc]
         return bool(waiting)
 
-    async def finish(self) -> None:
-        """Publish all that is pending and return."""
+    async def finish(self, patience: float | None = None) -> bool:
+        """Publish all that is pending and return; False after `patience` seconds in which the log took nothing."""
+        self._moved = time.monotonic()
         while True:
             self.kick()
             if not self._tasks:
-                return
-            await asyncio.wait(list(self._tasks.values()))
+                return True
+            left = None if patience is None else self._moved + patience - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            await asyncio.wait(list(self._tasks.values()), timeout=left)
+
+    @property
+    def trouble(self) -> str:
+        """Say why the log does not take what waits; "" where it takes all."""
+        return "; ".join(dict.fromkeys(self._refusals.values()))
 
     def stop(self) -> None:
         """Give up what is on its way; it stays in the spool."""
@@ -145,7 +158,7 @@ class Courier:
     def _start(self, family: str, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await self._persist(work)
+                await self._persist(family, work)
             finally:
                 self._tasks.pop(family, None)
                 if self._on_progress is not None:
@@ -153,13 +166,13 @@ class Courier:
 
         self._tasks[family] = asyncio.get_running_loop().create_task(run())
 
-    async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, family: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` until it comes to an end; whatever fails is tried again, with growing pauses."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 await work()
-                self._note_refusal("")
+                self._note_refusal(family, "")
                 return
             except _Fenced:
                 self._fence()
@@ -169,8 +182,7 @@ class Courier:
                 pause = _FIRST_PAUSE
                 continue
             except NoResponders as error:
-                await self._make_streams()
-                reason = str(error)
+                reason = await self._make_streams() or str(error)
             except JetStreamApiError as error:
                 reason = "" if error.err_code == _WRONG_SEQUENCE else error.description
             except BusError as error:
@@ -178,7 +190,7 @@ class Courier:
             except Exception as error:  # noqa: BLE001  (nothing may end the way to the log)
                 reason = f"{type(error).__name__}: {error}"
             if reason and pause >= _WORTH_A_LINE:
-                self._note_refusal(reason)
+                self._note_refusal(family, reason)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -193,18 +205,23 @@ class Courier:
             except BusError:
                 continue
 
-    async def _make_streams(self) -> None:
+    async def _make_streams(self) -> str:
+        """Make the streams that are missing; return why that cannot be done, or ""."""
         try:
             await ensure_streams(self._conn)
         except (BusError, ValueError) as error:
-            _log.debug("no streams yet: %s", error)
+            return str(error)
+        return ""
 
-    def _note_refusal(self, reason: str) -> None:
-        if reason and reason != self._refused_by_broker:
-            _log.warning("the log does not take events of run %s, they stay in the spool: %s", self._run, reason)
-        elif self._refused_by_broker and not reason:
+    def _note_refusal(self, family: str, reason: str) -> None:
+        """Keep why the log does not take a lane, and say it once for all lanes; other numbers are no other reason."""
+        known = {_NUMBER.sub("", each) for each in self._refusals.values()}
+        if reason:
+            self._refusals[family] = reason
+            if _NUMBER.sub("", reason) not in known:
+                _log.warning("the log does not take events of run %s, they stay in the spool: %s", self._run, reason)
+        elif self._refusals.pop(family, None) and not self._refusals:
             _log.info("the log takes events of run %s again", self._run)
-        self._refused_by_broker = reason
 
     @property
     def _run(self) -> str:
@@ -246,6 +263,7 @@ class Courier:
         await self._send(lane.family, data, f"{identity.writer}.{lane.family}.{cut.first}-{cut.last}")
         self._blobs.pop((lane.family, cut.first), None)
         lane.ack(cut.last)
+        self._moved = time.monotonic()
         if self._on_progress is not None:
             self._on_progress()
 

@@ -31,7 +31,7 @@ class Desk:
 
     settings: Settings
     adopt: bool
-    ear: Ear
+    ear: Ear | None  # None once nobody listens any more
     spools: list[Spool]
     flushes: list[Flush] = field(default_factory=list)
     stop_at: float | None = None  # time.monotonic() at which to end; before it, what children left is published

@@ -16,6 +16,7 @@ from ..connection import Connection, connect
 from ..errors import BusError
 from ..streams import ensure_streams
 from .alarm import Alarm
+from .bell import Ear
 from .chores import Chores
 from .courier import Courier
 from .desk import Desk
@@ -50,12 +51,14 @@ class Dispatcher:
     async def run(self) -> None:
         """Publish until the desk says stop, then let go of everything within a few seconds."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._desk.ear.fd, self._heard)
+        ear = self._desk.ear
+        assert ear is not None, "who starts this has it opened"
+        loop.add_reader(ear.fd, self._heard, ear)
         connecting = asyncio.create_task(self._connect())
         try:
             await self._serve()
         finally:
-            loop.remove_reader(self._desk.ear.fd)
+            loop.remove_reader(ear.fd)
             connecting.cancel()
             for courier in self._couriers.values():
                 courier.stop()
@@ -111,8 +114,8 @@ class Dispatcher:
         """Return how many records there were ever."""
         return sum(lane.n for spool in self._desk.spools for lane in list(spool.lanes.values()))
 
-    def _heard(self) -> None:
-        self._desk.ear.quiet()
+    def _heard(self, ear: Ear) -> None:
+        ear.quiet()
         self._news.set()
         if self._desk.hurry:
             self._hurry.set()

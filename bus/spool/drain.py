@@ -10,6 +10,9 @@ from ..streams import ensure_streams
 from .courier import FRAME_RECORDS, Courier
 from .leftover import Leftover, Unreadable, leftovers
 
+_PATIENCE = 60.0  # seconds in which the log takes nothing of a spool
+_LESS_PATIENCE = 8.0  # with the next ones, where it was so with one: more than an acknowledgement may take
+
 _log = logging.getLogger("morphogen.bus")
 
 
@@ -18,7 +21,8 @@ class DrainReport:
     """Count what was brought to the log: spools and the runs they belong to, events, their bytes.
 
     `quarantined` events were damaged on disk and set aside; `busy` spools belong to living processes, which publish
-    them; `stuck` ones hold something that could neither be read nor set aside, and stay: a line names each.
+    them; `stuck` ones hold something that could neither be read nor set aside, or that the log does not take, and stay:
+    a line names each.
     """
 
     runs: tuple[str, ...] = ()
@@ -33,12 +37,13 @@ class DrainReport:
 async def drain(settings: Settings, progress: "Callable[[DrainReport], None] | None" = None) -> DrainReport:
     """Bring all leftover spools to the log, one after another; `progress` hears of every frame.
 
-    Raises NoBroker or BrokerError where there is no broker to begin with. Once connected, it waits out any loss.
+    Raises NoBroker or BrokerError where there is no broker to begin with. Once connected, it waits out any loss of less
+    than a minute; a spool of which nothing arrives for longer stays, as stuck.
     """
     conn = await connect(settings, name="sync")
     try:
         await ensure_streams(conn)
-        report = DrainReport()
+        report, patience = DrainReport(), _PATIENCE
         for folder in leftovers(settings):
             try:
                 left = Leftover.adopt(settings, folder, FRAME_RECORDS)
@@ -66,7 +71,9 @@ async def drain(settings: Settings, progress: "Callable[[DrainReport], None] | N
 
             courier = Courier(conn, left, on_progress=tell)
             try:
-                await courier.finish()
+                if not await courier.finish(patience):
+                    _log.warning("%s: stays: %s", folder, courier.trouble or "the log does not answer")
+                    patience = _LESS_PATIENCE
                 done = left.finish()
             finally:
                 courier.stop()

@@ -33,6 +33,8 @@ def _step(step: object) -> bytes:
     """Return an int in the form that `middle` announces, where 64 bits with a sign hold it; nil for what none do."""
     try:
         whole = int(step)  # type: ignore[call-overload]
+        if whole != step:
+            return b"\xc0"
         return b"\xd3" + _INT64.pack(whole) if whole < 2**63 else _encode(whole)
     except (TypeError, ValueError, OverflowError, struct.error):
         return b"\xc0"

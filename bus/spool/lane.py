@@ -252,17 +252,21 @@ class Lane:
             return [s for s in (*self._sealed, self._segment) if s.fd >= 0 and s.end > s.synced]
 
     def close(self) -> None:
-        """Refuse further events, and let go of the files; what is unsent stays on disk."""
+        """Refuse further events, and let go of the files and their memory; what is unsent stays on disk."""
         with self._room.lock:
             self._closed = True
             segment = self._segment
             segment.records.seal()
-            held = [*self._sealed, segment]
-            if segment.records.count:
-                self._sealed.append(segment)
+            held, self._sealed = [*self._sealed, segment], deque()
             self._segment = Segment.full(segment.last + 1)
+            self._seen, self._cut = (self._segment, 0), None
+            self.mark.write()  # before what it stands for is gone
+            self.mark.close()
             for segment in held:
-                segment.release()
+                if segment.last <= self.done:
+                    self._room.give_back(segment)
+                else:
+                    segment.release()
             if self._spare is not None:
                 self._room.give_back(self._spare)
                 self._spare = None

@@ -7,6 +7,7 @@ costs nothing but a look; it counts alone only where the log was trimmed behind 
 import contextlib
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Mark:
 
     def __init__(self, path: Path | None) -> None:
         self._fd = -1
+        self._lock = threading.Lock()  # what is closed may be another file's number by then
         self._n = self._written = 0
         if path is None:
             return
@@ -45,19 +47,20 @@ class Mark:
         """
         n = self._n
         if self._fd >= 0 and n != self._written:
-            with contextlib.suppress(OSError):
+            with self._lock, contextlib.suppress(OSError):
                 os.pwrite(self._fd, _WHOLE.pack(n, zlib.crc32(_PLACE.pack(n))), 0)
                 self._written = n
 
     def close(self) -> None:
         """Let go of the file."""
-        fd, self._fd = self._fd, -1
+        with self._lock:
+            self.__del__()
+
+    def __del__(self) -> None:
+        fd, self._fd = self._fd, -1  # without the lock: a forked child has it as its parent held it
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
 
     @staticmethod
     def read(path: Path) -> int:

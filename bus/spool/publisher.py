@@ -40,7 +40,7 @@ class Publisher:
         return list(self._desk.spools)
 
     def add(self, spool: Spool) -> None:
-        """Publish what is and will be appended to `spool`."""
+        """Publish what is and will be appended to `spool`. Raises OSError where no file can be opened any more."""
         with self._lock:
             if self._desk.stop_at is not None and not self._alive():
                 self._desk.stop_at = None  # it was closed: begin again
@@ -57,7 +57,7 @@ class Publisher:
         with self._lock:
             self._desk.spools = [each for each in self._desk.spools if each is not spool]
             self._desk.removed.append(spool)
-        self._desk.ear.ring()
+        self._ring()
         return _finish(spool)
 
     def flush(self, timeout: float, spool: Spool | None = None) -> bool:
@@ -69,7 +69,7 @@ class Publisher:
             return flush.done.is_set()
         self._desk.flushes.append(flush)
         try:
-            self._desk.ear.ring()
+            self._ring()
             return flush.done.wait(timeout)
         finally:
             self._desk.flushes.remove(flush)
@@ -84,9 +84,12 @@ class Publisher:
         with self._lock:
             thread, self._desk.stop_at = self._thread, end
         if thread is not None and thread is not threading.current_thread():
-            self._desk.ear.ring()
+            self._ring()
             thread.join(max(1.0, end - time.monotonic()))
         finished = [_finish(spool) for spool in self.spools]
+        with self._lock:
+            if not self._alive():
+                self._stop_listening()
         return all(finished)
 
     def stats(self) -> dict[str, Counts]:
@@ -103,10 +106,22 @@ class Publisher:
     def _alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    def _ring(self) -> None:
+        ear = self._desk.ear
+        if ear is not None:
+            ear.ring()
+
+    def _stop_listening(self) -> None:
+        """Let go of the pipe: it is closed with the last one that may still be ringing."""
+        for spool in self._desk.spools:
+            spool.room.bell.ring = None
+        self._desk.ear = None
+
     def _start(self) -> None:
         with self._lock:
             if self._desk.stop_at is not None:
                 return
+            ear = self._desk.ear = self._desk.ear or Ear()
             if not self._alive():
                 self._thread = threading.Thread(
                     target=_publish, args=(self._desk,), name="morphogen publisher", daemon=True
@@ -118,15 +133,16 @@ class Publisher:
                     self._thread = None
                     return
             for spool in self._desk.spools:
-                spool.room.bell.ring = self._desk.ear.ring
-            self._desk.ear.ring()
+                spool.room.bell.ring = ear.ring
+            ear.ring()
 
     def _orphan(self) -> None:
         """Begin anew in a forked child. The parent's loop and sockets must not even be closed: they are shared."""
         _abandoned.append((self._desk, self._thread))
         self._lock = threading.RLock()
         self._thread = None
-        self._desk = Desk(self.settings, False, Ear(), self._desk.spools, stop_at=self._desk.stop_at)
+        ear = None if self._desk.ear is None else Ear()
+        self._desk = Desk(self.settings, False, ear, self._desk.spools, stop_at=self._desk.stop_at)
 
 
 def _finish(spool: Spool) -> bool:

@@ -1,8 +1,9 @@
 """Who may take how much disk: the limit of a spool, and what goes when there is no room left.
 
 Only unsent segments of high-rate lanes are ever given up, the oldest first, and never without a line in the
-program's log and a loss that the producer records. When the disk is full and nothing can go, a lane lives on in
-memory: a kill then loses it, which is said loudly, but the training step neither waits nor fails.
+program's log and a loss that the producer records: where the spool is at its limit, which is there to be kept, or where
+neither disk nor memory takes more. When the disk is full, a lane lives on in memory: a kill then loses what is there,
+which is said loudly, but nothing else does, and the training step neither waits nor fails.
 """
 
 import logging
@@ -60,7 +61,7 @@ class Room:
             while self.disk_bytes + size > self.limit and self._drop_oldest("the spool is full", on_disk=True):
                 pass
             self._note_limit(self.disk_bytes + size > self.limit)
-            segment = self._on_disk(lane, size, needed) or self._in_memory_for(lane, needed)
+            segment = self._find(lane, size, needed)
             if segment is not None:
                 self._serial += 1
                 segment.serial = self._serial
@@ -102,28 +103,38 @@ class Room:
         self.disk_bytes = self.memory_bytes = 0
         self._over_limit = self._in_memory = False
 
-    def _on_disk(self, lane: "Lane", size: int, needed: int) -> Segment | None:
-        small = round_up(max(needed, _SMALL_SEGMENT))
+    def _find(self, lane: "Lane", size: int, needed: int) -> Segment | None:
+        """Return a segment on disk, else in memory, else where the oldest unsent ones made room."""
         while True:
-            for wanted in sorted({size, min(size, small)}, reverse=True):
-                try:
-                    segment = Segment.on_disk(lane.next_path(), wanted)
-                except (OSError, MemoryError) as error:
-                    failure: OSError | MemoryError = error
-                else:
-                    self.disk_bytes += segment.size
-                    self._note_memory(None)
-                    return segment
-            full = isinstance(failure, OSError) and is_disk_full(failure)
-            if not (full and self._drop_oldest("the disk is full", on_disk=True)):
-                self._note_memory(failure)
-                return None
+            placed = self._on_disk(lane, size, needed)
+            if isinstance(placed, Segment):
+                return placed
+            self._note_memory(placed)
+            segment = self._in_memory_for(needed)
+            full = isinstance(placed, OSError) and is_disk_full(placed)
+            if segment is not None or not self._drop_oldest(
+                "disk and memory are full", on_disk=None if full else False
+            ):
+                return segment
 
-    def _in_memory_for(self, lane: "Lane", needed: int) -> Segment | None:
+    def _on_disk(self, lane: "Lane", size: int, needed: int) -> Segment | OSError | MemoryError:
+        failure: OSError | MemoryError
+        small = round_up(max(needed, _SMALL_SEGMENT))
+        for wanted in sorted({size, min(size, small)}, reverse=True):
+            try:
+                segment = Segment.on_disk(lane.next_path(), wanted)
+            except (OSError, MemoryError) as error:
+                failure = error
+            else:
+                self.disk_bytes += segment.size
+                self._note_memory(None)
+                return segment
+        return failure
+
+    def _in_memory_for(self, needed: int) -> Segment | None:
         size = round_up(max(needed, _MEMORY_SEGMENT))
-        while self.memory_bytes + size > MEMORY_LIMIT:
-            if not self._drop_oldest("disk and memory are full", on_disk=False):
-                return None
+        if self.memory_bytes + size > MEMORY_LIMIT:
+            return None
         try:
             segment = Segment.in_memory(size)
         except (OSError, MemoryError, ValueError):
@@ -131,14 +142,14 @@ class Room:
         self.memory_bytes += segment.size
         return segment
 
-    def _drop_oldest(self, reason: str, *, on_disk: bool) -> bool:
-        """Give up the oldest unsent segment of a high-rate lane; False where there is none."""
+    def _drop_oldest(self, reason: str, *, on_disk: bool | None) -> bool:
+        """Give up the oldest unsent segment of a high-rate lane, wherever it is with None; False where there is none."""
         held = [
             (segment.serial, lane, segment)
             for lane in self.lanes
             if lane.high_rate
             for segment in lane.droppable()
-            if (segment.path is not None) == on_disk
+            if on_disk is None or (segment.path is not None) == on_disk
         ]
         if not held:
             return False
@@ -175,6 +186,6 @@ class Room:
                 "%s: cannot write to disk (%s); events are kept in memory and a kill would lose them, until it can",
                 self.name, getattr(failure, "strerror", None) or failure,
             )  # fmt: skip
-        elif failure is None and self._in_memory:
-            _log.warning("%s: writes to disk again", self.name)
-        self._in_memory = failure is not None
+        elif failure is None and self._in_memory and not self.memory_bytes:
+            _log.warning("%s: writes to disk again, and holds nothing in memory", self.name)
+        self._in_memory = failure is not None or (self._in_memory and self.memory_bytes > 0)

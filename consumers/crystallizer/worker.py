@@ -107,8 +107,11 @@ class Crystallizer:
         self._newer: dict[tuple[str, int, int], Newer] = {}
 
     def write(self, event: Event, name: str) -> bool:
-        """Store an event of the crystallizer under a name; return whether the name was new. The log takes each once."""
-        return not self._bus.emit(event, run=RUN, msg_id=f"crystal.{name}").duplicate
+        """Store an event of the crystallizer under a name; return whether the name was new. The log takes each once.
+
+        That holds for ever, as each has a subject of its own: also for a process that was frozen for hours in between.
+        """
+        return not self._bus.emit(event, run=RUN, label=None, msg_id=f"crystal.{name}").duplicate
 
     def catch_up(self) -> int:
         """Read what the log has come to hold; return how many events that was."""

@@ -46,10 +46,12 @@ class BlobTransport:
 
     name = "blobs"
 
-    def __init__(self, conn: "Connection", run: Runner, folder: Path, *, progress: Progress | None = None) -> None:
-        self._conn, self._run, self._folder, self._progress = conn, run, folder, progress
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(folder, time.time())
+    def __init__(
+        self, conn: "Connection", run: Runner, folder: str | Path, *, progress: Progress | None = None
+    ) -> None:
+        self._conn, self._run, self._folder, self._progress = conn, run, Path(folder), progress
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep(self._folder, time.time())
 
     def reserve(self, size: int, /) -> "BlobReservation":
         """Make room for `size` bytes in a file of ours, which is sent by `commit`. Raises NoRoom for a full disk."""
@@ -57,7 +59,7 @@ class BlobTransport:
             raise ValueError(f"a KV state has at least one byte, not {size}")
         return BlobReservation(self, self._folder, size)
 
-    def put(self, path: Path, meta: Meta | None = None) -> KvRef:
+    def put(self, path: str | Path, meta: Meta | None = None) -> KvRef:
         """Store a file that lies on disk already, and return where its bytes are to be had."""
         found: blobs.BlobRef = self._run(blobs.put_file(self._conn, path, self._progress))
         given = meta or Meta()

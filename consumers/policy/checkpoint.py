@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from morphogen.bus.place import replace
+from morphogen.bus.place import is_plain, replace
 from morphogen.schemas import line_of
 
 from .errors import CheckpointError, PolicyError
@@ -55,6 +55,8 @@ def save_checkpoint(
     target = Path(path)
     if not target.name or os.path.isdir(target):
         raise CheckpointError(f"{target}: a folder; name the file to write")
+    if not is_plain(target):  # it is read again, which a pipe or a device cannot be
+        raise CheckpointError(f"{target}: not a file; name one to write")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         replace(target, data)

@@ -129,7 +129,7 @@ def _seed(seed: Any) -> int:
     except TypeError:
         found = -1
     if not 0 <= found < 1 << 63:
-        raise PolicyError(f"a policy's seed is a whole number, 0 or more, not {plain(seed)!r:.100}")
+        raise PolicyError(f"a policy's seed is a whole number from 0 to 2^63 - 1, not {plain(seed)!r:.100}")
     return found
 
 

@@ -78,7 +78,7 @@ def _one_a_name(classes: Iterable[type[Projection]]) -> list[type[Projection]]:
 def _made(cls: type[Projection]) -> Projection:
     try:
         return cls()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DeclarationError(
             f"projection {cls.name!r} ({cls.__module__}.{cls.__qualname__}) cannot be made: {type(error).__name__}: "
             f"{error}; mend it, or uninstall its package"
@@ -97,7 +97,7 @@ def _installed() -> Iterable[type[Projection]]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
             found = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DeclarationError(
                 f"projection {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}; "
                 "mend or uninstall its package"

@@ -19,6 +19,10 @@ from .fingerprint import type_number
 from .loaded import stamp_loaded
 from .weights import Stamp, stamp
 
+_CELLS = 2**31 - 1
+_SEQUENCES = 256  # LLAMA_MAX_SEQ
+_THREADS = 512  # GGML_MAX_N_THREADS
+
 
 class RawContext:
     """A context and what it was told: which tokens are in which sequence.
@@ -65,11 +69,17 @@ class RawContext:
         """Load a model and make a context of `n_ctx` cells for that many sequences; `close` frees both.
 
         More `params` are fields of `llama_context_params`, such as `rope_freq_base`. Values in a quantized type need
-        flash attention. Raises KvError where the model cannot be loaded or the context not be made.
+        flash attention. Raises KvError where a number is out of bounds, the model cannot be loaded or the context not be
+        made.
         """
         lib = llama.library()
         if not Path(path).is_file():
             raise KvError(f"no GGUF file at {path}")
+        _within("the context", n_ctx, _CELLS)  # beyond these bounds llama.cpp ends the process, or wraps the number
+        _within("a batch", n_batch, _CELLS)
+        _within("the number of sequences", sequences, min(n_batch, n_ctx, _SEQUENCES))
+        if n_threads is not None:
+            _within("the number of threads", n_threads, _THREADS)
         lib.llama_backend_init()
         chosen = lib.llama_model_default_params()
         chosen.n_gpu_layers = gpu_layers
@@ -325,6 +335,11 @@ class RawContext:
             found = llama.logits_row(self.ctx, row)
             assert found is not None
             self._logits[seq] = found.copy()
+
+
+def _within(what: str, number: int, most: int) -> None:
+    if not 1 <= number <= most:
+        raise KvError(f"{what} is {number:,}: from 1 to {most:,} can be")
 
 
 def _at_work(loras: Adapters) -> Adapters:

@@ -18,9 +18,9 @@ from morphogen.schemas.knowledge.wording import source as written
 
 from . import stored
 from .context import Place
-from .errors import EmitFailed, LoopError, StepFailed, ToolFailed, ToolRefused, one_line
+from .errors import EmitFailed, LoopError, StepFailed, ToolFailed, ToolRefused, Unserved, one_line
 from .items import trace_lines
-from .lanes import arguments_sha256, step_key
+from .lanes import arguments_sha256
 from .live import Live
 from .state import Outcome
 from .tools.toolbox import Tool, ToolCall, ToolResult, act, plan_of
@@ -71,7 +71,7 @@ class Actions:
     def _begin(self, action: Action, path: str, step: str, scope: Scope, pending: StepStarted | None) -> Any:
         control = {one.key: one.value for one in action.arguments if one.key in _CONTROL}
         number = pending.number if pending is not None else self._live.journal.state.steps + 1
-        key = step_key(self._live.journal.run, path)
+        key = self._live.key(path) if pending is None else pending.key
         self._live.place = Place(path, number, key)
         began = time.monotonic_ns()
         try:
@@ -130,6 +130,8 @@ class Actions:
                 return self._act(action, tool, call, path, scope, began)
             except StepFailed as error:
                 if not left or not isinstance(error, ToolFailed):
+                    if isinstance(error, Unserved):
+                        self._stop_unserved(error, action, scope)
                     return self._failed(action, path, scope, error, began)
                 self._live.take_emitted()
                 self._live.journal.add(self._end(path, False, None, began, error=one_line(error)))
@@ -183,6 +185,15 @@ class Actions:
         if not self._goes_on(action, scope):
             raise error
         return output
+
+    def _stop_unserved(self, error: Unserved, action: Action, scope: Scope) -> None:
+        """Raise LoopError where the run can be gone on with once somebody serves what a step asks for.
+
+        What has to be over by itself fails instead: the handling of an event, and the pursuit of a goal.
+        """
+        over = self._live.handling is not None or self._live.journal.state.traced is not None
+        if not over and not self._goes_on(action, scope):
+            raise LoopError(f"{error}, then `morphogen loop resume {self._live.journal.run}`") from error
 
     def _resolved(self, action: Action, path: str, scope: Scope, how: tuple[str, Any], began: int) -> Any:
         resolved, output = how

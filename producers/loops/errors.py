@@ -10,6 +10,7 @@ MorphogenError
 ├── BadValue             a value that a run was to begin with does not fit its program
 ├── StepFailed           a step came to an end that is no success
 │   ├── ToolFailed       a tool did what was asked, and it failed: an exit code, a status, a refused write
+│   │   └── Unserved     nobody serves what it asks for; nothing was done
 │   ├── EmitFailed       a trace item does not fit its case
 │   └── InvariantViolated  an invariant of the program is false
 ├── ToolRefused          a tool will not do what it is asked: outside the workspace, a host not allowed
@@ -60,6 +61,10 @@ class ToolFailed(StepFailed):
     def __init__(self, message: str, output: object = None) -> None:
         super().__init__(message)
         self.output = output
+
+
+class Unserved(ToolFailed):
+    """Nobody serves what a tool asks for: nothing was done, and it can be asked again once somebody does."""
 
 
 class EmitFailed(StepFailed):

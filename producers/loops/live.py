@@ -16,6 +16,7 @@ from .errors import EmitFailed, Interrupted, InvariantViolated
 from .grounding import Grounds, advice_of
 from .items import case_of, item_event
 from .journal import Journal
+from .lanes import step_key
 
 if TYPE_CHECKING:
     from morphogen.schemas.knowledge.program import Program
@@ -35,6 +36,7 @@ class Live:
         self.place = NOWHERE
         self.stop = threading.Event()
         self.finishing = False  # a service that is asked to stop deals with the event in its hands first
+        self.handling: tuple[str, str] | None = None  # of a service: the path in its hands, and what its keys call it
         self._lock = threading.RLock()
         self._emitted: list[Event] = []
         state = journal.state
@@ -63,6 +65,12 @@ class Live:
                 f"run {self.journal.run} stopped as asked; `morphogen loop resume {self.journal.run}` goes on"
             )
         self.journal.refuse_if_fenced()
+
+    def key(self, path: str) -> str:
+        """Return the idempotency key of a step. In a service it derives from the event, wherever in the log that stands."""
+        if self.handling is not None and path.startswith(f"{self.handling[0]}."):
+            path = self.handling[1] + path.removeprefix(self.handling[0])
+        return step_key(self.journal.run, path)
 
     def assign(self, path: str, name: str, value: Any, *, frame: str | None = None) -> None:
         """Give a variable a value; one of a procedure's own (`frame`) is kept apart."""

@@ -2,7 +2,7 @@
 
 The place of the last handled event is in the run's own lane, in the same frame as the last step that the handling took. A service that
 comes back reads on from there. A handling that was cut off is gone on with like any other part of a program, under the
-same idempotency keys, which derive from the event's place.
+same idempotency keys, which derive from the event's id.
 """
 
 import queue
@@ -34,7 +34,7 @@ def serve(live: Live, loop: ServiceLoop, interpreter: Interpreter, say: Callable
     `say` is told once, when the service is ready to handle.
 
     A new service begins at the end that the log has when it is first started. Events of replays are passed over, and so are
-    those that the service writes itself.
+    those that the service writes itself, and what lies in the log twice.
     """
     bus = live.context.bus
     if bus is None:
@@ -60,18 +60,20 @@ def serve(live: Live, loop: ServiceLoop, interpreter: Interpreter, say: Callable
             if place <= live.journal.state.place or seen.frame.replay is not None or seen.frame.writer == own:
                 continue
             handler = _handler(handlers, seen)
-            if handler is None:
+            if handler is None or seen.id in live.journal.state.recent:
                 continue
             live.finishing = True
             try:
                 handle(live, interpreter, handler, seen)
             finally:
                 live.finishing = False
+                live.handling = None
 
 
 def handle(live: Live, interpreter: Interpreter, handler: Handler, seen: "Seen") -> None:
     """Run a handler on one event. A step that fails ends the handling, not the service; the log says so."""
     path = f"{handler.event}#{seen.frame.seq}.{seen.idx}"
+    live.handling = (path, f"{handler.event}#{seen.id}")
     began = time.monotonic_ns()
     values = parameters(handler, seen)
     frame = Frame(path, {**values, **live.frame_names(path)})

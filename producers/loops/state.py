@@ -113,6 +113,7 @@ class State(msgspec.Struct):
     verdict: LoopVerdict | None = None
     place: tuple[int, int] = (0, 0)  # service loops: the last event of the log that was handled
     handled: int = 0
+    recent: list[str] = msgspec.field(default_factory=list)  # ids of the newest of them: the log may hold one twice
     finished: int = 0
     traced: Traced | None = None
 
@@ -220,6 +221,8 @@ def _forget_handling(state: State, event: LoopHandled) -> None:
     """Drop what a handling that is over left behind, for a service lives for ever: place, variables and latest items stay."""
     state.place = (event.seq, event.idx)
     state.handled += 1
+    state.recent.append(event.event_id)
+    del state.recent[:-_REMEMBERED]
     prefix = f"{event.path}."
     for table in (state.outcomes, state.decisions, state.recorded, state.pending, state.answers):
         for path in [path for path in table if path.startswith(prefix)]:
@@ -230,4 +233,5 @@ def _forget_handling(state: State, event: LoopHandled) -> None:
 
 
 _TRACE_OF_A_SERVICE = 1000
+_REMEMBERED = 1000  # a checkpoint holds them
 _OF_AN_EXECUTION = frozenset({"execution.started", "execution.step", "llm.queried"})

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch._C import _set_grad_enabled
 
 from .flat import SERIAL, Floats64
-from .layers import first_tensor
+from .layers import first_tensor, values_of
 from .sample import Activation
 from .sums import CANCELLED, HIGH, LOW, Floats, moments, moments_again, row_dots, row_sums, split
 
 _SMALL = 1 << 16  # elements of an output that may wait
 _ROOM = 1 << 22  # elements that may wait in all (16 MB)
+MANY = 64  # forward passes between two steps whose sums are kept apart
 
 #: One measured output: layer, elements, mean, sum of squared distances from it, non-finite values.
 Output = tuple[int, int, float, float, int]
@@ -122,6 +123,14 @@ class Seen:
     measured: list[Output] = field(default_factory=list)
     spoiled: set[int] = field(default_factory=set)
 
+    def outputs(self) -> list[Output]:
+        """Return each output by itself."""
+        return [*(output for sums in self.sums for output in sums.outputs()), *self.measured]
+
+    def fold(self) -> None:
+        """Keep one output of each layer in place of all."""
+        self.sums, self.measured = [], joined(self.outputs())
+
 
 class Rooms:
     """Buffers for outputs, kept for the next step: making views costs as much as copying."""
@@ -152,7 +161,7 @@ class HostActivations:
         self.waiting: list[tuple[int, Any]] = []  # filled by the calls of layers, inside the forward pass
         self.at_once = [True] * count  # layers whose outputs must not wait, or whose first output is yet to come
         self._unknown = set(range(count))
-        self._first: list[tuple[int, Tensor]] = []
+        self._first: dict[int, Tensor] = {}  # the newest output of each layer that is not known
         self._forward: set[int] = set()
         self._seen = Seen()
         self._rooms = Rooms()
@@ -175,7 +184,7 @@ class HostActivations:
             self._forward.add(index)
         self._measure(index, tensor)
         if index in self._unknown and tensor is output and _may_wait(tensor):
-            self._first.append((index, tensor))
+            self._first[index] = tensor
 
     def drop(self) -> None:
         """Forget what waits: the forward pass did not return."""
@@ -185,7 +194,7 @@ class HostActivations:
     def flush(self) -> None:
         """Take all that waits."""
         if self._first:
-            for index, tensor in self._first:
+            for index, tensor in self._first.items():
                 self._unknown.discard(index)
                 self.at_once[index] = bool(tensor._version)
             self._first.clear()
@@ -217,6 +226,8 @@ class HostActivations:
         if self._copied and self._plan is not None:
             self._copied = False
             self._seen.sums.append(self._plan.sums())
+            if len(self._seen.sums) > MANY:
+                self._seen.fold()
 
     def _begin_anew(self, order: list[int], outputs: list[Any]) -> None:
         """Make a plan for those that may wait, and measure the others."""
@@ -229,7 +240,7 @@ class HostActivations:
             elif tensor._version:  # changed since its layer returned it
                 self._seen.spoiled.add(order[place])
                 self.at_once[order[place]] = True
-            elif tensor is output and _may_wait(tensor):
+            elif tensor is output and _may_wait(tensor) and values_of(tensor) is not None:
                 ordinary.append(place)
             else:
                 self.at_once[order[place]] = True
@@ -241,17 +252,16 @@ class HostActivations:
                 self._plan = plan
 
     def _measure(self, index: int, tensor: Tensor) -> None:
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_floating_point():
+        values = None if tensor.device.type != "cpu" else values_of(tensor)
+        if values is None or values.numel() == 0:
             return
-        tensor = tensor.detach()
-        if hasattr(tensor, "to_local"):
-            tensor = tensor.to_local()
-        if tensor.numel() == 0:
-            return
-        if tensor.dtype not in (torch.float32, torch.float64):
-            tensor = tensor.float()
-        mean, spread, bad = moments(tensor.numpy().ravel("K"))
-        self._seen.measured.append((index, tensor.numel(), mean, spread, bad))
+        if values.dtype not in (torch.float32, torch.float64):
+            values = values.float()
+        mean, spread, bad = moments(values.resolve_neg().numpy().ravel("K"))
+        seen = self._seen
+        seen.measured.append((index, values.numel(), mean, spread, bad))
+        if len(seen.measured) > MANY * max(1, self.count):
+            seen.fold()
 
     def take(self) -> Seen:
         """Return what was seen of each layer, and begin the next step. NumPy's warnings are the caller's to silence."""
@@ -268,6 +278,7 @@ def _may_wait(tensor: Tensor) -> bool:
         and tensor.dtype == torch.float32
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
+        and not tensor.is_nested
         and tensor.numel() <= _SMALL
         and split(tensor.numel()) is not None
     )
@@ -292,8 +303,7 @@ def tabulate(steps: Sequence[Seen], count: int) -> Table:
         if len(seen.sums) == 1 and seen.sums[0].plan.once and not seen.measured and not seen.spoiled:
             alike.setdefault(id(seen.sums[0].plan), []).append(step)
             continue
-        outputs = [*(output for sums in seen.sums for output in sums.outputs()), *seen.measured]
-        for layer, activation in enumerate(merge(outputs, seen.spoiled, count)):
+        for layer, activation in enumerate(merge(seen.outputs(), seen.spoiled, count)):
             if activation is not None:
                 table.seen[step, layer] = True
                 table.mean[step, layer], table.variance[step, layer], table.bad[step, layer] = activation
@@ -316,21 +326,30 @@ def tabulate(steps: Sequence[Seen], count: int) -> Table:
 
 def merge(measured: Iterable[Output], spoiled: Set[int], count: int) -> list[Activation | None]:
     """Join the moments of all outputs of each layer; None for a layer without any, or one of `spoiled`."""
-    sums: list[tuple[int, float, float, int] | None] = [None] * count
-    for index, size, mean, spread, bad in measured:
-        before = sums[index]
+    found: list[Activation | None] = [None] * count
+    for index, size, mean, spread, bad in joined(measured):
+        if index not in spoiled:
+            found[index] = (mean, spread / size, bad)
+    return found
+
+
+def joined(measured: Iterable[Output]) -> list[Output]:
+    """Join all outputs of each layer into one."""
+    sums: dict[int, Output] = {}
+    for output in measured:
+        index, size, mean, spread, bad = output
+        before = sums.get(index)
         if before is None:
-            sums[index] = (size, mean, spread, bad)
+            sums[index] = output
         else:
-            size_before, mean_before, spread_before, bad_before = before
+            _, size_before, mean_before, spread_before, bad_before = before
             both = size_before + size
             apart = mean - mean_before
             sums[index] = (
+                index,
                 both,
                 mean_before + apart * (size / both),
                 spread_before + spread + apart * apart * (size_before * size / both),
                 bad_before + bad,
             )
-    for index in spoiled:
-        sums[index] = None
-    return [None if x is None else (x[1], x[2] / x[0], x[3]) for x in sums]
+    return list(sums.values())

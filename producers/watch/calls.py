@@ -182,6 +182,9 @@ class Calls:
         self._thread = get_ident()
         self._inside = 0  # the thread that is within a training forward pass of the model, 0 where none is
         self._muted = False  # within any other forward pass of the model
+        self._leaving = (
+            0  # the thread that is to leave the modules after the model's next forward pass, 0 where none is
+        )
         self._armed = False
         self._outputs = list({id(outputs): outputs for _, outputs, _ in targets}.values())
         self._taps: list[Tap | HookTap] = []
@@ -204,7 +207,7 @@ class Calls:
 
     def arm(self) -> None:
         """See the calls from now on."""
-        self._thread = get_ident()
+        self._thread, self._leaving = get_ident(), 0
         if not self._armed:
             self._armed = True
             for tap in self._taps:
@@ -218,8 +221,24 @@ class Calls:
                 tap.close()
 
     def mute(self) -> None:
-        """Take nothing any more; for a thread that must not touch the modules while they may be running."""
-        self._thread = 0
+        """Take nothing any more; for a thread that must not touch the modules while they may be running.
+
+        The thread that runs them leaves them after the model's next forward pass.
+        """
+        if self._thread:
+            self._leaving, self._thread = self._thread, 0
+
+    def leave(self) -> None:
+        """Leave the modules now, or as `mute` does where another thread may be running them."""
+        if self._armed and get_ident() != self._thread:
+            self.mute()
+        else:
+            self.disarm()
+
+    def _let_go(self) -> None:
+        if self._leaving == get_ident():
+            self._leaving = 0
+            self.disarm()
 
     # ------------------------------------------------------------------ by the slot
 
@@ -258,7 +277,10 @@ class Calls:
             if compiling():
                 return run(ref(), *args, **kwargs)
             if get_ident() != self._thread or self._inside or self._muted:
-                return run(_caller(), *args, **kwargs)
+                try:
+                    return run(_caller(), *args, **kwargs)
+                finally:
+                    self._let_go()
             model = ref()
             self._enter(model)
             try:
@@ -278,6 +300,7 @@ class Calls:
             self._enter(module)
 
     def _after_root(self, own: tuple[Outputs, int] | None, module: nn.Module, args: object, output: object) -> None:
+        self._let_go()
         if get_ident() == self._thread and module is self._model():
             # A forward pass that failed comes here too, with nothing to show.
             self._finish(own if self._inside else None, output, returned=output is not None)

@@ -12,10 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .activations import merge
+from .activations import MANY, merge
 from .dead import Units, units_of
-from .layers import Layer, first_tensor
+from .layers import Layer, first_tensor, values_of
 from .sample import Measures, measures
+
+#: Of one output: layer, elements, mean, variance, non-finite values.
+Launched = tuple[int, int, Tensor, Tensor, Tensor]
 
 
 class Event(Protocol):
@@ -91,7 +94,7 @@ class DeviceActivations:
         self._forward: set[int] = set()
         self.waiting: list[tuple[int, Any]] = []  # stays empty: the device takes each output at once
         self.at_once = [True] * count
-        self.launched: list[tuple[int, int, Tensor, Tensor, Tensor]] = []
+        self.launched: list[Launched] = []
 
     def reader(self, index: int) -> None:
         """Every output goes through `put_now` or waits."""
@@ -112,26 +115,45 @@ class DeviceActivations:
 
     def _launch(self, index: int, output: object) -> None:
         tensor = first_tensor(output)
-        if (
-            tensor is None
-            or tensor.device != self._device
-            or tensor.layout != torch.strided
-            or not tensor.is_floating_point()
-        ):
+        if tensor is None or tensor.device != self._device:
             return
         with torch.no_grad():
-            tensor = _local(tensor)
-            if tensor.numel() == 0:
+            tensor = values_of(tensor)
+            if tensor is None or tensor.numel() == 0:
                 return
             if tensor.dtype not in (torch.float32, torch.float64):
                 tensor = tensor.float()
             variance, mean = torch.var_mean(tensor, correction=0)
             self.launched.append((index, tensor.numel(), mean, variance, _count_bad(tensor)))
+            if len(self.launched) > MANY * len(self.at_once):
+                self.launched = _joined(self.launched)
 
-    def take(self) -> list[tuple[int, int, Tensor, Tensor, Tensor]]:
+    def take(self) -> list[Launched]:
         """Return what was launched in this step, and begin the next one."""
         launched, self.launched, self._forward = self.launched, [], set()
         return launched
+
+
+def _joined(launched: Sequence[Launched]) -> list[Launched]:
+    """Join all outputs of each layer into one, on the device."""
+    found: dict[int, Launched] = {}
+    for one in launched:
+        before = found.get(one[0])
+        found[one[0]] = one if before is None else _both(before, one)
+    return list(found.values())
+
+
+def _both(first: Launched, second: Launched) -> Launched:
+    index, size_before, mean_before, variance_before, bad_before = first
+    _, size, mean, variance, bad = second
+    share, apart = size / (size_before + size), mean - mean_before
+    return (
+        index,
+        size_before + size,
+        mean_before + apart * share,
+        variance_before * (1 - share) + variance * share + apart * apart * (share * (1 - share)),
+        bad_before + bad,
+    )
 
 
 def _local(tensor: Tensor) -> Tensor:

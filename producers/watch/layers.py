@@ -114,3 +114,26 @@ def first_tensor(output: object) -> Tensor | None:
             if found is not None:
                 return found
     return None
+
+
+def values_of(tensor: Tensor) -> Tensor | None:
+    """Return the floating-point values of a dense output, of a sharded one those of this rank; None where it holds none.
+
+    Fake tensors, wrappers and what stands for many tensors (nested ones, those inside of torch.func) have no memory of
+    their own to read.
+    """
+    if tensor.layout != torch.strided or tensor.is_nested or not tensor.is_floating_point():
+        return None
+    if hasattr(tensor, "to_local"):
+        sharded: Any = tensor.detach()
+        tensor = sharded.to_local()
+    try:
+        if type(tensor) not in (Tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            if storage.device != tensor.device or storage.data_ptr() == 0:
+                return None
+            tensor = tensor.as_subclass(Tensor)
+        tensor.data_ptr()
+    except RuntimeError:
+        return None
+    return tensor.detach()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .dead import Units, units_of
-from .layers import Layer, first_tensor
+from .layers import Layer, first_tensor, values_of
 from .library import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, ODD, LayerStruct, PlanStruct, UnitsStruct
 from .sample import SIGNALS, LayerSample, Measures
 
@@ -118,17 +118,10 @@ class NativeActivations:
         layer.forward = before or not again
 
     def _read_odd(self, index: int, tensor: Tensor) -> None:
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided or not tensor.is_floating_point():
-            return
-        tensor = tensor.detach()
-        if hasattr(tensor, "to_local"):
-            tensor = tensor.to_local()
-        if tensor.numel() == 0:
-            return
-        tensor = (tensor if tensor.dtype in KINDS else tensor.float()).resolve_neg().contiguous()
-        if type(tensor) is not Tensor:
-            tensor = torch.from_numpy(tensor.numpy())
-        self._read(self._places[index], tensor)
+        values = None if tensor.device.type != "cpu" else values_of(tensor)
+        if values is not None and values.numel():
+            values = (values if values.dtype in KINDS else values.float()).resolve_neg().contiguous()
+            self._read(self._places[index], values)
 
     def flush(self) -> None:
         """Keep what the forward pass that has returned put out."""

@@ -1,6 +1,7 @@
 """Watch a model and its optimizer: hooks, counting, and what happens when something goes wrong."""
 
 import contextlib
+import operator
 import os
 import time
 import warnings
@@ -51,30 +52,32 @@ class Watch:
         *,
         step_provider: Callable[[], int] | None = None,
         link: Callable[[torch.device], Link | None] | None = None,
+        stopped: Callable[[str], object] = lambda reason: None,
     ) -> None:
         """Begin to watch.
 
         `step_provider` names the steps in the samples; without it the optimizer's steps are counted from 1.
         `link` chooses how a device's values reach the host; None from it means that NumPy reads them in place.
+        `stopped` is told of the error that ended the watch, from any thread.
         """
-        if every < 1:
-            raise ValueError(f"watch: every must be 1 or more, not {every}")
-        self.every = every
+        self.every = _whole(every)
         self.step_provider = step_provider
         self.steps = 0
         self._paced = 0
         self._emit = emit
+        self._stopped = stopped
         self._link = link or _default_link
         self._model = weakref.ref(model, self._model_gone())
         self._resolver: Resolver | None = None
         self._backlog = Backlog(emit, self._failed_behind())
-        self._ended = self._closed = self._warned = False
+        self._ended = self._closed = self._warned = self._left = False
         self._pid = os.getpid()
         self._due = False
         self._reading: tuple[int, bool] | None = None
-        self._optimizer = weakref.ref(_inner(optimizer))
+        self._optimizer = weakref.ref(_inner(optimizer), self._optimizer_gone())
         self._find()
         inner = _inner(optimizer)
+        _take_off_those_left(inner)
         self._handles = [
             inner.register_step_pre_hook(self._before_step),
             inner.register_step_post_hook(self._after_step),
@@ -118,9 +121,8 @@ class Watch:
         if self._closed:
             return
         self._closed = True
-        self._calls.disarm()
-        for handle in self._handles:
-            handle.remove()
+        if not self._left:
+            self._take_off()
         try:
             self._backlog.close()
             if self._resolver is not None and os.getpid() == self._pid:
@@ -128,7 +130,29 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - what emits is not ours
             self._warn(error)
         self._ended = True
-        self._forget()
+        if not self._left:
+            self._forget()
+
+    def leave(self) -> None:
+        """Measure nothing more; may be called by any thread, and by the garbage collector. What waits is emitted by `close`.
+
+        torch may be going through the optimizer's hooks at this moment. They stay, and do nothing, until the optimizer is
+        watched again; its next step takes everything off the model.
+        """
+        self._left = self._ended = True
+        self._calls.mute()
+
+    def _take_off(self) -> None:
+        self._calls.disarm()
+        for handle in self._handles:
+            handle.remove()
+
+    def _rest(self) -> None:
+        """Let the training thread leave the model, after the watch has ended."""
+        self._due = False
+        self._calls.disarm()
+        if self._left:
+            self._forget()
 
     def _forget(self) -> None:
         self._layers: list[Layer] = []
@@ -143,6 +167,19 @@ class Watch:
             watch = this()
             if watch is not None:
                 watch.close()
+
+        return gone
+
+    def _optimizer_gone(self) -> Callable[[object], None]:
+        this = weakref.ref(self)
+
+        def gone(_: object) -> None:
+            watch = this()
+            if watch is not None and not watch._closed:
+                watch._calls.leave()  # the model may be running in another thread
+                watch._left = True
+                watch.close()
+                watch._forget()
 
         return gone
 
@@ -187,6 +224,8 @@ class Watch:
             return
         self._ended = True
         self._calls.mute()
+        with contextlib.suppress(Exception):  # it may be what emits that failed
+            self._backlog.flush()
         self._backlog.drop()
         self._warn(error)
 
@@ -194,13 +233,11 @@ class Watch:
         if self._warned:
             return
         self._warned = True
-        reason = " ".join(sound(error).split()) or "no message"
+        reason = f"{type(error).__name__}: {' '.join(sound(error).split()) or 'no message'}"
         with contextlib.suppress(Warning):  # where warnings are errors, they are still not the training's
-            warnings.warn(
-                f"watch stopped, training goes on: {type(error).__name__}: {reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            warnings.warn(f"watch stopped, training goes on: {reason}", RuntimeWarning, stacklevel=2)
+        with contextlib.suppress(Exception):
+            self._stopped(reason)
 
     def _find(self) -> None:
         """Look for layers and plan how they are read."""
@@ -286,8 +323,7 @@ class Watch:
     def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._reading = None
         if self._ended:
-            self._due = False
-            self._calls.disarm()
+            self._rest()
             return
         if self._on_device and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             return
@@ -317,8 +353,7 @@ class Watch:
     def _after(self) -> None:
         reading, self._reading = self._reading, None
         if self._ended:
-            self._due = False
-            self._calls.disarm()
+            self._rest()
             return
         if reading is not None:
             try:
@@ -364,11 +399,29 @@ class Watch:
         self._resolver.submit([item for _, item in pending], finish)
 
 
+def _whole(every: Any) -> int:
+    try:
+        number = 0 if isinstance(every, bool) else operator.index(every)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"watch: every must be a whole number of 1 or more, not {every!r}")
+    return number
+
+
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Return the optimizer that steps, behind wrappers such as Accelerate's."""
     while not hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
+
+
+def _take_off_those_left(optimizer: torch.optim.Optimizer) -> None:
+    for hook in list(optimizer._optimizer_step_pre_hooks.values()):
+        watch = getattr(hook, "__self__", None)
+        if isinstance(watch, Watch) and watch._left:
+            watch._take_off()
+            watch._forget()
 
 
 def _size(optimizer: torch.optim.Optimizer) -> int:

@@ -60,7 +60,7 @@ class _Repair:
         self.extra = extra
         self.loose = loose
         self.problems: list[Diagnostic] = []
-        self.cut = len(tokens.text) + 1 if tokens.swallowed is None else tokens.swallowed
+        self.cut = tokens.echoes
         self.open: list[tuple[str, int, int]] = []  # kind, place, indentation of its line
         self.places: list[int] = []  # the tokens kept; -1 - place is a bracket that closes the one at that place
 

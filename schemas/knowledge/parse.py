@@ -51,7 +51,7 @@ def parse(text: str, path: str = "<text>") -> Parsed:
     front = front_matter(text, lines)
     tokens = tokenize(text, lines, front.end)
     problems = [*front.diagnostics, *tokens.diagnostics]
-    cut = len(text)
+    cut = tokens.echoes
     if not tokens.balanced:
         found, cut = balance(tokens)
         problems += found
@@ -72,7 +72,7 @@ class _Builder(TreeBuilder):
     def hole_expression(self, hole: Hole) -> Expr | None:
         tokens: Tokens = self.hole_tokens(hole)
         found = list(tokens.diagnostics)
-        cut = hole.end + 1
+        cut = tokens.echoes
         if not tokens.balanced:
             problems, cut = balance(tokens)
             found += problems

@@ -99,6 +99,11 @@ class Tokens:
     balanced: bool = True  # every bracket has its partner, and not too many stand within each other
     swallowed: int | None = None  # where a string or a comment begins that runs to the end, for want of its closing
 
+    @property
+    def echoes(self) -> int:
+        """The offset from which on errors are mere echoes of one that is told; behind all where there is none such."""
+        return len(self.text) + 1 if self.swallowed is None else self.swallowed
+
     def spelling(self, place: int) -> str:
         """Return a token as it stands in the text."""
         return self.text[self.starts[place] : self.ends[place]]

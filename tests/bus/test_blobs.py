@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -234,6 +236,34 @@ def test_links_pipes_and_folders_stay_what_they_are(on_bus: OnBus, tmp_path: Pat
         with pytest.raises(IsADirectoryError, match="name a file in it"):
             await blobs.get_file(conn, sha256, tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+    on_bus(story)
+
+
+def test_a_device_without_an_end_is_refused(on_bus: OnBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(conn: Connection) -> None:
+        assert (await blobs.put_file(conn, "/dev/null")).size == 0
+        monkeypatch.setattr(shutil, "copyfileobj", lambda *given: pytest.fail("it is read"))
+        with pytest.raises(OSError, match="may have no end: '/dev/zero'"):
+            await blobs.put_file(conn, "/dev/zero")
+
+    on_bus(story)
+
+
+def test_a_pipe_that_is_not_read_to_its_end_leaves_no_file(
+    on_bus: OnBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "tmp"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    async def story(conn: Connection) -> None:
+        putting = asyncio.create_task(blobs.put_file(conn, pipe))
+        with await in_thread(lambda: pipe.open("wb")) as writing:
+            await in_thread(lambda: writing.write(b"x" * MB))
+            assert list(folder.iterdir()) == []  # so nothing stays of a process that is killed
+        assert (await putting).size == MB
 
     on_bus(story)
 

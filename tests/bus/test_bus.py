@@ -16,6 +16,7 @@ from morphogen.bus import Bus, Settings
 from morphogen.bus.commands.issue import Command
 from morphogen.bus.errors import BusError, Disconnected, ForkedBus, NoBroker, NoResponders, RequestTimeout
 from morphogen.bus.requests import respond
+from morphogen.bus.streams import LOG
 from morphogen.schemas import LogLine
 
 
@@ -49,6 +50,20 @@ def test_events_are_written_read_and_followed(settings: Settings) -> None:
         assert (third.id, third.record.cause, third.frame.run) == (seen[2].id, "why", "r")
         assert bus.stream_info().last_seq == 4
         assert sum(len(batch) for batch in bus.read(upto=2)) == 2
+
+
+def test_an_event_with_a_subject_of_its_own_is_stored_once_however_late_it_comes_again(settings: Settings) -> None:
+    with Bus.open(settings) as bus:
+        config = bus.run(bus.conn.js(f"STREAM.INFO.{LOG}"))["config"]
+        bus.run(bus.conn.js(f"STREAM.UPDATE.{LOG}", {**config, "duplicate_window": 100_000_000}))
+        first, forgotten = bus.emit(line("a"), msg_id="alone", label=None), bus.emit(line("b"), msg_id="shared")
+        time.sleep(0.5)  # the broker forgets ids by a timer of its own
+        again, stored = bus.emit(line("a"), msg_id="alone", label=None), bus.emit(line("b"), msg_id="shared")
+        seen = list(bus.events(family="log"))
+
+    assert (first.duplicate, again.duplicate, again.seq, again.stream) == (False, True, first.seq, first.stream)
+    assert (stored.duplicate, stored.seq > forgotten.seq) == (False, True)
+    assert [one.id for one in seen] == [seen[0].id, seen[1].id, seen[1].id]
 
 
 def test_commands_dead_letters_blobs_and_requests_have_their_plain_calls(settings: Settings, tmp_path: Path) -> None:

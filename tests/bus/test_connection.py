@@ -566,7 +566,11 @@ def test_a_tls_address_gives_nothing_away_in_the_clear(settings: Settings, broke
 
 @pytest.mark.parametrize("also_plain", [False, True])
 def test_a_tls_address_is_met_with_tls(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also_plain: bool
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    also_plain: bool,
 ) -> None:
     key, cert, port = tmp_path / "key.pem", tmp_path / "cert.pem", free_port()
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
@@ -591,8 +595,11 @@ def test_a_tls_address_is_met_with_tls(
         async def story(conn: Connection) -> None:
             assert conn.nc._transport._io_writer.get_extra_info("ssl_object") is not None
             await conn.js("INFO")
+            server.terminate()
+            await lost(conn)
 
         with_connection(Settings(home=settings.home, urls=(f"tls://127.0.0.1:{port}",)), story)
+        assert [record for record in caplog.records if record.name == "asyncio"] == []
     finally:
         server.kill()
         server.wait()

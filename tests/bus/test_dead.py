@@ -147,7 +147,9 @@ def _die(patch: pytest.MonkeyPatch, where: str) -> None:
 
     if where == "copy":
 
-        async def half(conn: Connection, subject: str, data: bytes, *, message_id: str, timeout: float) -> None:
+        async def half(
+            conn: Connection, subject: str, data: bytes, *, message_id: str, timeout: float, **_: object
+        ) -> None:
             await conn.publish_ack(subject, data, {"Nats-Msg-Id": message_id}, timeout)
             raise KeyboardInterrupt
 
@@ -183,5 +185,9 @@ def test_a_number_is_a_letters_place_before_it_is_a_commands_id(on_bus: OnBus) -
         assert (await dead.show(conn, "1")).body.command_id == "a"
         assert (await dead.show(conn, "2")).body.command_id == "1"
         assert (await dead.show(conn, "77")).seq == 3
+        assert (await dead.show(conn, 3)).seq == 3
+        for nobody in (4, "9" * 5000, "007"):  # the second has more digits than Python makes a number of
+            with pytest.raises(CommandError, match="there is no dead letter"):
+                await dead.show(conn, nobody)
 
     on_bus(story)

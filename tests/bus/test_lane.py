@@ -8,6 +8,7 @@ import signal
 import struct
 import sys
 import threading
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from morphogen.bus.spool import Kind, Lane
 from morphogen.bus.spool import room as rooms
 from morphogen.bus.spool import segment as segments
 from morphogen.bus.spool.cut import Cut
+from morphogen.bus.spool.mark import Mark
 from morphogen.bus.spool.pages import populate
 from morphogen.bus.spool.records import PlainRecords, Records
 from morphogen.bus.spool.room import Loss, Room
@@ -95,6 +97,7 @@ def test_a_record_is_on_disk_as_the_log_will_have_it(tmp_path: Path) -> None:
         (2**64 - 1, 2**64 - 1),
         (2**64, None),
         (1.0, 1),
+        (2.9, None),
         ("x", None),
     ],
 )
@@ -401,29 +404,37 @@ class Disk:
 _discard = Segment.discard
 
 
-def test_a_full_disk_drops_high_rate_segments_and_goes_on_with_their_room(
+def test_a_full_disk_drops_nothing_while_memory_holds_it_and_then_the_oldest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = Disk(200 << 10)
     monkeypatch.setattr(segments, "allocate", disk.allocate)
     monkeypatch.setattr(Segment, "discard", lambda segment: disk.discard(segment))
+    monkeypatch.setattr(rooms, "MEMORY_LIMIT", 2 << 20)
     lane = make(tmp_path)
 
-    for step in range(10_000):
-        assert lane.append(SCALARS, step, 5, None, BODY) == step + 1
+    step = 0
+    while lane.pending_bytes < 2 << 20:  # the disk's room and nearly all of the memory
+        step += 1
+        assert lane.append(SCALARS, step, 5, None, BODY) == step
+        assert lane.dropped == 0
+    fits, last = step, step + 10_000
+    for step in range(fits + 1, last + 1):
+        assert lane.append(SCALARS, step, 5, None, BODY) == step
 
-    assert "the disk is full" in caplog.text
-    assert "in memory" not in caplog.text
-    assert lane.pending_bytes > 100 << 10
-    assert lane.dropped + sum(1 for _ in _drained(lane)) == 10_000
+    assert caplog.text.count("a kill would lose them") == 1
+    assert "disk and memory are full" in caplog.text
+    assert lane.dropped > 0
+    assert list(_drained(lane)) == list(range(lane.dropped + 1, last + 1))
 
 
-def test_where_nothing_can_be_dropped_a_full_disk_means_memory_until_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("high_rate", [False, True])
+def test_a_full_disk_means_memory_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, high_rate: bool
 ) -> None:
     disk = Disk(0)
     monkeypatch.setattr(segments, "allocate", disk.allocate)
-    lane = make(tmp_path, high_rate=False)
+    lane = make(tmp_path, high_rate=high_rate)
 
     for step in range(3000):
         assert lane.append(SCALARS, step, 5, None, BODY) == step + 1
@@ -431,9 +442,13 @@ def test_where_nothing_can_be_dropped_a_full_disk_means_memory_until_there_is_ro
     disk.left = 10 << 20
     for step in range(20_000):
         lane.append(SCALARS, step, 5, None, BODY)
+    assert caplog.text.count("writes to disk again") == 0  # a kill would still lose what is in memory
+    assert list(_drained(lane)) == list(range(1, 23_001))
+    for step in range(20_000):
+        lane.append(SCALARS, step, 5, None, BODY)
 
     assert caplog.text.count("writes to disk again") == 1
-    assert list(_drained(lane)) == list(range(1, 23_001))
+    assert list(_drained(lane)) == list(range(23_001, 43_001))
 
 
 def test_memory_is_bounded_too(
@@ -503,6 +518,27 @@ def test_a_closed_lane_refuses_without_raising(tmp_path: Path) -> None:
 
     assert lane.append(SCALARS, 1, 5, None, BODY) == 0
     assert [r.n for r in walked(on_disk(lane))[0]] == [1]
+
+
+@pytest.mark.parametrize("sent", [0, 3000, 5000])
+def test_a_closed_lane_holds_nothing_and_leaves_what_is_unsent(tmp_path: Path, sent: int) -> None:
+    lane = make(tmp_path)
+    for step in range(5000):
+        lane.append(SCALARS, step, 5, None, BODY)
+    lane.ack(sent)
+    lane.ahead()
+    lane.cut(1000)
+    room, oldest = weakref.ref(lane._segment.map), weakref.ref([*lane._sealed, lane._segment][0].map)
+    lane.close()
+
+    assert (room(), oldest()) == (None, None)
+    assert (lane.n, lane.done, lane.pending) == (5000, sent, sent < 5000)
+    assert (lane.cut(1000), lane.unsynced(), lane.ahead(), lane.wants_spare) == (None, [], None, False)
+    assert {record.n for record in walked(on_disk(lane), sent)[0]} >= set(range(sent + 1, 5001))
+    assert Mark.read(tmp_path / "metrics" / "acked") == sent
+    lane.ack(5000)
+    lane.mark.write()
+    assert (lane.done, Mark.read(tmp_path / "metrics" / "acked")) == (5000, sent)
 
 
 def _drained(lane: Lane) -> Any:

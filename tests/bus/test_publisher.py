@@ -579,3 +579,19 @@ def test_what_was_kept_in_memory_only_is_not_lost_without_a_word(home: Path, cap
 
     assert caplog.text.count("run r: 103 events are lost") == 1
     assert caplog.text.count("run s: 1 events are lost") == 1
+
+
+def test_a_publisher_that_was_closed_holds_no_pipe_and_may_begin_again(
+    settings: Settings, publisher: Publisher
+) -> None:
+    for run in ("r", "s"):
+        spool = Spool.create(settings, run=run)
+        publisher.add(spool)
+        start(spool)
+
+        assert publisher.close(10)
+        assert publisher._desk.ear is None
+        assert spool.room.bell.ring is None
+        assert publisher.flush(1)
+
+    assert [frame.run for _, frame in log_of(settings) if frame.family == "run"] == ["r", "s"]

@@ -22,6 +22,7 @@ from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Kind
 from morphogen.bus.spool import courier as couriers
+from morphogen.bus.spool import room as rooms
 from morphogen.bus.spool.drain import drain
 from morphogen.bus.spool.leftover import leftovers
 from morphogen.bus.spool.publisher import Publisher
@@ -331,9 +332,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_neither_kills_nor_blocks_nor_loses_low_rate_events(
-    small_disk: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("memory", [rooms.MEMORY_LIMIT, 2 << 20], ids=["memory holds it", "memory is full too"])
+def test_a_disk_that_is_full_neither_kills_nor_blocks_nor_loses_what_memory_holds_or_low_rate_events(
+    small_disk: Path, settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
+    monkeypatch.setattr(rooms, "MEMORY_LIMIT", memory)
     spool = Spool.create(Settings(home=small_disk), run="r")
     lane = spool.lane("metrics", high_rate=True)
     low = spool.lane("run")
@@ -346,7 +349,10 @@ def test_a_disk_that_is_full_neither_kills_nor_blocks_nor_loses_low_rate_events(
         if step % 10_000 == 0:
             low.append(STARTED, step, 5, None, msgspec.msgpack.encode({}))
     assert slowest < 1.0
-    assert "the disk is full" in caplog.text
+    assert caplog.text.count("a kill would lose them") == 1
+    full = memory == 2 << 20
+    assert ("disk and memory are full" in caplog.text) == full
+    assert (lane.dropped > 0) == full
 
     publisher = Publisher(settings, adopt=False)
     publisher.add(spool)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from morphogen.bus.streams import (
     ensure_streams,
     publish_copied,
     put_copy,
+    risks,
     stream_info,
     trim,
 )
@@ -118,6 +120,57 @@ def test_making_them_again_keeps_epoch_messages_and_an_operators_settings(settin
         assert config["duplicate_window"] == 120_000_000_000
 
     with_streams(settings, story)
+
+
+LIMITS = {"max_bytes": 50_000_000, "max_age": 7200 * 10**9, "max_msgs_per_subject": 9, "discard": "old"}
+
+
+def test_an_operators_limits_stay_and_are_warned_of_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(conn: Connection) -> None:
+        held = (await conn.js(f"STREAM.INFO.{LOG}"))["config"]
+        await conn.js(f"STREAM.UPDATE.{LOG}", {**held, **LIMITS, "compression": "none", "duplicate_window": 10**9})
+        for _ in range(3):
+            await ensure_streams(conn)
+
+        config = (await conn.js(f"STREAM.INFO.{LOG}"))["config"]
+        assert {key: config[key] for key in LIMITS} == LIMITS
+        assert config["compression"] == "none"
+        assert config["duplicate_window"] == 120 * 10**9
+
+    with caplog.at_level(logging.WARNING):
+        with_streams(settings, story)
+    lines = [line.partition(LOG)[2] for line in caplog.text.splitlines()]
+    assert [line.split()[0] for line in lines] == ["forgets", "drops"]
+    assert "max_bytes, max_msgs_per_subject" in lines[1]
+
+
+def test_a_stream_in_memory_is_used_with_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(conn: Connection) -> None:
+        await conn.js(f"STREAM.DELETE.{LOG}")
+        await conn.js(f"STREAM.CREATE.{LOG}", {"name": LOG, "subjects": ["morphogen.log.>"], "storage": "memory"})
+        await ensure_streams(conn)
+        await conn.publish_ack("morphogen.log.r.metrics.1-0", b"x")
+        config = (await conn.js(f"STREAM.INFO.{LOG}"))["config"]
+        assert (config["storage"], config["allow_direct"], config["deny_delete"]) == ("memory", True, True)
+
+    with caplog.at_level(logging.WARNING):
+        with_streams(settings, story)
+    assert caplog.text.count("kept in the broker's memory") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "risky"),
+    [
+        ({"discard": "new", "max_bytes": 9, "max_msgs": 9}, 0),
+        ({"discard": "old", "max_bytes": -1, "max_msgs": -1, "max_msgs_per_subject": -1, "max_age": 0}, 0),
+        ({"discard": "old", "max_msgs": 9}, 1),
+        ({"discard": "new", "max_msgs_per_subject": 9}, 1),
+        ({"discard": "new", "max_msgs_per_subject": 9, "discard_new_per_subject": True}, 0),
+        ({"discard": "new", "max_age": 1, "storage": "memory"}, 2),
+    ],
+)
+def test_only_what_may_lose_messages_is_a_risk(config: dict[str, object], risky: int) -> None:
+    assert len(risks(config)) == risky
 
 
 def test_a_stream_that_is_made_anew_has_another_epoch(settings: Settings) -> None:

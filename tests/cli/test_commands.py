@@ -6,10 +6,13 @@ process shows (that it starts, its signals, its raw output, its last words) is l
 
 import contextlib
 import csv
+import errno
+import functools
 import io
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +30,7 @@ from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import process_born
 from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
+from morphogen.consumers.projections.sql import query as asking
 from morphogen.consumers.projections.sql.query import SqlClient
 
 
@@ -136,6 +140,20 @@ def test_a_projector_in_the_background_answers_and_ends_with_sigterm(recorded: S
         pytest.fail("the projector did not end")
 
 
+def test_a_projector_that_hangs_is_named(recorded: Settings, cli: Cli, ok: Ok, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = int(ok("up", "--projector").split("projector, pid ")[1].split()[0])
+    impatient = functools.partial(asking.status, timeout=0.3)
+    monkeypatch.setattr(asking, "status", impatient)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert f"projector  does not answer (pid {pid})" in ok("status")
+        again = cli("up", "--projector")
+        assert again.returncode == 1
+        assert f"the projector does not answer (pid {pid})" in again.stderr
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_sql_in_every_format(recorded: Settings, tmp_path: Path, ok: Ok) -> None:
     question = "SELECT step, value FROM metrics WHERE step < 3 ORDER BY step"
 
@@ -182,6 +200,9 @@ WRONG = [
     (("send", "t", "n", "--arg", "novalue"), "name=value"),
     (("send", "t", "n", "-a", "x=1", "-a", "x=2"), "--arg x is given twice"),
     (("send", "t", "n", "--expires", "nan"), "nan"),
+    (("send", "t", "n", "--run", "x\udcff"), r"is for run 'x\udcff', which is no text"),
+    (("dead", "retry", "9" * 5000), "no dead letter"),
+    (("--home", "x\udcff", "sql", "SELECT 1"), "--home holds a"),
     (("--home", "~nosuchuser/x", "status"), "~nosuchuser/x"),
     (("--home", "x" * 300, "status"), "--home"),
     (("blob", "get", "00" * 32, "."), "name a file in it"),
@@ -237,6 +258,7 @@ def test_a_wrong_option_is_a_usage_error(at_lasting: Settings, cli: Cli) -> None
         ("archive", "--upto", "-1"),
         ("tail", "-n", "-1"),
         ("replay", "--type", ""),
+        ("schema", "--lock", "lock.json", "--check", "lock.json"),
     ],
 )
 def test_options_that_mean_nothing_together_are_refused(
@@ -324,6 +346,52 @@ def test_commands_and_dead_letters(settings: Settings, ok: Ok) -> None:
     assert statuses == {command: "done", lost: "retried", again: "issued"}
 
 
+@pytest.mark.parametrize("act", ["send", "retry"])
+def test_a_command_whose_id_cannot_be_printed_was_issued(
+    settings: Settings, act: str, cli: Cli, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from morphogen.bus import Bus
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments: tuple[str, ...] = ("send", "trainer", "set_lr")
+    if act == "retry":
+        lost = ok("send", "trainer", "unheard_of").strip()
+        with Bus.open() as bus, bus.serve("trainer", {"set_lr": print}):
+            for _ in range(100):
+                if bus.dead.list():
+                    break
+                time.sleep(0.05)
+        arguments = ("dead", "retry", lost)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        done = cli(*arguments)
+
+    assert is_one_clear_line(done, "the command was issued: ")
+    asked = ok("sql", "SELECT command_id AS id FROM commands WHERE status = 'issued'", "-f", "jsonl")
+    assert json.loads(asked)["id"] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [("know check - <&-", "input"), ("know lsp <&-", "input"), ("tail --no-follow >&-", "output")],
+)
+def test_a_closed_stream_that_is_needed_is_told(at_lasting: Settings, command: str, closed: str) -> None:
+    shell = ["bash", "-c", f"exec {shlex.quote(sys.executable)} -m morphogen.cli {command}"]
+    ended = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+
+    assert is_one_clear_line(Done(ended.returncode, ended.stdout, ended.stderr), f"standard {closed} is closed")
+
+
+def test_letters_that_the_terminal_lacks_are_written_as_numbers(recorded: Settings) -> None:
+    done = process("sql", "SELECT chr(228) AS x", "--no-wait", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+
+    assert done.returncode == 0, done.stderr
+    assert r"\xe4" in done.stdout
+
+
 def test_blobs_go_and_come(at_lasting: Settings, tmp_path: Path, ok: Ok) -> None:
     (tmp_path / "in").write_bytes(b"x" * 3_000_000)
     digest = ok("blob", "put", str(tmp_path / "in")).strip()
@@ -360,6 +428,21 @@ def test_tail_shows_what_comes(recorded: Settings, ok: Ok) -> None:
     child.stdout.close()
 
 
+def test_tail_begins_with_the_last_messages_of_what_is_asked_for(recorded: Settings, ok: Ok) -> None:
+    for number in range(3):
+        with morphogen.record("other") as run:
+            run.log(step=number, loss=1.0)
+
+    def types(*options: str) -> list[str]:
+        shown = ok("tail", "--no-follow", "--json", *options)
+        return [json.loads(line)["type"] for line in shown.splitlines()]
+
+    assert set(types("--run", "digits", "-n", "2")) == set(types("--run", "digits", "-n", "100")[-2:])
+    assert types("--run", "digits", "--family", "metrics", "-n", "1")[-1] == "metrics.scalars"
+    assert types("--family", "metrics", "-n", "2") == 2 * ["metrics.scalars"]
+    assert types("--run", "digits", "-n", "0") == types("--run", "nobody") == []
+
+
 def test_schema_of_ones_own_events(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: int\n"
@@ -381,6 +464,23 @@ def test_schema_of_ones_own_events(tmp_path: Path) -> None:
         "from morphogen import Event\nclass Mine(Event, type='mine.thing', version=1):\n    x: int\n    y: int = 3\n"
     )
     assert process("schema", "--import", "mine", "--check", lock, **env).returncode == 0
+
+
+def test_a_schema_check_that_checks_nothing_is_no_success(tmp_path: Path, cli: Cli, ok: Ok) -> None:
+    lock = tmp_path / "lock.json"
+    for nothing in ('{"name": "x", "version": "1"}', "{}", '{"no.such@1": {}}', "[" * 100_000):
+        lock.write_text(nothing)
+        assert is_one_clear_line(cli("schema", "--check", lock), "lock.json")
+
+    ok("schema", "run.started", "--lock", lock)
+    ok("schema", "metrics.scalars", "--check", lock)  # new since
+
+
+def test_a_module_that_ends_the_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+    (tmp_path / "ends_at_import.py").write_text("import sys\nsys.exit()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert is_one_clear_line(cli("schema", "--import", "ends_at_import"), "cannot be imported: SystemExit")
 
 
 def test_every_verb_has_help_and_stands_in_the_readme() -> None:
@@ -509,3 +609,20 @@ def test_a_reader_that_has_had_enough_is_no_failure(recorded: Settings, tmp_path
     _, said = asker.communicate(timeout=60)
     assert asker.returncode == 1
     assert said.strip() == f"morphogen: Broken pipe: {tmp_path / 'pipe'}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rebuild"], ["snapshot"], ["loop", "run", "--run"], ["send", "t", "a", "--run"]]
+)
+def test_bytes_that_are_no_utf8_are_told_in_one_line(
+    recorded: Settings, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "loop":
+        (tmp_path / "one.mk").write_text('task One { step a: tool.write { path: "x" content: "y" } }')
+        arguments = ["loop", "run", "one.mk", "--run"]
+    done = cli(*arguments, "x\udcff\udcfey")
+
+    assert done.returncode in (1, 2)
+    assert "x\\udcff" in done.stderr
+    assert "unexpected" not in done.stderr

@@ -95,6 +95,9 @@ def test_a_tool_from_its_first_candidate_to_its_end(
     package = f"{TOOL}-v1.crystal"
     assert public_key(key) in say("crystals", "show", package)
     assert "unsigned" in say("crystals", "export", f"{TOOL}@1", "-o", "plain.crystal")
+    told = json.loads(say("crystals", "export", TOOL, "-o", "plain.crystal", "--json"))
+    assert (told["tool"], told["version"], told["file"], told["signed"]) == (TOOL, 1, "plain.crystal", False)
+    assert told["bytes"] == (tmp_path / "plain.crystal").stat().st_size
     assert "keys are set" in say("crystals", "import", "plain.crystal", "--trust", public_key(key), code=1)
 
     record(settings, range(18, 24), wrong=1)

@@ -9,6 +9,7 @@ import pytest
 
 from morphogen.bus import Bus
 from morphogen.bus.settings import Settings
+from morphogen.bus.streams import LOG
 from morphogen.consumers.crystallizer import GauntletConfig, Loader, NotMade, Registry, toolsmith
 from morphogen.consumers.crystallizer.errors import DraftInterrupted, DraftOverBudget
 from morphogen.consumers.crystallizer.gauntlet import running
@@ -19,7 +20,7 @@ from morphogen.consumers.crystallizer.splitting import split
 from morphogen.consumers.crystallizer.worker import PAUSE_NS, Crystallizer, WorkerConfig, by_hand
 from morphogen.kernels.sandbox import Capabilities, Declared, Sandbox
 from morphogen.producers import executions
-from morphogen.schemas import CrystalInvoked, CrystalShadowed, Event
+from morphogen.schemas import CrystalInvoked, CrystalMoved, CrystalShadowed, Event
 
 from .kit import FENCED, GOOD, OUTSIDE, SIGNATURE, TOOL, WRONG, Drafting, course, record, shop
 
@@ -335,6 +336,20 @@ def test_two_that_decide_the_same_move_tell_it_once(bus: Bus, settings: Settings
     assert [moved.now for moved in one.round().moved] == ["active"]
     (moved,) = told(bus, "crystal.moved")
     other.move(moved)  # type: ignore[arg-type]  # it had read the log before the other wrote
+    assert len(told(bus, "crystal.moved")) == 1
+
+
+def test_a_process_that_was_frozen_for_long_does_not_tell_a_move_again(
+    bus: Bus, settings: Settings, sandbox: Sandbox
+) -> None:
+    config = bus.run(bus.conn.js(f"STREAM.INFO.{LOG}"))["config"]
+    bus.run(bus.conn.js(f"STREAM.UPDATE.{LOG}", {**config, "duplicate_window": 100_000_000}))
+    frozen, other = worker(bus, settings, sandbox), worker(bus, settings, sandbox)
+    moved = CrystalMoved(tool=TOOL, number=1, was="active", now="superseded", reason="a newer one is better")
+    assert other.move(moved)
+    time.sleep(0.5)  # the broker forgets ids by a timer of its own
+
+    assert not frozen.move(moved)
     assert len(told(bus, "crystal.moved")) == 1
 
 

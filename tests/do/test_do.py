@@ -189,7 +189,7 @@ def test_a_loop_that_waits_ends_with_code_3_and_is_finished_by_an_answer(cli: Cl
     done = cli(*goal("waits"), "--backend", "suspend")
 
     assert done.code == 3
-    waiting = done.err.split("morphogen loop answer ")[1].split("`")[0]
+    waiting = done.err.split("morphogen loop answer ")[1].split()[0]
     answered = cli("answer", waiting, "--text", '{"answer": 7}', "--resume", verb="loop")
     assert answered.code == 0
     assert (trace_of(bus, waiting).outcome, trace_of(bus, waiting).output) == ("success", 7)

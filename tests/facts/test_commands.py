@@ -154,6 +154,9 @@ def test_what_is_not_there_is_told(
 
     assert run(["know", "diff", str(module), str(other), "--runs", "r,nosuch"]) == 1
     assert "the log has nothing of run 'nosuch'" in capsys.readouterr().err
+    for nobody in ("", ","):
+        assert run(["know", "diff", str(module), str(other), "--runs", nobody]) == 2
+        assert "--runs names no run" in capsys.readouterr().err
     run(["know", "diff", str(module), str(other), "--runs", "r"])
     assert "have no fact in common" in capsys.readouterr().err
     assert run(["facts", "--run", "nosuch", "--all"]) == 0

@@ -1,5 +1,6 @@
 """A module in the log becomes tables, views and changes of facts, like any other projection."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from morphogen.consumers.projections import Store
+from morphogen.consumers.projections.follow.follower import Follower
+from morphogen.consumers.projections.sql.errors import PositionNotReached
+from morphogen.consumers.projections.sql.service import reach
 from morphogen.schemas import KnowledgeDropped, LayerHealth, Metrics, Names
 from morphogen.schemas.knowledge.cases import make_item
 
@@ -374,3 +379,74 @@ def test_facts_that_older_code_judged_are_judged_again_when_the_store_is_opened(
     catch_up(store, log)
     assert [(one.generation, one.live) for one in store.status() if one.projection == "facts_mat_mul"] == [(2, True)]
     assert ask(store, "SELECT holds FROM facts WHERE fact = 'is_slow'") == [(True,)]
+
+
+def test_nothing_is_whole_while_tables_that_the_log_calls_for_are_made(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    last = log.write(loaded())
+    seen: list[tuple[str, int, bool]] = []
+    derive, swap = store._derive, store.swap
+
+    def look(moment: str) -> None:
+        seen.append((moment, store.position(), store.whole(last)))
+
+    def deriving() -> None:
+        look("known")
+        derive()
+
+    def swapping(generations: Any) -> None:
+        look("built")
+        assert "trace_mat_mul_performance" in store.in_the_making()
+        swap(generations)
+
+    monkeypatch.setattr(store, "_derive", deriving)
+    monkeypatch.setattr(store, "swap", swapping)
+    catch_up(store, log)
+
+    assert seen[:2] == [("known", last, False), ("built", last, False)]
+    assert store.whole(last)
+    assert store.in_the_making() == []
+
+
+def test_who_waits_too_short_for_tables_is_told_which(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: Any) -> None:
+        pass
+
+    last = log.write(loaded())
+    store = open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(Follower, "_build", nothing)
+        catch_up(store, log)
+
+    asyncio.run(reach(store, last, 0.01, whole=False))
+    with pytest.raises(PositionNotReached, match=r"still being made after 0\.0 s: .*trace_mat_mul_performance"):
+        asyncio.run(reach(store, last, 0.01, whole=True))
+    store.give_up(dict.fromkeys(store.behind, "its past is gone"))
+    asyncio.run(reach(store, last, 0.01, whole=True))
+
+
+@pytest.mark.parametrize("interruption", ["the end of the process", "a newer text"])
+def test_a_rebuild_outlives_what_comes_meanwhile(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, interruption: str
+) -> None:
+    name = "trace_mat_mul_performance"
+    log.write(loaded())
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    store.rebuild([name])
+    if interruption == "a newer text":
+        log.write(loaded("system Other { trace_schema { variant T { case C { x: float } } } }"))
+    else:
+        store.close()
+        store = open_store()
+
+    catch_up(store, log)
+
+    assert [(one.generation, one.live) for one in store.status() if one.projection == name] == [(2, True)]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphogen.schemas.knowledge.diagnostics import render, to_json
+from morphogen.schemas.knowledge.format import format_text
 from morphogen.schemas.knowledge.keywords import KEYWORDS
 from morphogen.schemas.knowledge.parse import parse
 
@@ -58,6 +59,35 @@ def test_a_valid_file_with_atoms_lost_doubled_or_swapped_is_survived(module: obj
                 ([], [atoms[place]] * 2, [chance.choice(MARKS)], [chance.choice(atoms)])
             )
     survives("".join(atoms))
+
+
+def complete(source: str) -> None:
+    """Lay out a text in which nothing is wrong: all of it was read, and no end is missing."""
+    parsed = parse(source)
+    if parsed.ok:
+        assert parse(format_text(source)).module == parsed.module
+
+
+@pytest.mark.parametrize(
+    "end", ["system", "system Lost", "domain D", "task", "task T", "use", "use a.", "system_model M"]
+)
+def test_an_unfinished_end_is_told(end: str) -> None:
+    for before in ("", "system Kept {}\n\n", "use std.training\n"):
+        for after in ("", "\n", "  // not yet"):
+            assert [one.code for one in parse(before + end + after).diagnostics] == ["unexpected-token"]
+
+
+@settings(max_examples=25)
+@given(MODULES, st.randoms(use_true_random=False))
+def test_what_is_read_without_an_error_is_read_to_its_end(module: object, chance: random.Random) -> None:
+    source = plain_source(module)  # type: ignore[arg-type]
+    for end in chance.choices([0, *(word.end() for word in re.finditer(r"\w\b", source))], k=8):
+        complete(source[:end])
+
+
+def test_a_file_cut_between_two_words_is_complete_or_wrong() -> None:
+    for end in re.finditer(r"\w\b", WHOLE):
+        complete(WHOLE[: end.end()])
 
 
 def test_a_file_cut_anywhere_is_survived() -> None:

@@ -208,6 +208,24 @@ def test_nothing_is_written_to_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"n_threads": 100_000}, "the number of threads is 100,000: from 1 to 512 can be"),
+        ({"n_threads": 0}, "the number of threads is 0"),
+        ({"n_ctx": 2**32 + 64}, "the context is 4,294,967,360"),
+        ({"n_ctx": 0}, "the context is 0"),
+        ({"n_ctx": 64, "sequences": 65}, "the number of sequences is 65: from 1 to 64 can be"),
+        ({"n_batch": -1}, "a batch is -1"),
+    ],
+)
+def test_numbers_that_llama_cpp_would_end_the_process_for_are_refused(
+    raw: Callable[..., Any], options: dict[str, int], line: str
+) -> None:
+    with pytest.raises(KvError, match=line):
+        raw(**options)
+
+
 def test_closing_twice_is_harmless(raw: Callable[..., Any]) -> None:
     context = raw()
     with context:

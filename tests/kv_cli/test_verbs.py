@@ -342,7 +342,8 @@ def test_a_session_is_exported_handed_over_and_dropped_by_command(
 
     assert "no worker 'a' answers" in said("kv", "handoff", "chat", "--from", "a", "--to", "b", code=1)
     assert "no worker 'a' answers" in said("kv", "drop", "--from", "a", "--session", "chat", code=1)
-    assert "no worker 'a' answers" in said("kv", "say", "talk", "hello", "--to", "a", code=1)
+    nobody = said("kv", "say", "talk", "hello", "--to", "a", code=1)
+    assert "no worker 'a' answers: `morphogen serve llama --model FILE --name a` starts one" in nobody
     workers.start("a", "b")
     reply = said("kv", "say", "talk", "hello", "--to", "a", "--max-tokens", "5", "--temperature", "0.5", "--seed", "3")
     assert reply.strip()

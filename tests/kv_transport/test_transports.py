@@ -454,8 +454,8 @@ def test_a_forked_child_ends_nothing_of_its_parents(memory: SharedMemory) -> Non
 def test_a_state_on_disk_outlives_its_writer_and_its_boot(tmp_path: Path) -> None:
     folder = tmp_path / "kv"
     code = (
-        "import sys, msgspec\nfrom pathlib import Path\nfrom morphogen.kernels.kv.transport import Disk\n"
-        f"disk = Disk(Path({str(folder)!r}))\n"
+        "import sys, msgspec\nfrom morphogen.kernels.kv.transport import Disk\n"
+        f"disk = Disk({str(folder)!r})\n"
         "room = disk.reserve(5); room.buffer[:] = b'state'; ref = room.commit()\n"
         "lost = disk.reserve(50)\n"
         "print(msgspec.json.encode(ref).decode(), flush=True)\nimport os; os.kill(os.getpid(), 9)\n"

@@ -20,7 +20,7 @@ from morphogen.schemas.kv import KvRef
 DATA = np.random.default_rng(1).bytes(3 * blobs.CHUNK + 77)
 
 
-def transport(bus: Bus, folder: Path, progress: Any = None) -> BlobTransport:
+def transport(bus: Bus, folder: str | Path, progress: Any = None) -> BlobTransport:
     return BlobTransport(bus.conn, bus.run, folder, progress=progress)
 
 
@@ -35,7 +35,7 @@ def test_what_is_written_is_read_and_released_once(bus: Bus, tmp_path: Path) -> 
     assert isinstance(made, Transport)
 
     ref = stored(made)
-    with transport(bus, tmp_path / "b").open(ref) as mapped:
+    with transport(bus, str(tmp_path / "b")).open(ref) as mapped:
         assert bytes(mapped.buffer) == DATA
         assert mapped.buffer.readonly
         mapped.check()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from morphogen.producers.loops.llm import Backend, BackendError, Query, Reply, Suspend, backend, backend_names
+from morphogen.producers.loops.llm.budget import Budget, Granted, Ledger, reserve
 
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
@@ -33,6 +34,12 @@ def test_options_of_a_command_line_are_texts_and_become_what_they_should_be() ->
 def test_suspend_waits_for_an_answer_with_its_reason() -> None:
     assert backend("suspend").ask(Query("x")) == Suspend("waiting for an answer")
     assert backend("suspend", {"reason": "ask Ann"}).ask(Query("x")) == Suspend("ask Ann")
+
+
+def test_what_a_person_answers_costs_nothing_and_fits_every_budget() -> None:
+    granted = reserve(Query("x"), backend("suspend"), Budget(cost_usd_micros=0), Ledger())
+
+    assert isinstance(granted, Granted)
 
 
 def test_replay_without_a_bus_says_what_it_needs() -> None:

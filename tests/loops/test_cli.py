@@ -1,6 +1,7 @@
 """`morphogen loop`, as a person types it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
 
 
 def test_the_hello_example_suspends_is_answered_and_ends(
-    settings: Settings, tmp_path: Path, cli: Callable[..., Done]
+    settings: Settings, tmp_path: Path, cli: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hello, space = EXAMPLES / "hello.mk", tmp_path / "space"
 
@@ -78,6 +79,8 @@ def test_the_hello_example_suspends_is_answered_and_ends(
     assert [json.loads(line) for line in metrics.stdout.splitlines()] == [
         {"name": "lines", "value": 1.0}, {"name": "success", "value": 1.0},
     ]  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "20")
+    assert [line for line in cli("loop", "list").stdout.splitlines() if "hello" in line and "done" in line]
     listed = json.loads(cli("loop", "list", "--json").stdout)
     assert (listed["run"], listed["status"], listed["attempts"]) == ("hello", "done", 2)
     shown = json.loads(cli("loop", "show", "hello", "--json").stdout)
@@ -136,6 +139,19 @@ def test_a_service_ends_cleanly_with_ctrl_c_and_goes_on(
     assert (tmp_path / "s" / "invoice-1.txt").read_text() == "order 1: 2.5\n"
 
 
+def test_a_second_sigterm_ends_a_run_that_waits_for_its_program(settings: Settings, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "morphogen.cli", "loop", "run", str(tmp_path / "pipe")]
+    waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    end = time.monotonic() + 20
+    while waiting.poll() is None and time.monotonic() < end:
+        waiting.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    waiting.kill()
+    assert (waiting.returncode, "Traceback" in waiting.communicate()[1]) == (130, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -174,7 +190,8 @@ def test_what_is_wrong_is_a_line_and_a_code_and_never_a_traceback(
     [
         (["--file", "bad.txt"], "", "the answer is no text: bad.txt: byte 1 is no UTF-8"),
         (["--file", "."], "", "the answer cannot be read: .: Is a directory"),
-        (["--file", "long.txt"], "", "at most 262,144 are taken"),
+        (["--file", "long.txt"], "", "longer than 256 KiB"),
+        (["--file", "/dev/zero"], "", "longer than 256 KiB"),
         (["--text", "\udcff"], "", "is no character: write UTF-8"),
         (["--editor"], '"', "cannot be split into words: No closing quotation; set EDITOR"),
         (["--editor"], " ", "the editor is empty: set EDITOR"),

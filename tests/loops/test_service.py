@@ -8,17 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from morphogen.bus.bus import Bus
-from morphogen.bus.emit import publish_once
+from morphogen.bus.emit import publish_once, writer_of
 from morphogen.producers.loops import runner
+from morphogen.producers.loops import state as fold
 from morphogen.producers.loops.errors import Interrupted
 from morphogen.producers.loops.journal import read_history
 from morphogen.producers.loops.live import Live
 from morphogen.producers.loops.runner import Options
 from morphogen.producers.loops.state import encoded
-from morphogen.schemas import LogLine, Record, Signal, encode_frame, token
+from morphogen.schemas import LogLine, Record, Signal, StepStarted, encode_frame, token
 
 from .conftest import Zygote
 
@@ -128,13 +130,66 @@ def test_replayed_events_are_never_acted_on(bus: Bus, write: Callable[[str], Pat
     assert text(workspace / "effects.txt").split() == ["6"]
 
 
+def test_an_event_that_the_log_holds_twice_is_handled_once(
+    bus: Bus, write: Callable[[str], Path], workspace: Path
+) -> None:
+    path = write(PROGRAM)
+    begun = threading.Event()
+
+    def until() -> bool:
+        if handled(bus) >= 1 and not begun.is_set():
+            begun.set()
+            signal(bus, 1)
+            _again(bus, 1)
+            signal(bus, 2)
+        return "2" in text(workspace / "last.txt")
+
+    serve(bus, path, workspace, until)
+    _again(bus, 2)
+    signal(bus, 3)
+    serve(bus, path, workspace, lambda: "3" in text(workspace / "last.txt"), resume=True)
+
+    assert text(workspace / "effects.txt").split() == ["1", "2", "3"]
+    assert read_history(bus, "service").state.variables == {"seen": 3}
+
+
+def test_an_event_that_was_forgotten_comes_with_the_keys_of_its_first_time(
+    bus: Bus, write: Callable[[str], Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold, "_REMEMBERED", 1)
+    path = write('system S { service_loop Counts { on request(id) { tool.write { path: "x" content: "{{id}}" } } } }')
+    begun = threading.Event()
+
+    def until() -> bool:
+        if handled(bus) >= 1 and not begun.is_set():
+            begun.set()
+            signal(bus, 1)
+            signal(bus, 2)
+            _again(bus, 1)
+        return handled(bus) == 4
+
+    serve(bus, path, workspace, until)
+
+    steps = [seen.event for seen in bus.events(run="service", family="loop") if isinstance(seen.event, StepStarted)]
+    first, second, again = steps
+    assert first.key == again.key != second.key
+    assert len({one.path for one in steps}) == 3
+
+
+def _again(bus: Bus, number: int) -> None:
+    """Store a signal once more, as `emit` does where the broker has forgotten its id."""
+    event = Signal(name="request", values={"id": number, "words": "go"})
+    record = Record(1, event.type, event.version, None, time.time_ns(), msgspec.Raw(event.encode()))
+    writer = writer_of(f"signal-{number}")
+    data = encode_frame([record], run="client", attempt=0, rank=0, writer=writer, family="signal")
+    bus.run(publish_once(bus.conn, f"morphogen.log.{token('client')}.signal.0-0", data, msg_id=f"again-{number}"))
+
+
 def _lines(path: Path, number: int) -> bool:
     return len(text(path).split()) >= number
 
 
 def _replay(bus: Bus, number: int) -> None:
-    import msgspec
-
     event = Signal(name="request", values={"id": number, "words": ""})
     record = Record(1, event.type, event.version, None, time.time_ns(), msgspec.Raw(event.encode()))
     data = encode_frame([record], run="client", attempt=0, rank=0, writer="f" * 16, family="signal", replay="again")

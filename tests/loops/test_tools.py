@@ -19,7 +19,7 @@ from morphogen.consumers.projections.follow.projector import run_projector
 from morphogen.consumers.projections.sql.service import serve_until_cancelled
 from morphogen.producers.loops import runner
 from morphogen.producers.loops.context import LoopContext, Place
-from morphogen.producers.loops.errors import Interrupted, ToolFailed, ToolRefused
+from morphogen.producers.loops.errors import Interrupted, LoopError, StepFailed, ToolFailed, ToolRefused
 from morphogen.producers.loops.tools import Toolbox, ToolCall, tool
 from morphogen.producers.loops.tools.python import PythonTool
 from morphogen.producers.loops.tools.sql import ask
@@ -425,7 +425,7 @@ def test_a_step_asks_the_tables_and_sees_what_the_log_holds_now(
     bus: Bus, tmp_path: Path, write: Callable[[str], Path], live: Callable[..., Any]
 ) -> None:
     context = make(tmp_path, bus=bus)
-    with pytest.raises(ToolFailed, match="no projector answers: start one with `morphogen up`"):
+    with pytest.raises(ToolFailed, match="no projector answers: start one with `morphogen up --projector`"):
         context.call("tool.sql", {"query": "SELECT 1"})
     with projecting(bus):
         bus.emit(Metrics(values={"loss": 0.5}), run="train", msg_id="m")
@@ -438,6 +438,29 @@ def test_a_step_asks_the_tables_and_sees_what_the_log_holds_now(
             'task t { step a: tool.sql { query: "SELECT count(*) AS n FROM loop_steps" output_var: rows } success: rows[0].n == 1 }'
         )
         assert runner.start(bus, path, run="asks", options=live()).status == "done"
+
+
+def test_a_run_that_no_projector_answers_stops_where_it_stands_and_is_gone_on_with(
+    bus: Bus, write: Callable[[str], Path], live: Callable[..., Any]
+) -> None:
+    path = write("""
+task t {
+  step first: tool.run { cmd: "echo once >> first.txt" shell: true }
+  step maybe: tool.sql { query: "SELECT 1 AS n" on_failure: continue }
+  step asks: tool.sql { query: "SELECT 2 AS n" output_var: rows retries: 1 }
+  evaluation { check there: tool.run { cmd: ["sh", "-c", "wc -l < first.txt"] } }
+  success: rows[0].n == 2 metric("there") == 1
+}
+""")
+    with pytest.raises(LoopError, match="`morphogen up --projector`, then `morphogen loop resume r`") as stopped:
+        runner.start(bus, path, run="r", options=live())
+    assert not isinstance(stopped.value, StepFailed)
+    with pytest.raises(LoopError, match="no projector answers"):
+        runner.resume(bus, "r", options=live())
+    with projecting(bus):
+        ended = runner.resume(bus, "r", options=live())
+
+    assert (ended.status, ended.reason) == ("done", "")
 
 
 @contextlib.contextmanager

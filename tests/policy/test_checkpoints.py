@@ -153,6 +153,13 @@ def test_a_folder_is_no_checkpoint_to_write(path: str) -> None:
         save_policy(_taught(), path)
 
 
+def test_a_pipe_is_no_checkpoint_to_write(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="not a file"):
+        save_policy(_taught(), str(tmp_path / "pipe"))
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_state_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     for state in ({"x": float("nan")}, {"x": object()}):
         with pytest.raises(CheckpointError, match="cannot be written"):

@@ -47,10 +47,3 @@ def test_numbers_are_recorded_when_they_have_arrived_and_in_order() -> None:
     assert device.flush(5)
     assert seen == [({"loss": 0.5, "acc": 0.25}, 1, 10), ({"loss": 0.125}, 2, 20)]
     device.close(1)
-
-
-def test_a_vector_is_refused_before_it_is_copied() -> None:
-    device = DeviceScalars(lambda numbers, step, time_ns: None, lambda values: pytest.fail("copied"))
-
-    with pytest.raises(TypeError, match="3 elements"):
-        device.take({"x": torch.zeros(3)}, 1, 1)

@@ -1,10 +1,13 @@
 """What a run was started with is found out, and secrets are not looked at."""
 
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from morphogen.producers import environment
 from morphogen.producers.environment import attempt_of, describe, git_state, hosts, rank_of
 from morphogen.schemas import RunStarted, encode
 
@@ -32,6 +35,18 @@ def test_a_checkout_tells_its_commit_and_whether_it_is_clean(tmp_path: Path) -> 
     assert git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path)[1] is True
+
+
+def test_packages_whose_metadata_cannot_be_read_tell_their_version_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    jax = ModuleType("jax")
+    jax.__version__ = "7"  # type: ignore[attr-defined]
+    monkeypatch.setattr("importlib.metadata.version", version)
+    monkeypatch.setitem(sys.modules, "jax", jax)
+
+    assert environment.versions()["jax"] == "7"
 
 
 def test_no_git_on_the_machine_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """record, log, watch: what a training loop sees, on a real broker, read back with SQL."""
 
+import json
 import logging
 import math
 import os
@@ -139,7 +140,7 @@ def test_nothing_that_is_passed_raises_into_the_loop_and_what_can_be_kept_is(
         (1, "flag", 1.0), (1, "loss", 0.5), (2, "loss", 0.5), (2, "text", 1.0), (3, "loss", 0.5)
     ]  # fmt: skip
     assert rows("SELECT count(*) FROM unknown_events") == [(0,)]
-    assert "metric \"'\\\\ud800'\"" in caplog.text
+    assert "metric '\\\\ud800' was not recorded: its name holds half a character" in caplog.text
     assert rows("SELECT message FROM log_lines ORDER BY seq, idx") == [("<Unshowable>",), ("half \\ud800",)]
 
 
@@ -378,6 +379,79 @@ def test_lines_and_artifacts_take_what_people_pass(settings: Settings, tmp_path:
 
     assert rows("SELECT level, message FROM log_lines") == [("warning", "careful")]
     assert rows("SELECT name FROM artifacts ORDER BY name") == [("123",), ("caf\\udce9.bin",)]
+
+
+def test_a_step_that_is_no_number_costs_an_event_only_the_step(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[int | None] = []
+    steps: list[Any] = [3, np.int64(4), 5.0, "6", 2.9, -0.5, "x", 2**63, math.nan, None]
+    with caplog.at_level(logging.WARNING), morphogen.record("steps") as run:
+        run.subscribe(lambda event, step: heard.append(step))
+        for step in steps:
+            assert run.event(Checkpointed(uri="a"), step=step) is not None
+        run.line("line", step=7.9)  # type: ignore[arg-type]
+        assert run.rejected == 6
+
+    kept = [3, 4, 5, 6, None, None, None, None, None, None]
+    assert [step for (step,) in rows("SELECT step FROM events WHERE type LIKE 'testing.%' ORDER BY seq, idx")] == kept
+    assert heard[: len(kept)] == kept
+    assert rows("SELECT step FROM log_lines") == [(None,)]
+    assert "step 2.9 was not recorded: it is no whole number" in caplog.text
+
+
+def test_an_odd_value_costs_the_call_no_other(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    class Lazy:
+        @property
+        def device(self) -> str:
+            raise RuntimeError("not initialised")
+
+        def __float__(self) -> float:
+            return 3.0
+
+    with caplog.at_level(logging.WARNING), morphogen.record("odd") as run:
+        run.log(loss=0.5, x=Lazy(), mask=np.ma.masked, step=1)
+        run.log({"p": {"q": 1.0}, "p/q": 2.0}, step=2)
+        run.log({"a": 1.0, "b": 2.0}, a=3.0, c=4.0, step=3)
+        assert run.rejected == 2
+
+    assert rows("SELECT step, name, value FROM metrics ORDER BY ALL") == [
+        (1, "loss", 0.5), (1, "x", 3.0), (2, "p/q", 1.0), (3, "a", 1.0), (3, "b", 2.0), (3, "c", 4.0)
+    ]  # fmt: skip
+    assert "metric 'p/q' was not recorded: another value of the same call has that name" in caplog.text
+    assert "metric 'a' was not recorded: another value" in caplog.text
+
+
+def test_lines_and_artifacts_have_causes_and_fields_of_any_name(settings: Settings, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"self": 1, "message": "x", "path": "y"}
+    with morphogen.record("caused") as run:
+        first = run.event(Checkpointed(uri="a"))
+        run.line("m", cause=first, **fields)
+        run.artifact(tmp_path, cause=first, **fields)
+        run.line("none", cause=5)  # type: ignore[arg-type]
+        assert run.rejected == 1
+
+    assert rows("SELECT type, cause FROM events WHERE cause IS NOT NULL ORDER BY seq, idx") == [
+        ("log.line", first), ("artifact.saved", first),
+    ]  # fmt: skip
+    ((line, file),) = rows("SELECT (SELECT fields FROM log_lines), (SELECT metadata FROM artifacts)")
+    for found in (line, file):
+        assert (json.loads(found) if isinstance(found, str) else found) == fields
+
+
+def test_what_a_line_and_an_artifact_are_of_may_be_given_by_name(settings: Settings, tmp_path: Path) -> None:
+    with morphogen.record("named") as run:
+        run.line(message="said", level="debug")
+        run.artifact(path=tmp_path, name="folder")
+        run.line()
+        assert run.rejected == 0
+        run.artifact()
+        assert run.rejected == 1
+
+    assert rows("SELECT message, level, fields FROM log_lines ORDER BY seq, idx") == [
+        ("said", "debug", None), ("", "info", None),
+    ]  # fmt: skip
+    assert rows("SELECT name, uri, metadata::VARCHAR FROM artifacts") == [("folder", tmp_path.as_uri(), "{}")]
 
 
 def test_the_end_of_the_process_finishes_the_run(settings: Settings) -> None:

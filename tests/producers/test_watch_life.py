@@ -79,10 +79,12 @@ def test_the_step_provider_names_the_steps() -> None:
     assert [s.step for s in samples] == [500, 700, 900]
 
 
-def test_a_step_interval_below_one_is_refused() -> None:
+@pytest.mark.parametrize("every", [0, -1, 2.5, math.nan, math.inf, True, "2", None])
+def test_a_step_interval_that_is_no_whole_number_above_zero_is_refused(every: Any) -> None:
     model = model_of()
-    with pytest.raises(ValueError, match="every must be 1 or more"):
-        watched(model, 0)
+    with pytest.raises(ValueError, match="every must be a whole number of 1 or more, not "):
+        watched(model, every)
+    assert watched(model, np.int64(3))[2].every == 3  # type: ignore[arg-type]
 
 
 def test_a_paced_watch_measures_a_few_steps_of_each_stretch_the_first_among_them() -> None:
@@ -305,8 +307,8 @@ def test_a_forked_child_emits_its_own_samples_only() -> None:
 class Strange(Tensor):
     """A tensor that refuses to be looked at."""
 
-    def numel(self) -> int:
-        raise RuntimeError("nobody may count me")
+    def is_floating_point(self) -> bool:
+        raise RuntimeError("nobody may look at me")
 
 
 class Returns(nn.Module):

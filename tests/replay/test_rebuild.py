@@ -20,18 +20,20 @@ from morphogen.consumers.projections.sql.service import serve
 from morphogen.consumers.projections.store import Store
 from morphogen.replay.archive import archive
 from morphogen.replay.errors import RebuildFailed
-from morphogen.replay.rebuild import ask, controls, rebuild
+from morphogen.replay.rebuild import Operation, ask, controls, rebuild
 
 from .conftest import Body, Callable, fill
 
 
 @contextlib.asynccontextmanager
-async def projector(conn: Connection, settings: Settings) -> AsyncIterator[None]:
+async def projector(
+    conn: Connection, settings: Settings, operations: Callable[[Store], dict[str, Operation]] = controls
+) -> AsyncIterator[None]:
     """Run a projector with its service, as the command does."""
     stop = asyncio.Event()
 
     async def service(store: Store, of: Connection) -> None:
-        answering = await serve(store, of, settings, controls=controls(store))
+        answering = await serve(store, of, settings, controls=operations(store))
         try:
             await asyncio.Event().wait()
         finally:
@@ -242,8 +244,9 @@ async def catch_up(conn: Connection, settings: Settings, upto: int) -> None:
         assert await Follower(store, LogSource(conn, settings)).catch_up() == upto
 
 
+@pytest.mark.parametrize("question", [2, 3])
 def test_a_projector_that_dies_with_a_question_in_hand_is_not_waited_for_long(
-    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, question: int
 ) -> None:
     monkeypatch.setattr("morphogen.replay.rebuild._ANSWER", 0.2)
     monkeypatch.setattr("morphogen.replay.rebuild._PATIENCE", 0.5)
@@ -251,15 +254,79 @@ def test_a_projector_that_dies_with_a_question_in_hand_is_not_waited_for_long(
     async def body(conn: Connection, settings: Settings) -> None:
         await fill(conn, "a", range(2))
 
-        async def answer(question: Any) -> None:
-            if b"generations" in question.data:  # killed: it says nothing, and then nobody is there
+        asked = []
+
+        async def answer(message: Any) -> None:
+            asked.append(message)
+            if len(asked) == question:  # killed: it says nothing, and then nobody is there
                 await projector.unsubscribe()
                 return
-            await conn.nc.publish(question.reply, encode(Reply(values={"begun": [["metrics", 2]]})))
+            generations = [["metrics", 1, 6, True, None]]
+            await conn.nc.publish(
+                message.reply, encode(Reply(values={"begun": [["metrics", 2]], "generations": generations}))
+            )
 
         projector = await conn.nc.listen(CONTROL, answer)
         async with asyncio.timeout(10):
             with pytest.raises(RebuildFailed, match="the projector stopped during the rebuild"):
                 await rebuild(conn, settings)
+
+    bus(body)
+
+
+def test_a_rebuild_whose_first_answer_was_lost_begins_once(
+    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.replay.rebuild._ANSWER", 1.0)
+    asked: list[dict[str, Any]] = []
+
+    def forgetful(store: Store) -> dict[str, Operation]:
+        known = controls(store)
+
+        async def begin(args: dict[str, Any]) -> dict[str, Any]:
+            asked.append(args)
+            reply = await known["rebuild"](args)
+            if len(asked) == 1:
+                await asyncio.sleep(60)
+            return reply
+
+        return {**known, "rebuild": begin}
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        last = await fill(conn, "a", range(3))
+        async with projector(conn, settings, forgetful):
+            report = await rebuild(conn, settings, ["metrics"])
+            generations = (await ask(conn, "generations"))["generations"]
+        assert (report.projections, report.position, len(asked)) == (("metrics",), last, 2)
+        assert [number for name, number, *_ in generations if name == "metrics"] == [2]
+
+    bus(body)
+
+
+def test_a_rebuild_says_what_took_its_place(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(3))
+        there: list[list[Any]] = [["metrics", 1, 9, True, None]]
+
+        async def answer(message: Any) -> None:
+            await conn.nc.publish(
+                message.reply, encode(Reply(values={"begun": [["metrics", 2]], "generations": there}))
+            )
+
+        await conn.nc.listen(CONTROL, answer)
+        with pytest.raises(RebuildFailed, match="the tables of metrics are called for no more"):
+            await rebuild(conn, settings)
+        there.append(["metrics", 3, 0, False, None])
+        with pytest.raises(RebuildFailed, match="another rebuild of metrics"):
+            await rebuild(conn, settings)
+
+    bus(body)
+
+
+def test_a_rebuild_of_a_name_given_twice_is_one(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(3))
+        async with projector(conn, settings):
+            assert (await rebuild(conn, settings, ["metrics", "metrics"])).projections == ("metrics",)
 
     bus(body)

@@ -163,6 +163,39 @@ def test_no_configuration_fails_an_event() -> None:
     assert made["many"][1] is None
 
 
+_KEYS = st.one_of(st.integers(0, 2), st.sampled_from(["0", "1", "1~2", "1~3"]), st.floats(0, 1), st.none())
+
+
+@given(st.dictionaries(_KEYS, st.integers(0, 9)))
+def test_keys_that_have_one_text_lose_no_value(config: dict[Any, int]) -> None:
+    @dataclass
+    class Held:
+        config: dict[Any, int]
+
+    found = plain(config)
+
+    assert list(found.values()) == list(config.values())
+    assert all(name.split("~")[0] == str(key).split("~")[0] for key, name in zip(config, found, strict=True))
+    assert plain(Held(config)) == {"config": found}
+
+
+def test_keys_that_have_one_text_are_numbered() -> None:
+    assert plain({1: "a", "1": "b", MappingProxyType: "c"}) == {
+        "1": "a", "1~2": "b", "<class 'mappingproxy'>": "c"
+    }  # fmt: skip
+
+
+def test_what_numpy_masks_is_no_number() -> None:
+    masked = np.ma.array([3.0, 4.0], mask=[True, False])
+
+    assert plain({"a": np.ma.masked, "b": masked}) == {"a": None, "b": [None, 4.0]}
+    assert decode(encode([np.ma.masked, np.ma.array(3.0, mask=True), np.ma.array(5)])) == [None, None, 5]
+    assert decode(encode(np.ma.array([3.0, 4.0]))).tolist() == [3.0, 4.0]
+    for make in (vector, encode):
+        with pytest.raises(EncodeError, match="masked elements"):
+            make(masked)
+
+
 def test_a_field_without_a_form_costs_a_dataclass_nothing_else() -> None:
     made = plain(Options(0.1, len))
 

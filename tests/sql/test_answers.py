@@ -1,6 +1,7 @@
 """A query is answered by the projector where one runs, and in this process where none does."""
 
 import datetime as dt
+import hashlib
 import math
 import os
 import signal
@@ -25,7 +26,7 @@ from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.consumers.projections.sql.cells import Moment
 from morphogen.consumers.projections.sql.errors import PositionNotReached, SqlError, SqlTooLong
 from morphogen.consumers.projections.sql.query import SqlClient, query, status, wait_for
-from morphogen.schemas import MorphogenError
+from morphogen.schemas import KnowledgeLoaded, MorphogenError
 
 Start = Callable[[], "subprocess.Popen[str]"]
 
@@ -329,7 +330,7 @@ def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
         ({"params": ["\ud800"]}, "which is no character"),
         ({"as_of": pd.NaT}, "as_of is NaT"),
         ({"as_of": "²"}, "no sequence and no time"),
-        ({"as_of": dt.datetime.max}, "in the future"),
+        ({"as_of": dt.datetime.max}, "centuries in the future"),
         ({"as_of": 10**9}, "beyond the end of the log"),
     ],
 )
@@ -478,3 +479,20 @@ def _in_a_child(work: Callable[[], object]) -> str:
         said = pipe.read().decode()
     os.waitpid(pid, 0)
     return said
+
+
+def test_who_waits_sees_the_tables_that_the_log_has_just_called_for(
+    log: Any, projector: "subprocess.Popen[str]", settings: Settings
+) -> None:
+    log.metrics(20)
+    text = """system Steps {
+      trace_schema { variant T { case Step from "metrics.scalars" { loss: float } } }
+      knowledge { fact rises(t: T.Step) { return slope(t.loss) over last 3 > 0 } }
+    }"""
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    with Bus.open(settings) as bus:
+        bus.emit(
+            KnowledgeLoaded(name="steps", path="steps.mk", sha256=sha256, text=text, systems=["Steps"]), msg_id="steps"
+        )
+
+    assert query("SELECT count(*) FROM fact_steps_rises", wait=True).scalar() == 200

@@ -21,11 +21,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections.sql.cells import Moment
 from morphogen.consumers.projections.sql.errors import SqlError
 from morphogen.consumers.projections.sql.formats import Result
+from morphogen.consumers.projections.sql.leaves import changed, holds
 from morphogen.consumers.projections.sql.query import query
 
 MOMENT = "TIMESTAMP_NS '2026-01-02 03:04:05.123456789'"
@@ -157,6 +160,14 @@ def test_json_is_valid_even_with_nan_and_documents(at_lasting: Settings) -> None
         "n": "NaN", "i": "-Infinity", "d": {"a": "Infinity"}, "j": {"k": [1]},
         "v": "1 months 2 days 0 s", "b": "YQ==",
     }  # fmt: skip
+
+
+def test_a_document_nested_too_deeply_for_python_stays_text(at_lasting: Settings) -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    out = io.StringIO()
+    query(f"SELECT '{deep}'::JSON AS deep, '{{\"a\":1}}'::JSON AS flat").to_jsonl(out)
+
+    assert json.loads(out.getvalue()) == {"deep": deep, "flat": {"a": 1}}
 
 
 def test_sums_of_integers_are_integers_in_pandas_and_polars(at_lasting: Settings) -> None:
@@ -340,3 +351,57 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path, form: str) -> None
     assert len(read[0]) > 0
     assert (tmp_path / "pipe").is_fifo()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_polars_gets_dates_that_it_cannot_hold_as_text_at_any_depth(at_lasting: Settings) -> None:
+    far = query(FAR).polars().rows()[0]
+    within = query(
+        "SELECT {'a': [TIMESTAMP '-infinity', NULL]} AS a, MAP {'k': DATE '20000-01-01'} AS b, "
+        "['infinity'::TIMESTAMP_NS, NULL]::TIMESTAMP_NS[2] AS c, [DATE '2026-01-02'] AS d FROM range(2)"
+    ).polars()
+
+    assert far == (
+        "infinity",
+        "-infinity",
+        "infinity",
+        ["-infinity"],
+        "infinity",
+        "105200797",
+        "-infinity",
+        dt.date(2026, 1, 2),
+    )
+    assert within.to_dicts() == 2 * [
+        {"a": {"a": ["-infinity", None]}, "b": {"k": "6585322"}, "c": ["infinity", None], "d": [dt.date(2026, 1, 2)]}
+    ]  # fmt: skip
+    assert query("SELECT [DATE 'infinity'] AS a WHERE false").polars().height == 0
+
+
+_PLAIN = st.sampled_from([(pa.int32(), st.integers(-9, 9)), (pa.string(), st.text(max_size=3))])
+
+
+def _nested(of: Any) -> Any:
+    def made(inner: Any) -> Any:
+        kind, values = inner
+        lists = st.none() | st.lists(st.none() | values, max_size=3)
+        pairs = st.none() | st.lists(st.none() | values, min_size=2, max_size=2)
+        return st.sampled_from([
+            (pa.list_(kind), lists), (pa.large_list(kind), lists), (pa.list_(kind, 2), pairs),
+            (pa.struct([("a", kind), ("b", pa.bool_())]),
+             st.none() | st.fixed_dictionaries({"a": st.none() | values, "b": st.booleans()})),
+            (pa.map_(pa.string(), kind),
+             st.none() | st.lists(st.tuples(st.text(max_size=2), st.none() | values), max_size=3)),
+        ])  # fmt: skip
+
+    return of.flatmap(made)
+
+
+@given(st.data())
+def test_values_within_others_change_in_their_places(data: st.DataObject) -> None:
+    kind, values = data.draw(st.recursive(_PLAIN, _nested, max_leaves=4))
+    rows = data.draw(st.lists(st.none() | values, max_size=6))
+    array = pa.array(rows, kind).slice(data.draw(st.integers(0, len(rows))))
+
+    kept = changed(array, pa.types.is_integer, lambda part: pa.array(part.to_pylist(), pa.int64()))
+
+    assert kept.to_pylist() == array.to_pylist()
+    assert not holds(kept.type, pa.types.is_int32)

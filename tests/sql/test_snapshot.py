@@ -144,3 +144,42 @@ def test_intervals_are_text_in_parquet_and_a_table_that_does_not_fit_is_named(tm
     (row,) = pd.read_parquet(path / "spans.parquet").to_dict("records")
     assert (row["i"], [*row["l"]], row["s"]) == ("0 months 1 days 0.000001 s", ["0 months 0 days 1 s"], {"a": None})
     assert read(kept, "SELECT i = INTERVAL '1 day 0.000001 s' FROM spans") == [(True,)]
+
+
+def test_a_folder_that_is_written_as_one_is_made(
+    log: Any, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.metrics(2)
+    monkeypatch.chdir(tmp_path)
+
+    assert snapshot("new/") == tmp_path / "new" / "morphogen-2.duckdb"
+    assert snapshot(f"{tmp_path}/more/deep/", "parquet") == tmp_path / "more" / "deep" / "morphogen-2"
+    assert snapshot("mine") == tmp_path / "mine-2.duckdb"
+    assert sorted(os.listdir(tmp_path)) == ["mine-2.duckdb", "more", "new"]
+
+
+@pytest.mark.parametrize("form", ["duckdb", "parquet"])
+def test_what_is_no_snapshot_of_this_log_is_never_replaced(
+    log: Any, settings: Settings, tmp_path: Path, form: str
+) -> None:
+    log.metrics(3, 10)
+    for name in ("checkpoint-3", "checkpoint-3.duckdb"):  # as a training framework may call its folders
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.bin").write_text("weights")
+    (tmp_path / "file-3").write_text("text")
+    (tmp_path / "file-3.duckdb").write_text("text")
+    foreign = snapshot(tmp_path / "foreign", form)
+    with duckdb.connect() as con:  # of another log
+        if form == "duckdb":
+            con.execute(f"ATTACH '{foreign}' AS f")
+            con.execute("UPDATE f.morphogen_snapshot SET epoch = 'another'")
+            con.execute("DETACH f")
+        else:
+            con.execute(f"COPY (SELECT 3 AS position, 'another' AS epoch) TO '{foreign}/morphogen_snapshot.parquet'")
+    for name in ("checkpoint", "file", "foreign"):
+        with pytest.raises(SnapshotFailed, match=f"{name}-3.* is there, and is no snapshot of this log"):
+            snapshot(tmp_path / name, form)
+    assert (tmp_path / "checkpoint-3" / "model.bin").read_text() == "weights"
+    assert (tmp_path / "checkpoint-3.duckdb" / "model.bin").read_text() == "weights"
+    assert (tmp_path / "file-3").read_text() == (tmp_path / "file-3.duckdb").read_text() == "text"
+    assert snapshot(tmp_path / "own", form) == snapshot(tmp_path / "own", form)

@@ -355,6 +355,8 @@ def test_lift_writes_a_module_from_what_runs_measured(
     assert "parameter a: [5, 6, 7, 8]" in target.read_text()
     assert cli.run(["know", "lift", "nobody"]) == 1
     assert "no sweep with trials in nobody" in capsys.readouterr().err
+    assert cli.run(["know", "lift", ""]) == 2
+    assert "a run's name is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ['tool: "measured:wrong"', 'cmd: ["echo", "{\\"speed\\": {{a}}}"]'])

@@ -133,8 +133,10 @@ class Follower:
         except (ArchiveError, LogGap) as error:
             if not self.store.live or any(one.live for one in group):
                 raise
-            for one in group:  # made beside tables that stand, which go on answering
-                one.error = f"projection {one.projection.name!r} cannot be made anew: {error}"
+            # Made beside tables that stand, which go on answering.
+            self.store.give_up(
+                {one: f"projection {one.projection.name!r} cannot be made anew: {error}" for one in group}
+            )
             _log.error("tables cannot be made anew: %s", error)
 
     async def _advance(self, group: Sequence[Generation], upto: int, progress: Progress | None) -> None:

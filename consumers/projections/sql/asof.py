@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 AsOf = int | str | dt.datetime | None
 
 _LAST_NS = 2**63 - 1000
+_DIGITS = 100  # of a number: Python reads no more than some thousands
 
 
 def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
@@ -35,7 +36,7 @@ def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
         return None, _ns(plain) + getattr(value, "nanosecond", 0) % 1000
     text = str(value).strip()
     if text.isdecimal():
-        return _sequence(int(text)), None
+        return _sequence(int(text) if len(text) <= _DIGITS else 2**63), None
     try:
         found = parse_moment(text, dt.datetime.now(dt.UTC))
     except OverflowError:  # longer ago than any log
@@ -62,7 +63,8 @@ def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: in
         return None
     ahead = as_of_ns - time.time_ns()
     if ahead > 1_000_000_000:
-        raise SqlError(f"as_of lies {ahead / 1e9:.0f} s in the future: ask for a time that has passed")
+        told = f"{ahead / 1e9:.0f} s" if as_of_ns < _LAST_NS else "centuries"
+        raise SqlError(f"as_of lies {told} in the future: ask for a time that has passed")
     return store.seq_at(as_of_ns)
 
 
@@ -73,7 +75,8 @@ def beyond(as_of: int, end: int) -> SqlError:
 
 def _sequence(value: int) -> int:
     if not 0 <= value < 2**63:
-        raise SqlError(f"as_of {value} is no sequence of the log: they go from 1 to {2**63 - 1}")
+        told = value if abs(value) < 10**_DIGITS else "of so many digits"
+        raise SqlError(f"as_of {told} is no sequence of the log: they go from 1 to {2**63 - 1}")
     return value
 
 

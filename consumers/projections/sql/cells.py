@@ -92,11 +92,14 @@ def python_values(column: Any, sql_type: str = "") -> list[Any]:
 
 
 def jsonable(value: Any, document: bool = False) -> Any:
-    """Return a value as JSON can write it; a `document` is JSON text already, and becomes what it says."""
+    """Return a value as JSON can write it; a `document` is JSON text already, and becomes what it says.
+
+    One that is nested too deeply for that stays text.
+    """
     if document and isinstance(value, str):
         try:
             return jsonable(json.loads(value))
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     if value is None or isinstance(value, str | bool | int):
         return value

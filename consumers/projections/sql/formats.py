@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from morphogen.bus.place import replacing
 
+from .calendar import within_calendar
 from .cells import jsonable, python_values, shown
 from .errors import SqlError
 from .intervals import without_intervals
@@ -31,8 +32,6 @@ _REPR_ROWS = 10
 _REPR_WIDTH = 110
 _CELL_WIDTH = 32
 _CHUNK_ROWS = 8_192
-_CALENDAR = (-62_135_596_800, 253_402_300_799)  # seconds after 1970 of the first and the last that Python can name
-_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class Result:
@@ -79,13 +78,16 @@ class Result:
         return _small_table(self)
 
     def arrow(self) -> pa.Table:
-        """Return the Arrow table, as it came from DuckDB."""
+        """Return the Arrow table, as it came from DuckDB.
+
+        Its dates and times may be some that Python has not (`to_pylist` then raises); `rows` tells those.
+        """
         return self._table
 
     def pandas(self) -> "pandas.DataFrame":
         """Return a pandas DataFrame; HUGEINT columns (sums of integers) that fit become int64, TIME_NS becomes text."""
         _need("pandas")
-        table = _within_calendar(self._narrowed())
+        table = within_calendar(self._narrowed())
         for number, field in enumerate(table.schema):
             if field.type == pa.time64("ns"):
                 table = table.set_column(number, field.name, table.column(number).cast(pa.string()))
@@ -97,11 +99,11 @@ class Result:
             return pandas.DataFrame(self.rows(), columns=self.columns)
 
     def polars(self) -> "polars.DataFrame":
-        """Return a polars DataFrame; intervals, which polars lacks, become text."""
+        """Return a polars DataFrame; what polars lacks (intervals, dates beyond the years 1 to 9999) becomes text."""
         _need("polars")
         import polars
 
-        frame = polars.from_arrow(without_intervals(self._narrowed()))
+        frame = polars.from_arrow(within_calendar(without_intervals(self._narrowed()), deep=True))
         assert isinstance(frame, polars.DataFrame)
         return frame
 
@@ -179,7 +181,7 @@ class Result:
 
     def _flat(self) -> pa.Table:
         """Return the table with every column that CSV cannot hold as text."""
-        table = _within_calendar(self._table)
+        table = within_calendar(self._table)
         for number, (field, kind) in enumerate(zip(table.schema, self.types, strict=True)):
             if pa.types.is_nested(field.type) or pa.types.is_interval(field.type) or pa.types.is_binary(field.type):
                 values = [
@@ -240,27 +242,6 @@ class _Unclosed(io.RawIOBase):
 def _python_column(column: Any, kind: str) -> Iterator[Any]:
     for chunk in column.chunks:
         yield from python_values(chunk, kind)
-
-
-def _within_calendar(table: pa.Table) -> pa.Table:
-    """Make text of dates and times of which one is infinite or outside of the years 1 to 9999."""
-    import pyarrow.compute as pc  # a tenth of the time that a question takes, and most need none of it
-
-    for number, field in enumerate(table.schema):
-        if pa.types.is_date32(field.type):
-            width, ticks = pa.int32(), 1 / 86_400
-        elif pa.types.is_timestamp(field.type):
-            width, ticks = pa.int64(), _TICKS[field.type.unit]
-        else:
-            continue
-        column = table.column(number)
-        ends = pc.min_max(column.cast(width)).as_py()
-        least, most = (int(second * ticks) for second in _CALENDAR)
-        inside = max(least, 2 - 2**63) <= (ends["min"] or 0) and (ends["max"] or 0) <= min(most, 2**63 - 2)
-        if not inside:
-            texts = [None if value is None else str(value) for value in _python_column(column, "")]
-            table = table.set_column(number, field.name, pa.array(texts, pa.string()))
-    return table
 
 
 def _is_path(target: Target) -> bool:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from morphogen.bus.aside import in_thread
 from morphogen.bus.bus import Bus
 from morphogen.bus.connection import Connection
-from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout, ServiceError
+from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout, ServiceError, lasting
 from morphogen.bus.requests import call, call_stream
 from morphogen.bus.settings import Settings
 
@@ -160,8 +160,8 @@ class SqlClient:
 
     def snapshot(self, target: Path | str, form: str = "duckdb", *, progress: "Progress | None" = None) -> Path:
         """Write a snapshot; see the function of the same name."""
-        path = Path(target).expanduser().absolute()
-        return self._run(lambda conn: self._snapshot(conn, path, form, progress))
+        place = os.path.join(Path.cwd(), os.path.expanduser(target))  # which keeps a slash at its end
+        return self._run(lambda conn: self._snapshot(conn, place, form, progress))
 
     def status(self, *, timeout: float = 5.0) -> Status | None:
         """Return how the projector stands, or None where none runs."""
@@ -231,9 +231,9 @@ class SqlClient:
 
         return await self._either(conn, remote, here, question.timeout)
 
-    async def _snapshot(self, conn: Connection, target: Path, form: str, progress: "Progress | None") -> Path:
+    async def _snapshot(self, conn: Connection, target: str, form: str, progress: "Progress | None") -> Path:
         async def remote(_end: float) -> Path:
-            args = {"target": str(target), "format": form, "host": socket.gethostname()}
+            args = {"target": target, "format": form, "host": socket.gethostname()}
             return Path((await _asked(conn, "snapshot", args, SNAPSHOT_PATIENCE))["path"])
 
         async def here(end: float) -> Path:
@@ -268,7 +268,7 @@ class SqlClient:
             except RequestTimeout as error:
                 if time.monotonic() >= end:
                     raise SqlTooLong(
-                        f"the projector did not answer within {timeout:g} s: see `morphogen status`"
+                        f"the projector did not answer within {lasting(timeout)}: see `morphogen status`"
                     ) from error
                 continue  # it fell silent: where it was killed, the next try finds nobody, or another one
             except (Disconnected, ServiceError) as error:

@@ -230,8 +230,7 @@ class Service:
             goal = ask.as_of
         if ask.fresh or (ask.as_of_ns is not None and self._beyond_tables(ask.as_of_ns)):
             goal = max(goal, await self._log_end())
-        if goal > self._store.position():
-            await reach(self._store, goal, max(0.0, end - time.monotonic()))
+        await reach(self._store, goal, max(0.0, end - time.monotonic()), whole=ask.fresh or ask.wait is not None)
 
     def _beyond_tables(self, ns: int) -> bool:
         """Tell whether messages stored by that time may still be on their way into the tables."""
@@ -275,23 +274,31 @@ class Service:
     async def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
         seq = args.get("seq")
         goal = await self._log_end() if seq is None else int(seq)
-        await reach(self._store, goal, float(args.get("timeout", 30.0)))
+        await reach(self._store, goal, float(args.get("timeout", 30.0)), whole=True)
         return {"position": self._store.position()}
 
     async def _snapshot(self, args: dict[str, Any]) -> dict[str, Any]:
         host = socket.gethostname()
         if args.get("host", host) != host:
             raise SnapshotFailed(f"the projector runs on {host} and writes its snapshots there: ask for one on {host}")
-        target, form = Path(str(args["target"])), str(args.get("format", "duckdb"))
+        target, form = str(args["target"]), str(args.get("format", "duckdb"))
         async with self._one_snapshot:
             path = await in_thread(lambda: write_snapshot(self._store, target, form))
         return {"path": str(path), "host": host}
 
 
-async def reach(store: "Store", goal: int, timeout: float) -> None:
-    """Return when the tables hold the log up to `goal`. Raises PositionNotReached after `timeout` seconds."""
-    if store.position() >= goal or await store.reached(goal, timeout):
+async def reach(store: "Store", goal: int, timeout: float, *, whole: bool) -> None:
+    """Return when the tables hold the log up to `goal` and, if `whole`, all that it calls for are there.
+
+    Raises PositionNotReached after `timeout` seconds.
+    """
+    if await store.reached(goal, timeout, whole=whole):
         return
+    if store.position() >= goal:
+        raise PositionNotReached(
+            f"tables that the log calls for are still being made after {timeout:.1f} s: "
+            f"{', '.join(store.in_the_making()) or 'those of the newest text'}; allow more time, or do not wait for them"
+        )
     raise PositionNotReached(
         f"the tables hold the log up to {store.position()}, not up to {goal}, after {timeout:.1f} s: is the projector "
         "behind, or the sequence beyond the end of the log?"

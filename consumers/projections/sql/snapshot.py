@@ -29,30 +29,34 @@ if TYPE_CHECKING:
 FORMATS = ("duckdb", "parquet")
 BATCH_ROWS = 122_880  # one row group of DuckDB
 ABOUT = "morphogen_snapshot"
+_SLASHES = ("/", os.sep)
 _OLDEST_READER = "v1.0.0"
 _FULL = re.compile(r"no space left|disk full|file too large|quota exceeded", re.IGNORECASE)
 
 Copy = Callable[[str, Any], int]
 
 
-def write_snapshot(store: "Store", target: Path, form: str = "duckdb") -> Path:
+def write_snapshot(store: "Store", target: Path | str, form: str = "duckdb") -> Path:
     """Write a snapshot at or below `target` and return its path, `<name>-<position>.duckdb` or `<name>-<position>/`.
 
-    `target` is a folder, or a path whose last part (without `.duckdb`) is the name to use. An earlier snapshot of the
-    same name and position is replaced. Raises SnapshotFailed, in one line, and leaves nothing behind.
+    `target` is a folder (one that ends in a slash is made where it is not there), or a path whose last part (without
+    `.duckdb`) is the name to use. An earlier snapshot of this log of the same name and position is replaced, and nothing
+    else. Raises SnapshotFailed, in one line, and leaves nothing behind.
     """
     if form not in FORMATS:
         raise SnapshotFailed(f"no snapshot format {form!r}: choose {' or '.join(FORMATS)}")
-    target = target.expanduser().absolute()
+    below = str(target).endswith(_SLASHES)
+    target = Path(target).expanduser().absolute()
     if target.resolve() == store.path.resolve():
         raise SnapshotFailed(f"{target} is the store itself: choose another place for a snapshot")
     cursor = store.cursor()
     part: Path | None = None
     try:
         cursor.execute("BEGIN TRANSACTION READ ONLY")
-        position = _position(cursor)
+        position = _position(cursor, [one.projection.name for one in store.shown()])
         cursor.execute(f"SET VARIABLE as_of = {position}")
-        final = _named(target, position, form)
+        final = _named(target, position, form, below=below)
+        _replaceable(final, form, store.epoch)
         final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
         counts = _write(cursor, part, form, position, store.epoch)
@@ -68,15 +72,21 @@ def write_snapshot(store: "Store", target: Path, form: str = "duckdb") -> Path:
     return final
 
 
-def _position(cursor: Any) -> int:
-    """Return the last sequence that every live projection holds, as of the open transaction."""
-    row = cursor.execute("SELECT min(seq) FROM morphogen.positions WHERE live AND error IS NULL").fetchone()
+def _position(cursor: Any, shown: list[str]) -> int:
+    """Return the last sequence that all of these projections hold, as of the open transaction.
+
+    The file keeps others too, which stand still: dropped knowledge, and what packages brought that are gone.
+    """
+    row = cursor.execute(
+        "SELECT min(seq) FROM morphogen.positions WHERE live AND error IS NULL AND list_contains(?, projection)",
+        [shown],
+    ).fetchone()
     return int(row[0] or 0)
 
 
-def _named(target: Path, position: int, form: str) -> Path:
+def _named(target: Path, position: int, form: str, *, below: bool) -> Path:
     suffix = ".duckdb" if form == "duckdb" else ""
-    if target.is_dir():
+    if below or target.is_dir():
         return target / f"morphogen-{position}{suffix}"
     name = target.name.removesuffix(".duckdb").removesuffix(".parquet")
     return target.with_name(f"{name}-{position}{suffix}")
@@ -162,6 +172,21 @@ def _verify(part: Path, form: str, counts: dict[str, int]) -> None:
     for name, count in counts.items():
         if found[name] != count:
             raise OSError(f"table {name} has {found[name]} rows in the copy and {count} in the store")
+
+
+def _replaceable(final: Path, form: str, epoch: str) -> None:
+    """Raise SnapshotFailed where something is in the place that is no snapshot of this log."""
+    if not os.path.lexists(final):
+        return
+    found: Any = None
+    with contextlib.suppress(OSError, duckdb.Error, pa.ArrowException):
+        if form == "parquet":
+            found = parquet.read_table(final / f"{ABOUT}.parquet", columns=["epoch"])["epoch"].to_pylist()
+        elif final.is_file():  # anything else duckdb would open is no snapshot either
+            with duckdb.connect(str(final), read_only=True) as copy:
+                found = [value for (value,) in copy.execute(f"SELECT epoch FROM {ABOUT}").fetchall()]
+    if found != [epoch]:
+        raise SnapshotFailed(f"{final} is there, and is no snapshot of this log: choose another name, or move it away")
 
 
 def _move(part: Path, final: Path) -> None:

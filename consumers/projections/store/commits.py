@@ -52,19 +52,22 @@ def write(con: Any, folded: Folded, generations: Collection[Generation], doors: 
 
 def move(con: Any, folded: Folded, generations: Collection[Generation], doors: Doors) -> None:
     """Write positions, states and errors, within the connection's transaction."""
-    moved = [one for one in folded.generations if one not in folded.failed]
+    # Not those that were dropped: another may have got the same id.
+    failed = {one: reason for one, reason in folded.failed.items() if one in generations}
+    moved = [one for one in folded.generations if one in generations and one not in failed]
     states = {one: state for one, state in folded.states.items() if not isinstance(state, Parts)}
     doors.move(con, [one.id for one in moved if one not in states], folded.last)
     for one, state in folded.states.items():
+        if one not in moved:
+            continue
         if isinstance(state, Parts):
-            if one in moved and one in generations:
-                _write_parts(con, one, state)
-        elif one not in folded.failed:
+            _write_parts(con, one, state)
+        else:
             con.execute(
                 "UPDATE morphogen.positions SET seq = ?, state = ? WHERE id = ?",
                 [folded.last, folded.encoded[one], one.id],
             )
-    errors = folded.failed | {one: None for one in moved if one.failed_before is not None}
+    errors = failed | {one: None for one in moved if one.failed_before is not None}
     for one, reason in errors.items():
         con.execute("UPDATE morphogen.positions SET error = ? WHERE id = ?", [reason, one.id])
 

@@ -26,6 +26,19 @@ def connect(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     return con
 
 
+def holder(path: Path) -> int | None:
+    """Return the pid of the process that has the file open; None where it is nobody's, or one elsewhere.
+
+    Never call it in the process that owns it.
+    """
+    try:
+        duckdb.connect(str(path), read_only=True).close()
+    except (duckdb.Error, UnicodeError) as error:
+        found = _PID.search(str(error))
+        return int(found[1]) if found else None
+    return None
+
+
 def translated(error: Exception, path: Path, *, opening: bool = False) -> StoreError:
     """Return what a DuckDB error means for the store, in one line."""
     text = str(error).lower()

@@ -43,7 +43,6 @@ class Store(Readable):
         self.path = path
         self.epoch = epoch
         self.projections = list(projections)
-        self._derived: list[Projection] = []  # those of `projections` that rows of others call for
         self._excused = Excused()
         self._config = config
         self._writing = threading.Lock()
@@ -117,7 +116,7 @@ class Store(Readable):
             except duckdb.Error:
                 return False
         seqs = dict(rows)
-        done = [one for one in folded.generations if one not in folded.failed]
+        done = [one for one in folded.generations if one in self.generations and one not in folded.failed]
         if not done or any(seqs.get(one.id, 0) < folded.last for one in done):
             return False
         self._settle(folded)
@@ -149,16 +148,16 @@ class Store(Readable):
             self.commit(Folded(lagging[0].seq + 1, upto, [], lagging))
 
     def _settle(self, folded: Folded) -> None:
-        for generation in folded.generations:
-            if generation in folded.failed:
-                generation.error = folded.failed[generation]
-                _log.error("%s", generation.error)
-            else:
-                generation.seq, generation.failed_before = folded.last, None
-                generation.state = folded.states.get(generation, generation.state)
-        if any(one.projection.derives and one.live for one, _, _ in folded.rows):
-            self._derive()
-        self._tell()
+        with self._settles():
+            for generation in folded.generations:
+                if generation in folded.failed:
+                    generation.error = folded.failed[generation]
+                    _log.error("%s", generation.error)
+                else:
+                    generation.seq, generation.failed_before = folded.last, None
+                    generation.state = folded.states.get(generation, generation.state)
+            if any(one.projection.derives and one.live for one, _, _ in folded.rows):
+                self._derive()
 
     def rebuild(self, names: Iterable[str] | None = None) -> list[Generation]:
         """Begin a new generation of these projections (all by default) beside the live ones, and return them.
@@ -166,21 +165,31 @@ class Store(Readable):
         Whoever follows the log fills them from the beginning of the past and swaps them in.
         """
         known = {projection.name: projection for projection in self.projections}
-        wanted = list(known) if names is None else list(names)
+        wanted = list(known) if names is None else list(dict.fromkeys(names))
         if unknown := [name for name in wanted if name not in known]:
             raise DeclarationError(f"no projection {unknown[0]!r}; there are {', '.join(sorted(known))}")
         begun = []
         with self._writing, self._transaction():
             for name in wanted:
-                for one in [one for one in self.generations if one.projection.name == name and not one.live]:
+                older = [one for one in self.generations if one.projection.name == name and not one.live]
+                begun.append(self._begin(known[name], live=False))  # first, so that no number comes twice
+                for one in older:
                     self._drop(one)
-                begun.append(self._begin(known[name], live=False))
         self._tell()
         return begun
 
     def swap(self, generations: Sequence[Generation]) -> None:
-        """Make finished generations the live ones: views replaced, older generations dropped, in one transaction."""
+        """Make finished generations the live ones: views replaced, older generations dropped, in one transaction.
+
+        One that was dropped meanwhile stays so.
+        """
+        with self._settles():
+            self._swap(generations)
+            self._derive()
+
+    def _swap(self, generations: Sequence[Generation]) -> None:
         with self._writing:
+            generations = [one for one in generations if one in self.generations]
             names = {one.projection.name for one in generations}
             older = [one for one in self.generations if one.projection.name in names and one not in generations]
             after = [one for one in self.generations if one not in older]
@@ -198,8 +207,6 @@ class Store(Readable):
             self.generations = after
             with contextlib.suppress(duckdb.Error):
                 self._con.execute("CHECKPOINT")  # gives the dropped tables' room back; a reader may put it off
-        self._derive()
-        self._tell()
 
     # Opening
 
@@ -321,9 +328,6 @@ class Store(Readable):
                     self._drop(one)
             if not fitting:
                 self._begin(projection, live=False)
-            elif any(one.live for one in fitting):
-                for one in [one for one in fitting if not one.live]:
-                    self._drop(one)
 
     def _begin(self, projection: Projection, *, live: bool) -> Generation:
         row = self._con.execute(

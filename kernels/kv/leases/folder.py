@@ -53,7 +53,8 @@ class LeaseFolder:
     `durable` makes what is committed outlive its writer: its lease is then KEPT, and the bytes are synced to the disk.
     """
 
-    def __init__(self, path: Path, *, durable: bool = False, liveness: Liveness = alive) -> None:
+    def __init__(self, path: str | Path, *, durable: bool = False, liveness: Liveness = alive) -> None:
+        path = Path(path)
         self.path = Path(os.path.realpath(path.parent)) / path.name  # one name, since the lock goes by it
         self.durable = durable
         self._alive = liveness

@@ -13,5 +13,5 @@ class Disk(Segments):
     folder must not be shared with another machine: whether a process of that one lives cannot be seen from here.
     """
 
-    def __init__(self, folder: Path, *, ttl: float = 30.0) -> None:
+    def __init__(self, folder: str | Path, *, ttl: float = 30.0) -> None:
         super().__init__("disk", LeaseFolder(folder, durable=True), ttl=ttl)

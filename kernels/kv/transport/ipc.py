@@ -139,7 +139,7 @@ class Ipc:
 
     name = "ipc"
 
-    def __init__(self, memory: DeviceMemory, folder: Path | None = None, *, ttl: float = 30.0) -> None:
+    def __init__(self, memory: DeviceMemory, folder: str | Path | None = None, *, ttl: float = 30.0) -> None:
         self.memory = memory
         chosen = folder or default_folder().with_name(default_folder().name + "-ipc")
         self.records = Segments("ipc", LeaseFolder(chosen), ttl=ttl)

@@ -23,7 +23,7 @@ def default_folder() -> Path:
 class SharedMemory(Segments):
     """Segments in a memory file system; `folder` must be the same for all that hand states to each other."""
 
-    def __init__(self, folder: Path | None = None, *, ttl: float = 30.0, spare: int = 256 << 20) -> None:
+    def __init__(self, folder: str | Path | None = None, *, ttl: float = 30.0, spare: int = 256 << 20) -> None:
         if folder is None and not SHM.is_dir():
             raise TransportError(f"this machine has no {SHM}: give a folder of a memory file system, or use the disk")
         super().__init__("shared_memory", LeaseFolder(folder or default_folder()), ttl=ttl, spare=spare)

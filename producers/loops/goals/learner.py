@@ -272,7 +272,7 @@ def resumed_tools(bus: "Bus", workspace: Path, functions: object) -> Toolbox:
 
 def _why(run: str, status: str, reason: str) -> str:
     if status == SUSPENDED:
-        return f"{reason}; answer with `morphogen loop answer {run}`, then `morphogen loop resume {run}`"
+        return f"{reason}; answer with `morphogen loop answer {run} --text '...'`, then `morphogen loop resume {run}`"
     return reason or status
 
 

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,9 +23,9 @@ class LlamaOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of `llama`."""
 
     model: str  # path of a GGUF file
-    context: int = 4096  # tokens of prompt and reply together
+    context: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 4096  # tokens of prompt and reply together
     gpu_layers: int = 0  # -1 puts all on the GPU
-    threads: int | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None  # llama.cpp's limit
     chat_format: str | None = None  # default: the template inside the file
     seed: int = 0
     temperature: float = 0.0

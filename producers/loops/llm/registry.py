@@ -30,7 +30,7 @@ def backend(name: str, options: Mapping[str, Any] | None = None, *, bus: "Bus | 
             made = point.load()(given)
         except BackendError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BackendError(
                 f"backend {name!r} ({point.value}) cannot be made: {_line(error)}", called=False
             ) from error

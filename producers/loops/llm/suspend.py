@@ -3,6 +3,7 @@
 import msgspec
 
 from .backend import Query, Suspend
+from .budget import Price
 
 
 class SuspendOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,6 +19,10 @@ class SuspendBackend:
 
     def __init__(self, options: SuspendOptions | None = None) -> None:
         self._reason = (options or SuspendOptions()).reason
+
+    def price(self, query: Query) -> Price:
+        """Return that a person's answer costs nothing."""
+        return Price(0, 0)
 
     def ask(self, query: Query) -> Suspend:
         """Return the reason to wait."""

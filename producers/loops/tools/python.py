@@ -115,7 +115,7 @@ def installed_tools() -> dict[str, Tool]:
         name = point.name if point.name.startswith("tool.") else f"tool.{point.name}"
         try:
             function = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ToolRefused(
                 f"tool {name} ({point.value}) cannot be loaded: {type(error).__name__}: {one_line(error)}; mend or uninstall its package"
             ) from error

@@ -13,7 +13,7 @@ import msgspec
 from morphogen.bus.errors import BusError, NoResponders, RequestTimeout, ServiceError
 from morphogen.schemas.knowledge.tools import TOOLS, Signature
 
-from ..errors import ToolFailed
+from ..errors import ToolFailed, Unserved
 from .toolbox import ToolCall, ToolResult, limit
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def ask(
 ) -> list[dict[str, Any]]:
     """Return the rows of one SELECT as maps; with `fresh` the answer holds all that the log holds now.
 
-    Raises ToolFailed where nobody answers, or with the service's own words.
+    Raises Unserved where nobody answers, ToolFailed with the service's own words.
     """
     question = {"sql": sql, "timeout": timeout, "max_rows": max_rows, "fresh": fresh}
     arrow = io.BytesIO()
@@ -41,7 +41,7 @@ def ask(
                 raise ToolFailed(f"tool.sql: {' '.join(str(failure.get('line', 'refused')).split())}")
             arrow.write(part.get("data") or b"")
     except NoResponders:
-        raise ToolFailed("tool.sql: no projector answers: start one with `morphogen up`, then resume") from None
+        raise Unserved("tool.sql: no projector answers: start one with `morphogen up --projector`") from None
     except (RequestTimeout, ServiceError) as error:
         raise ToolFailed(f"tool.sql: {error}") from error
     except BusError as error:
