@@ -235,7 +235,8 @@ class Connection:
 async def connect(settings: Settings, *, name: str, start_broker: bool = True, deadline: float = 5.0) -> Connection:
     """Connect to the broker of `settings`, starting the embedded one where `start_broker` is set.
 
-    Fails at once when nothing answers (NoBroker, BrokerMissing, BrokerFailed), and within `deadline` seconds anyhow.
+    Fails at once when nothing answers (NoBroker, BrokerMissing, BrokerFailed), and within about `deadline` seconds
+    anyhow; each address after the first may add half a second.
     Once connected, it reconnects by itself until it is closed.
     """
     connection = Connection(settings, name, start_broker)

@@ -38,9 +38,11 @@ async def emit(
 
     `msg_id` names the event for ever: its writer and its id (`event_id(msg_id, family)`) derive from it. The log takes
     it once within DUPLICATE_WINDOW_S; what comes again later is stored again under the same id: tables count it once,
-    and a service passes over it while it remembers it. `label` is the last token of the subject. None gives the event a subject of its own:
-    the log takes it once however late it comes again, for as long as it holds it. That is for events that are few,
-    since the broker keeps each subject in memory, and for no commands.
+    and a service passes over it while it remembers it.
+
+    `label` is the last token of the subject. None gives the event a subject of its own: the log takes it once however
+    late it comes again, for as long as it holds it. That is for events that are few, since the broker keeps each
+    subject in memory, and for no commands.
 
     Within `timeout` seconds a lost broker is waited for and the same bytes are sent again. Raises MessageTooLarge,
     NoBroker, or PublishTimeout when it may or may not be stored: emit it again to be sure.

@@ -33,7 +33,7 @@ _CLOSE_PATIENCE = 1.0
 _PENDING_BYTES = 32 << 20
 _NO_RESPONDERS = "503"
 _HEAD_START = 0.5  # seconds that an address has before the next one is tried beside it
-_REFUSAL = re.compile(r'(permissions violation .*"(.*)")', re.IGNORECASE)
+_REFUSAL = re.compile(r'(permissions violation [^"]*"(\S*)".*)', re.IGNORECASE)
 
 _log = logging.getLogger("morphogen.bus")
 

@@ -36,7 +36,7 @@ class Lane:
 
     __slots__ = (
         "_closed", "_cut", "_grown", "_ordinal", "_room", "_sealed", "_seen", "_segment", "_skips", "_spare",
-        "acked", "done", "dropped", "family", "folder", "high_rate", "mark", "refused", "segment_size",
+        "acked", "done", "dropped", "family", "folder", "high_rate", "lost", "mark", "refused", "segment_size",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +55,7 @@ class Lane:
     def start(self, spool: Path | None) -> None:
         """Begin with nothing in a folder below `spool`; a forked child does so a second time."""
         self.folder = None if spool is None else spool / token(self.family)
-        self.done = self.acked = self.dropped = self.refused = 0
+        self.done = self.acked = self.dropped = self.refused = self.lost = 0
         self.mark = Mark(None)
         for segment in (*self._sealed, self._segment):
             segment.release()
@@ -265,8 +265,10 @@ class Lane:
             for segment in held:
                 if segment.last <= self.done:
                     self._room.give_back(segment)
-                else:
-                    segment.release()
+                    continue
+                if segment.path is None:
+                    self.lost += segment.last - max(segment.first - 1, self.done)
+                segment.release()
             if self._spare is not None:
                 self._room.give_back(self._spare)
                 self._spare = None

@@ -146,10 +146,10 @@ class Publisher:
 
 
 def _finish(spool: Spool) -> bool:
-    """Close a spool; tell whether all is in the log, and say so where the rest has nowhere to stay."""
-    last_word = not spool.finished and spool.folder is None
+    """Close a spool; tell whether all is in the log, and say how much of the rest has nowhere to stay."""
+    last_word = not spool.finished
     done = spool.finish()
-    lost = sum(lane.n - lane.done for lane in list(spool.lanes.values()))
+    lost = sum(lane.lost for lane in list(spool.lanes.values()))
     if last_word and lost:
         _log.warning("run %s: %d events are lost: no broker took them, and they were in memory only", spool.run, lost)
     return done

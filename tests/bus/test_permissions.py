@@ -18,7 +18,7 @@ ServerOf = Callable[[str], int]
 LIMITED = """
 authorization {
   users: [
-    {user: some, password: x, permissions: {publish: {deny: ["Secret.>", "control.no"]}, subscribe: {deny: ["news"]}}}
+    {user: some, password: x, permissions: {publish: {deny: ["Secret.>", "control.no"]}, subscribe: {deny: ["news", "news.>"]}}}
     {user: deaf, password: x, permissions: {subscribe: {deny: "_INBOX.>"}}}
   ]
 }
@@ -77,6 +77,26 @@ def test_what_nobody_waits_for_is_told_once(
         as_user(settings, "some:x", server_of(LIMITED), story)
     assert caplog.text.count("subscription to") == 1
     assert caplog.text.count('publish to "control.no"') == 1
+
+
+def test_a_queue_that_we_may_not_join_is_no_subject_of_that_name(
+    settings: Settings, server_of: ServerOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(conn: Connection) -> None:
+        async def never(_: bytes) -> AsyncIterator[bytes]:
+            yield b""
+
+        await conn.nc.subscribe("group")
+        asking = asyncio.create_task(conn.request("group", timeout=0.5))
+        await asyncio.sleep(0)
+        for subject in ("news", "news.more"):
+            await respond(conn, subject, never, "group")
+        with pytest.raises(RequestTimeout):
+            await asking
+
+    as_user(settings, "some:x", server_of(LIMITED), story)
+    assert caplog.text.count('subscription to "news" using queue "group"') == 1
+    assert caplog.text.count('subscription to "news.more" using queue "group"') == 1
 
 
 def test_a_user_who_may_hear_no_answers_is_told_so(settings: Settings, server_of: ServerOf) -> None:

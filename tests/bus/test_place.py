@@ -63,7 +63,7 @@ def test_the_longest_names_can_be_taken(tmp_path: Path, name: str) -> None:
 
 def test_an_error_names_the_path_that_was_given(tmp_path: Path) -> None:
     for path in (tmp_path / "no such folder" / "file", tmp_path / ("x" * 300)):
-        with pytest.raises(OSError, match="No such file|File name too long") as caught:
+        with pytest.raises(OSError, match=r"No such file|File name too long") as caught:
             replace(path, "lost")
         assert caught.value.filename == str(path)
     with pytest.raises(OSError, match="No space left") as full:

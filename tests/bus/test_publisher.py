@@ -581,6 +581,27 @@ def test_what_was_kept_in_memory_only_is_not_lost_without_a_word(home: Path, cap
     assert caplog.text.count("run s: 1 events are lost") == 1
 
 
+def test_of_a_disk_that_fills_up_meanwhile_only_what_it_did_not_take_is_told_as_lost(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(fd: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool = Spool.create(Settings(home=home, urls=("nats://127.0.0.1:1",)), run="r")
+    start(spool)
+    monkeypatch.setattr(segments, "allocate", full)
+    for step in range(102):
+        spool.lane("metrics").append(SCALARS, step, 5, None, BODY)
+    publisher = Publisher(spool.settings)
+    publisher.add(spool)
+
+    assert not publisher.close(0.1)
+    assert not publisher.close(0.1)
+
+    assert caplog.text.count("run r: 102 events are lost") == 1
+    assert caplog.text.count("are lost") == 1
+
+
 def test_a_publisher_that_was_closed_holds_no_pipe_and_may_begin_again(
     settings: Settings, publisher: Publisher
 ) -> None:

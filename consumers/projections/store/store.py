@@ -219,9 +219,7 @@ class Store(Readable):
                 if any(projection.derives for projection in self.projections):
                     own = self.projections
                     self._reconcile(self._called_for())
-                    self._derived = self._called_for()  # by now it is known which of them are live
-                    self._fit(self._derived, set())
-                    self.projections = own + self._derived
+                    self._fit_to_those_live(own)
             self._leniently(self._replace_views)
         except duckdb.Error as error:
             raise translated(error, self.path) from error
@@ -295,16 +293,23 @@ class Store(Readable):
             try:
                 self._derived, self.projections = found, own + found
                 gone = {one.name for one in kept} - {one.name for one in found}
-                self._leniently(lambda: self._take_up(found, gone))
+                self._leniently(lambda: self._take_up(own, found, gone))
             except (DeclarationError, duckdb.Error) as error:
                 self._derived, self.projections = kept, own + kept
                 for one, projection, hidden, outdated in marks:
                     one.projection, one.hidden, one.outdated = projection, hidden, outdated
                 _log.error("what the log calls for cannot be made: %s", first_line(error))
 
-    def _take_up(self, found: Sequence[Projection], gone: set[str]) -> None:
+    def _take_up(self, own: list[Projection], found: Sequence[Projection], gone: set[str]) -> None:
         self._fit(found, gone)
+        self._fit_to_those_live(own)
         self._replace_views()
+
+    def _fit_to_those_live(self, own: list[Projection]) -> None:
+        """Call for them again once it is known which are live: what lists them depends on that."""
+        self._derived = self._called_for()
+        self._fit(self._derived, set())
+        self.projections = own + self._derived
 
     def _fit(self, wanted: Sequence[Projection], gone: set[str]) -> None:
         """Begin, go on with, or hide generations so that they are those of `wanted`."""
