@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from morphogen.bus.connection import connect
 from morphogen.bus.reader import read
 from morphogen.bus.settings import Settings
 from morphogen.bus.spool import Kind, pace
+from morphogen.bus.spool import segment as segments
 from morphogen.bus.spool.courier import FRAME_RECORDS
 from morphogen.bus.spool.drain import drain
 from morphogen.bus.spool.leftover import leftovers
