@@ -31,7 +31,7 @@ from .watch import Watch
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 _FIRST_PATIENCE = 2.0  # seconds that each address has to answer
-_LONGEST_PATIENCE = 10.0
+_LONGEST_PATIENCE = 5.0  # a broker that is back waits as long for an address that says nothing
 _CALLBACK_PATIENCE = 30.0
 
 _log = logging.getLogger("morphogen.bus")

@@ -196,6 +196,8 @@ async def _ensure(conn: Connection, name: str, wanted: Mapping[str, Any], at_fir
                 continue  # another process was faster; its epoch counts
             return
         config = answer["config"]
+        if 0 < (age := config.get("max_age", 0)) < wanted.get("duplicate_window", 0):
+            wanted = {**wanted, "duplicate_window": age}  # a broker takes no longer one
         if _covers(config, wanted) and (config.get("metadata") or {}).get("epoch"):
             if name != REPLAY:
                 _warn(name, config)

@@ -46,6 +46,7 @@ _METRICS = Kind(Metrics.type, Metrics.version)
 _BODY = b"\x81\xa6values"  # a map of one: what stands before the encoded numbers in the body of Metrics
 _MOST_REASONS = 5  # that are said of one thing, and
 _MOST_SAID = 100  # things of which any is said
+_LONGEST_SAID = 500  # characters of a thing, and of a reason
 _HASH_UP_TO = 1 << 30  # bytes of a file that artifact() hashes; larger ones are recorded without a hash
 
 _BY_NAME = object()  # what is given by position may be given by its name, which a field may have as well
@@ -377,10 +378,10 @@ class Run:
             whole = int(number)  # of a text, a Decimal or a variable of Keras too
             if (isinstance(number, str) or whole == number or whole == float(number)) and -(2**63) <= whole < 2**63:
                 return whole
-        except (TypeError, ValueError, OverflowError, RuntimeError):
+        except Exception:  # noqa: BLE001  anybody's number
             pass
         told = "it is no whole number of 64 bits; what was logged with it is kept without a step"
-        self._reject(f"step {step!r:.100}", told)
+        self._reject(_shown(lambda: f"step {step!r:.100}"), told)
         return None
 
     def _joined(self, metrics: Mapping[Any, Any], named: dict[str, Any]) -> dict[Any, Any]:
@@ -406,7 +407,7 @@ class Run:
 
     def _reject(self, what: str, reason: str) -> None:
         self.rejected += 1
-        line = reason.splitlines()[0] if reason else "no reason given"
+        what, line = what[:_LONGEST_SAID], reason.splitlines()[0][:_LONGEST_SAID] if reason else "no reason given"
         said = self._said.get(what, set()) if len(self._said) < _MOST_SAID else self._said.get(what)
         if said is not None and line not in said and len(said) < _MOST_REASONS:
             said.add(line)

@@ -38,8 +38,9 @@ class Bell:
                 break
             except Exception as error:  # noqa: BLE001  (this runs in the trainer)
                 _log.warning("cannot record what was dropped: %s: %s", type(error).__name__, error)
-        if self.ring is not None:
-            self.ring()
+        ring = self.ring  # which a publisher that is closed takes away
+        if ring is not None:
+            ring()
 
 
 class Ear:

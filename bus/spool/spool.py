@@ -155,7 +155,6 @@ class Spool:
             if self.finished:
                 return not self.pending
             self.finished = True
-        _live.discard(self)
         for lane in self.lanes.values():
             lane.close()
         done = not self.pending
@@ -209,6 +208,9 @@ class Spool:
     def _orphan(self) -> None:
         """Let go of the parent's spool, right after a fork, in the child; nothing is opened before it is needed."""
         self._unlock()  # only our copy: the parent's keeps the lock
+        if self.finished:
+            self.room.lock = threading.RLock()  # which another thread may have held to refuse something
+            return
         self.claimed = threading.Event()
         self.folder, self._parent = None, self.folder
         self._losses = []

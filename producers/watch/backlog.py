@@ -6,6 +6,7 @@ nobody needs samples before they are asked for, every second.
 """
 
 import os
+import queue
 import threading
 import time
 from collections import deque
@@ -46,7 +47,7 @@ class Backlog:
         self._pid = os.getpid()
         self._waiting: deque[_Waiting] = deque()
         self._emitting = threading.RLock()
-        self._work = threading.Event()
+        self._work: queue.SimpleQueue[None] = queue.SimpleQueue()  # may be put into while garbage is collected
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -60,7 +61,7 @@ class Backlog:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="morphogen-watch-samples", daemon=True)
                 self._thread.start()
-            self._work.set()
+            self._work.put(None)
         elif len(waiting) > MOST:
             self.flush()
 
@@ -85,26 +86,28 @@ class Backlog:
 
     def close(self) -> None:
         """Emit what waits and end the thread."""
-        self._closed = True
-        self._work.set()
+        self.leave()
         self.flush()
+
+    def leave(self) -> None:
+        """Have the thread emit what waits, and end; waits for nothing and nobody."""
+        self._closed = True
+        self._work.put(None)
 
     def drop(self) -> None:
         """Forget what waits and end the thread."""
-        self._closed = True
         self._waiting.clear()
-        self._work.set()
-
-    def _over(self) -> bool:
-        return self._closed
+        self.leave()
 
     def _serve(self) -> None:
-        while True:
-            self._work.wait()
-            self._work.clear()
-            if self._over():
-                return
-            time.sleep(self.age)
+        closed = False
+        while not closed:
+            self._work.get()
+            if not self._closed:
+                time.sleep(self.age)
+            while not self._work.empty():
+                self._work.get()
+            closed = self._closed
             try:
                 self.flush()
             except Exception as error:  # noqa: BLE001 - told, never raised into nowhere

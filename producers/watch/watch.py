@@ -67,14 +67,14 @@ class Watch:
         self._emit = emit
         self._stopped = stopped
         self._link = link or _default_link
-        self._model = weakref.ref(model, self._model_gone())
+        self._model = weakref.ref(model, self._gone())
         self._resolver: Resolver | None = None
         self._backlog = Backlog(emit, self._failed_behind())
         self._ended = self._closed = self._warned = self._left = False
         self._pid = os.getpid()
         self._due = False
         self._reading: tuple[int, bool] | None = None
-        self._optimizer = weakref.ref(_inner(optimizer), self._optimizer_gone())
+        self._optimizer = weakref.ref(_inner(optimizer), self._gone())
         self._find()
         inner = _inner(optimizer)
         _take_off_those_left(inner)
@@ -104,7 +104,7 @@ class Watch:
 
     def flush(self) -> None:
         """Emit the samples of CPU layers that wait to be worked out; those under way from a device are not waited for."""
-        if not self._ended:
+        if not self._closed:
             try:
                 self._backlog.flush()
             except Exception as error:  # noqa: BLE001 - never into training
@@ -113,7 +113,7 @@ class Watch:
     def settle(self, timeout: float = 5.0) -> None:
         """Emit the samples of every step taken so far; those under way from a device are waited for."""
         self.flush()
-        if not self._ended and self._resolver is not None and os.getpid() == self._pid:
+        if not self._closed and self._resolver is not None and os.getpid() == self._pid:
             self._resolver.settle(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -134,13 +134,15 @@ class Watch:
             self._forget()
 
     def leave(self) -> None:
-        """Measure nothing more; may be called by any thread, and by the garbage collector. What waits is emitted by `close`.
+        """Measure nothing more; may be called by any thread, and by the garbage collector. What waits is still emitted.
 
         torch may be going through the optimizer's hooks at this moment. They stay, and do nothing, until the optimizer is
-        watched again; its next step takes everything off the model.
+        watched again. Where another thread may be running the model, that one takes everything off it: after the model's
+        next forward pass, or at the optimizer's next step.
         """
         self._left = self._ended = True
-        self._calls.mute()
+        self._calls.leave()
+        self._backlog.leave()
 
     def _take_off(self) -> None:
         self._calls.disarm()
@@ -160,25 +162,14 @@ class Watch:
         self._seen: list[int] = []
         self._owned: list[dict[str, nn.Parameter | None]] = []
 
-    def _model_gone(self) -> Callable[[object], None]:
-        this = weakref.ref(self)
-
-        def gone(_: object) -> None:
-            watch = this()
-            if watch is not None:
-                watch.close()
-
-        return gone
-
-    def _optimizer_gone(self) -> Callable[[object], None]:
+    def _gone(self) -> Callable[[object], None]:
+        """Return what ends the watch with its model or optimizer, from any thread, whatever locks that one holds."""
         this = weakref.ref(self)
 
         def gone(_: object) -> None:
             watch = this()
             if watch is not None and not watch._closed:
-                watch._calls.leave()  # the model may be running in another thread
-                watch._left = True
-                watch.close()
+                watch.leave()
                 watch._forget()
 
         return gone
@@ -298,7 +289,7 @@ class Watch:
 
     def _aim(self) -> None:
         """Arm for the next step if it is to be measured."""
-        self._due = (self.steps - self._paced) % self.every == 0
+        self._due = not self._ended and (self.steps - self._paced) % self.every == 0
         if self._due:
             self._calls.arm()
         else:

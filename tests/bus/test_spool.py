@@ -1,8 +1,10 @@
 """A spool belongs to one process, survives it, and gives up nothing that can still be read."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -240,6 +242,29 @@ def test_a_spool_without_a_writable_home_lives_in_memory(home: Path, caplog: pyt
     assert spool.lane("metrics").append(SCALARS, 1, 5, None, BODY) == 1
     assert "in memory only" in caplog.text
     assert not spool.finish()
+
+
+def test_a_forked_child_is_refused_what_it_logs_to_a_spool_that_was_finished_before(settings: Settings) -> None:
+    spool = Spool.create(settings, run="r", rank=0)
+    lane = spool.lane("metrics")
+    spool.finish()
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with spool.room.lock:
+            held.set()
+            forked.wait(30.0)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(10.0)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(lane.append(SCALARS, 1, 1, None, BODY))
+    forked.set()
+    holding.join()
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_forked_child_opens_a_spool_of_its_own_when_it_logs(settings: Settings) -> None:

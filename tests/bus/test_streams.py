@@ -144,6 +144,19 @@ def test_an_operators_limits_stay_and_are_warned_of_once(settings: Settings, cap
     assert "max_bytes, max_msgs_per_subject" in lines[1]
 
 
+def test_ids_are_remembered_no_longer_than_an_operator_keeps_messages(settings: Settings) -> None:
+    async def story(conn: Connection) -> None:
+        held = (await conn.js(f"STREAM.INFO.{COMMANDS}"))["config"]
+        shorter = {"max_age": 600 * 10**9, "duplicate_window": 60 * 10**9}
+        await conn.js(f"STREAM.UPDATE.{COMMANDS}", {**held, **shorter})
+        for _ in range(2):
+            await ensure_streams(conn)
+            config = (await conn.js(f"STREAM.INFO.{COMMANDS}"))["config"]
+            assert (config["max_age"], config["duplicate_window"]) == (600 * 10**9, 600 * 10**9)
+
+    with_streams(settings, story)
+
+
 def test_a_stream_in_memory_is_used_with_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async def story(conn: Connection) -> None:
         await conn.js(f"STREAM.DELETE.{LOG}")

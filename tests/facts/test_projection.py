@@ -15,6 +15,7 @@ from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.consumers.projections.sql.errors import PositionNotReached
 from morphogen.consumers.projections.sql.service import reach
+from morphogen.consumers.projections.sql.snapshot import write_snapshot
 from morphogen.schemas import KnowledgeDropped, LayerHealth, Metrics, Names
 from morphogen.schemas.knowledge.cases import make_item
 
@@ -415,20 +416,106 @@ def test_nothing_is_whole_while_tables_that_the_log_calls_for_are_made(
 def test_who_waits_too_short_for_tables_is_told_which(
     log: Log, open_store: OpenStore, catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nothing(*_: Any) -> None:
-        pass
-
     last = log.write(loaded())
     store = open_store()
-    with monkeypatch.context() as patch:
-        patch.setattr(Follower, "_build", nothing)
-        catch_up(store, log)
+    without_builds(store, log, catch_up, monkeypatch)
 
     asyncio.run(reach(store, last, 0.01, whole=False))
     with pytest.raises(PositionNotReached, match=r"still being made after 0\.0 s: .*trace_mat_mul_performance"):
         asyncio.run(reach(store, last, 0.01, whole=True))
     store.give_up(dict.fromkeys(store.behind, "its past is gone"))
     asyncio.run(reach(store, last, 0.01, whole=True))
+
+
+def test_tables_of_a_newer_text_are_waited_for(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(loaded())
+    store = open_store()
+    catch_up(store, log)
+    last = log.write(loaded(MATMUL.replace("SLOW = 10.0", "SLOW = 20.0")))
+    without_builds(store, log, catch_up, monkeypatch)
+
+    assert (store.position(), store.whole(last), store.in_the_making()) == (last, False, ["facts_mat_mul"])
+    catch_up(store, log)
+    assert store.whole(last)
+
+
+def test_a_system_that_is_dropped_while_its_newer_text_is_made_holds_nobody_up(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(loaded())
+    store = open_store()
+    catch_up(store, log)
+    log.write(loaded(MATMUL.replace("SLOW = 10.0", "SLOW = 20.0")))
+    without_builds(store, log, catch_up, monkeypatch)
+    log.write(KnowledgeDropped(system="MatMul"))
+    last = log.write(perf(9.0))
+    catch_up(store, log)
+
+    assert (store.position(), store.whole(last)) == (last, True)
+    last = log.write(loaded())
+    catch_up(store, log)
+    assert store.whole(last)
+    assert ask(store, "SELECT seq, holds FROM facts WHERE fact = 'is_slow'") == [(4, True)]
+
+
+def test_a_system_that_is_dropped_is_no_matter_for_a_store_that_is_opened_later(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask, tmp_path: Path
+) -> None:
+    log.write(loaded())
+    log.write(perf(9.0))
+    store = open_store()
+    catch_up(store, log)
+    log.write(KnowledgeDropped(system="MatMul"))
+    catch_up(store, log)
+    store.close()
+    store = open_store()
+    last = log.write(perf(8.0))
+    catch_up(store, log)
+    assert write_snapshot(store, tmp_path / "copy").name == f"copy-{last}.duckdb"
+
+    log.write(loaded())
+    catch_up(store, log)
+    assert ask(store, "SELECT seq, holds FROM facts WHERE fact = 'is_slow'") == [(2, True)]
+
+
+def test_what_a_window_gives_is_the_same_to_the_last_digit_however_the_log_is_cut(
+    log: Log, open_store: OpenStore, catch_up: CatchUp, ask: Ask
+) -> None:
+    rng = np.random.default_rng(1)
+    log.write(
+        loaded("""system Steps {
+          trace_schema { variant T { case Step from "metrics.scalars" { loss: float } } }
+          knowledge {
+            fact rises(t: T.Step) { return slope(t.loss) over last 3 > 0 }
+            fact spreads(t: T.Step) { return std(t.loss) over last 4 > 0.3 }
+            fact climbs(t: T.Step) { return slope(t.loss) over 5s > 0 }
+          }
+        }""")
+    )
+    for _ in range(40):
+        log.write(*(Metrics(values={"loss": one}) for one in rng.random(rng.integers(1, 8)).tolist()))
+    found = []
+    for name, size in (("small", 1), ("large", 1 << 24)):
+        store = open_store(name)
+        catch_up(store, log, 1)
+        catch_up(store, log, batch_bytes=size)
+        found.append(ask(store, "SELECT seq, idx, fact, evidence FROM facts ORDER BY ALL"))
+
+    assert {fact for _, _, fact, _ in found[0]} == {"rises", "spreads", "climbs"}
+    assert found[0] == found[1]
+
+
+def without_builds(store: Store, log: Log, catch_up: CatchUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fold the log for what is live, and leave what is to be made as it is."""
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Follower, "_build", nothing)
+        catch_up(store, log)
 
 
 @pytest.mark.parametrize("interruption", ["the end of the process", "a newer text"])

@@ -115,9 +115,10 @@ def test_a_step_that_is_no_number_costs_only_the_step(settings: Settings, caplog
         run.log(a=10)
         run.log(a=11, step=np.float64(30.0))  # type: ignore[arg-type]
         run.log(a=12, step=Decimal(40))  # type: ignore[arg-type]
+        run.log(a=13, step=Unshowable())  # type: ignore[arg-type]
 
     assert [step for (step,) in rows("SELECT step FROM metrics ORDER BY value")] == [
-        7, 8, None, None, 9, 20, 21, None, None, 22, 30, 40,
+        7, 8, None, None, 9, 20, 21, None, None, 22, 30, 40, None,
     ]  # fmt: skip
     assert "step nan was not recorded: it is no whole number" in caplog.text
 

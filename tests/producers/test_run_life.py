@@ -206,9 +206,11 @@ def test_what_is_refused_for_another_reason_is_said_again_but_not_for_ever(
         run.log(7)  # type: ignore[arg-type]
         for number in range(50):
             run._reject("thing", f"reason {number}")
+        run._reject("t" * 5000, "r" * 5000)
 
     told = [record.message for record in caplog.records]
     assert sum(": watch was not recorded" in line for line in told) == 2
     assert sum(": log was not recorded" in line for line in told) == 2
     assert sum(": thing was not recorded" in line for line in told) == 5
-    assert run.rejected == 55
+    assert run.rejected == 56
+    assert max(map(len, told)) < 2000

@@ -71,6 +71,7 @@ def test_an_optimizer_that_is_gone_ends_its_watch(options: dict[str, Any]) -> No
     gc.collect()
     assert gone() is None
     assert not slots(model)
+    watch.settle()
     assert [sample.step for sample in samples] == [1]
     watch.close()
 
@@ -78,7 +79,7 @@ def test_an_optimizer_that_is_gone_ends_its_watch(options: dict[str, Any]) -> No
 def test_an_optimizer_that_another_thread_collects_leaves_the_model_after_its_next_forward_pass() -> None:
     model, samples = model_of(), list[LayerSample]()
     held = [torch.optim.SGD(model.parameters(), 0.1)]
-    Watch(model, held[0], 1, samples.append)
+    watch = Watch(model, held[0], 1, samples.append)
     step(model, held[0])
     thread = threading.Thread(target=held.clear)
     thread.start()
@@ -87,7 +88,45 @@ def test_an_optimizer_that_another_thread_collects_leaves_the_model_after_its_ne
     assert slots(model), "the thread of the model may be running it"
     model(torch.randn(3, 4))
     assert not slots(model)
+    watch.settle()
     assert [sample.step for sample in samples] == [1]
+
+
+@pytest.mark.parametrize("which", ["model", "optimizer"])
+def test_what_goes_waits_for_nobody_who_takes_its_samples(which: str) -> None:
+    held: dict[str, Any] = {"model": model_of()}
+    held["optimizer"] = torch.optim.SGD(held["model"].parameters(), 0.1)
+    taking, lock, samples = threading.Event(), threading.Lock(), list[LayerSample]()
+
+    def take(sample: LayerSample) -> None:
+        taking.set()
+        if lock.acquire(timeout=20.0):
+            lock.release()
+            samples.append(sample)
+
+    watch = Watch(held["model"], held["optimizer"], 1, take)
+    backlog = watch._backlog
+    with lock:
+        step(held["model"], held["optimizer"])
+        assert taking.wait(10.0)
+        step(held["model"], held["optimizer"])
+        del held[which]
+        gc.collect()
+    watch.settle()
+    assert [sample.step for sample in samples] == [1, 2]
+    assert backlog._thread is not None
+    backlog._thread.join(10.0)
+    assert not backlog._thread.is_alive()
+
+
+def test_a_run_that_is_dropped_inside_a_step_leaves_the_model() -> None:
+    model = model_of()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    watch = Watch(model, optimizer)
+    with mock.patch.object(watch._backlog, "add", side_effect=lambda *_: watch.leave()):
+        step(model, optimizer)
+    assert not slots(model)
+    watch.close()
 
 
 def test_what_the_forward_passes_between_two_steps_gave_is_joined(

@@ -8,6 +8,7 @@ import pytest
 
 from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.store import store as storing
+from morphogen.consumers.projections.store.generation import Folded
 from morphogen.schemas import Metrics
 
 from .conftest import Log
@@ -59,3 +60,33 @@ def test_a_swap_that_fails_leaves_the_older_generation_live(
 
     assert standing(store) == [(1, True), (2, False)]
     assert ask(store, "SELECT count(*) FROM metrics") == [(1,)]
+
+
+def test_one_whose_place_another_rebuild_took_is_not_swapped_in(
+    log: Log, store: Store, catch_up: Callable[..., int], ask: Callable[..., Any]
+) -> None:
+    first = store.rebuild(["metrics"])
+    store.rebuild(["metrics"])
+    store.swap(first)
+
+    assert standing(store) == [(1, True), (3, False)]
+    assert ask(store, "SELECT count(*) FROM metrics") == [(1,)]
+    catch_up(store, log)
+    assert standing(store) == [(3, True)]
+    assert ask(store, "SELECT count(*) FROM metrics") == [(1,)]
+
+
+def test_a_commit_of_one_that_was_dropped_moves_none_that_got_its_id(
+    store: Store, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dropped,) = store.rebuild(["metrics"])
+    store._drop(dropped)
+    (new,) = store.rebuild(["metrics"])
+    assert new.id == dropped.id
+
+    folded = Folded(1, 1, [], [dropped], states={dropped: 1}, encoded={dropped: b"state"})
+    store.commit(folded)
+    store.commit(Folded(1, 1, [], [dropped], failed={dropped: "why"}))
+
+    assert ask(store, f"SELECT seq, state, error FROM morphogen.positions WHERE id = {new.id}") == [(0, None, None)]
+    assert store.holds(Folded(1, 1, [], [*store.live, dropped]))

@@ -374,6 +374,8 @@ def test_polars_gets_dates_that_it_cannot_hold_as_text_at_any_depth(at_lasting: 
         {"a": {"a": ["-infinity", None]}, "b": {"k": "6585322"}, "c": ["infinity", None], "d": [dt.date(2026, 1, 2)]}
     ]  # fmt: skip
     assert query("SELECT [DATE 'infinity'] AS a WHERE false").polars().height == 0
+    last = query("SELECT TIMESTAMP '9999-12-31 23:59:59.999999' AS a, DATE '9999-12-31' AS b").polars().rows()
+    assert last == [(dt.datetime.max, dt.date.max)]
 
 
 _PLAIN = st.sampled_from([(pa.int32(), st.integers(-9, 9)), (pa.string(), st.text(max_size=3))])

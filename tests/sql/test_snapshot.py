@@ -1,7 +1,9 @@
 """A snapshot is a plain, verified copy at one position, or nothing at all."""
 
+import contextlib
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,7 +12,9 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from morphogen.bus.settings import Settings
 from morphogen.consumers.projections import Projection, Store
@@ -168,6 +172,12 @@ def test_what_is_no_snapshot_of_this_log_is_never_replaced(
         (tmp_path / name / "model.bin").write_text("weights")
     (tmp_path / "file-3").write_text("text")
     (tmp_path / "file-3.duckdb").write_text("text")
+    with contextlib.closing(sqlite3.connect(tmp_path / "lite-3.duckdb")) as lite, lite:
+        lite.execute("CREATE TABLE morphogen_snapshot(epoch TEXT)")
+    (tmp_path / "lite-3").mkdir()
+    parquet.write_table(pa.table({"other": [1]}), tmp_path / "lite-3" / "morphogen_snapshot.parquet")
+    own = snapshot(tmp_path / "mine", form)
+    (tmp_path / own.name.replace("mine", "link")).symlink_to(own)
     foreign = snapshot(tmp_path / "foreign", form)
     with duckdb.connect() as con:  # of another log
         if form == "duckdb":
@@ -176,7 +186,7 @@ def test_what_is_no_snapshot_of_this_log_is_never_replaced(
             con.execute("DETACH f")
         else:
             con.execute(f"COPY (SELECT 3 AS position, 'another' AS epoch) TO '{foreign}/morphogen_snapshot.parquet'")
-    for name in ("checkpoint", "file", "foreign"):
+    for name in ("checkpoint", "file", "lite", "link", "foreign"):
         with pytest.raises(SnapshotFailed, match=f"{name}-3.* is there, and is no snapshot of this log"):
             snapshot(tmp_path / name, form)
     assert (tmp_path / "checkpoint-3" / "model.bin").read_text() == "weights"

@@ -197,7 +197,7 @@ def _foreign(module: Module) -> list[Condition]:
 
 @cache
 def _class_of(name: str, types: tuple[str, ...], shapes: tuple[tuple[str, str], ...]) -> type[FactChanges]:
-    class Made(FactChanges, name=name, version=2, types=types):
+    class Made(FactChanges, name=name, version=3, types=types):
         tables: Mapping[str, str] = dict(shapes)
 
     return Made

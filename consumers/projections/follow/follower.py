@@ -103,8 +103,8 @@ class Follower:
 
     async def _build_beside(self, live: Conveyor) -> None:
         """Build all that is behind while the live generations go on; hold those back only for the last messages."""
-        while (group := self.store.behind) and min(one.seq for one in group) < self.store.front() - _NEAR:
-            await self._advance_lowest(self.store.front(), None)
+        while (behind := self.store.behind) and min(one.seq for one in behind) < self.store.front() - _NEAR:
+            await self._advance_lowest(behind, self.store.front(), None)
         async with self._feeding:
             await live.drain()
             await self._build(self.store.front(), None)
@@ -115,16 +115,15 @@ class Follower:
         goal = max(target, self.store.front())
         if not self._live():
             goal = target
-        while any(one.seq < goal for one in self.store.behind):
-            await self._advance_lowest(goal, progress)
+        while (behind := self.store.behind) and min(one.seq for one in behind) < goal:
+            await self._advance_lowest(behind, goal, progress)
         if finished := [one for one in self.store.behind if not one.live]:
             await asyncio.to_thread(self.store.swap, finished)
             names = ", ".join(sorted(one.projection.name for one in finished))
             _log.info("built %s from the beginning of the log", names)
 
-    async def _advance_lowest(self, goal: int, progress: Progress | None) -> None:
+    async def _advance_lowest(self, behind: Sequence[Generation], goal: int, progress: Progress | None) -> None:
         """Advance those that are furthest behind to where the next ones stand."""
-        behind = self.store.behind
         lowest = min(one.seq for one in behind)
         upto = min([one.seq for one in behind if one.seq > lowest] + [goal])
         group = [one for one in behind if one.seq == lowest]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from .cells import python_values
 from .leaves import changed, holds
 
-_ENDS = (-62_135_596_800, 253_402_300_799)  # seconds after 1970 of the first and the last that Python can name
+_ENDS = (-62_135_596_800, 253_402_300_800)  # seconds after 1970 in which what Python can name begins and is over
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -40,7 +40,7 @@ def _outside(values: Any, kind: Any) -> bool:
     width, ticks = (pa.int32(), 1 / 86_400) if pa.types.is_date32(kind) else (pa.int64(), _TICKS[kind.unit])
     ends = pc.min_max(values.cast(width)).as_py()
     least, most = (int(second * ticks) for second in _ENDS)
-    return not (max(least, 2 - 2**63) <= (ends["min"] or 0) and (ends["max"] or 0) <= min(most, 2**63 - 2))
+    return not (max(least, 2 - 2**63) <= (ends["min"] or 0) and (ends["max"] or 0) < min(most, 2**63 - 1))
 
 
 def _told(array: Any) -> Any:

@@ -31,6 +31,8 @@ BATCH_ROWS = 122_880  # one row group of DuckDB
 ABOUT = "morphogen_snapshot"
 _SLASHES = ("/", os.sep)
 _OLDEST_READER = "v1.0.0"
+# Otherwise DuckDB fetches what reads a file of another kind, such as SQLite's.
+_ALONE: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 _FULL = re.compile(r"no space left|disk full|file too large|quota exceeded", re.IGNORECASE)
 
 Copy = Callable[[str, Any], int]
@@ -180,10 +182,12 @@ def _replaceable(final: Path, form: str, epoch: str) -> None:
         return
     found: Any = None
     with contextlib.suppress(OSError, duckdb.Error, pa.ArrowException):
-        if form == "parquet":
+        if final.is_symlink():
+            pass  # the store itself may be behind it, which nobody may open again
+        elif form == "parquet":
             found = parquet.read_table(final / f"{ABOUT}.parquet", columns=["epoch"])["epoch"].to_pylist()
         elif final.is_file():  # anything else duckdb would open is no snapshot either
-            with duckdb.connect(str(final), read_only=True) as copy:
+            with duckdb.connect(str(final), read_only=True, config=_ALONE) as copy:
                 found = [value for (value,) in copy.execute(f"SELECT epoch FROM {ABOUT}").fetchall()]
     if found != [epoch]:
         raise SnapshotFailed(f"{final} is there, and is no snapshot of this log: choose another name, or move it away")

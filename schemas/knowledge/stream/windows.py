@@ -246,32 +246,39 @@ class Windows:
         return self._once("moments", arg, lambda: self._moments(arg))  # type: ignore[no-any-return]
 
     def _moments(self, arg: int) -> "_Moments":
-        """Return sums over each window of what `std` and `slope` need, values taken from where their block begins."""
+        """Return sums over each window of what `std` and `slope` need.
+
+        A window is the end of one block and the beginning of the next. Values are taken from the outermost of their
+        part of the block and numbered from there, so that nothing depends on what else of a block is still known.
+        """
         values, there = self._floats(arg), self._known(arg)
         blocks = self._blocks
-        rows = np.arange(len(values))
         finite = np.isfinite(values)
-        ahead = np.minimum.accumulate(np.where(finite, rows, len(rows) - 1)[::-1])[::-1]
-        anchors = np.where(finite[ahead], values[ahead], 0.0)[blocks.starts] if len(values) else values
-        ends = blocks.starts + blocks.sizes
-        anchors = np.where(ahead[blocks.starts] < ends, anchors, 0.0)
-        anchor = anchors[self._block]
-        shifted = np.where(there, values - anchor, 0.0)
-        number = blocks.forward(there.astype(np.float64), np.add, 0.0) - 1.0  # of the known values of a block, from 0
-        numbered = np.where(there, shifted * number, 0.0)
         first = np.minimum(self._starts, self._at)
         parts = []
-        for rows_of, scan in ((self._new, blocks.forward), (first, blocks.backward)):
-            count = scan(there.astype(np.float64), np.add, 0.0)[rows_of]
-            total = scan(shifted, np.add, 0.0)[rows_of]
-            squares = scan(shifted * shifted, np.add, 0.0)[rows_of]
-            weighted = scan(numbered, np.add, 0.0)[rows_of]
-            if scan == blocks.backward:
-                before = number[rows_of] + np.where(there[rows_of], 0.0, 1.0)  # known values ahead of the window's part
-                weighted = weighted - before * total
-            parts.append(_Moments(count, total, squares, weighted, anchor[rows_of]))
+        for rows, scan, sign in ((self._new, blocks.forward, 1.0), (first, blocks.backward, -1.0)):
+            anchor = self._anchors(values, finite, last=sign < 0)[self._block]
+            shifted = np.where(there, values - anchor, 0.0)
+            counts = scan(there.astype(np.float64), np.add, 0.0)
+            count, total = counts[rows], scan(shifted, np.add, 0.0)[rows]
+            squares = scan(shifted * shifted, np.add, 0.0)[rows]
+            weighted = scan(np.where(there, shifted * (counts - 1.0) * sign, 0.0), np.add, 0.0)[rows]
+            if sign < 0:  # numbered from the window's own beginning
+                weighted = weighted + (count - 1.0) * total
+            parts.append(_Moments(count, total, squares, weighted, anchor[rows]))
         head, tail = parts
         return head.after(tail, self._crosses)
+
+    def _anchors(self, values: Floats, finite: Mask, *, last: bool) -> Floats:
+        """Return the first or the last finite value of each block, 0 where it has none."""
+        blocks, rows = self._blocks, np.arange(len(values))
+        ends = blocks.starts + blocks.sizes
+        if last:
+            nearest = np.maximum.accumulate(np.where(finite, rows, -1))[ends - 1]
+        else:
+            nearest = np.minimum.accumulate(np.where(finite, rows, len(rows))[::-1])[::-1][blocks.starts]
+        inside = (blocks.starts <= nearest) & (nearest < ends)
+        return np.where(inside, values[np.where(inside, nearest, 0)], 0.0) if len(values) else values
 
 
 @dataclass(frozen=True, slots=True)
