@@ -3,6 +3,7 @@
 Nothing here raises into the training loop. What cannot be recorded is said once in the program's log and counted.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -373,13 +374,11 @@ class Run:
 
     def _whole(self, step: Any) -> int | None:
         """Return a step of any integral kind as an int; None for what is none, whose numbers are kept all the same."""
-        try:
+        with contextlib.suppress(Exception):  # anybody's number
             number = step.item() if hasattr(step, "item") else step  # numpy's and torch's
             whole = int(number)  # of a text, a Decimal or a variable of Keras too
             if (isinstance(number, str) or whole == number or whole == float(number)) and -(2**63) <= whole < 2**63:
                 return whole
-        except Exception:  # noqa: BLE001  anybody's number
-            pass
         told = "it is no whole number of 64 bits; what was logged with it is kept without a step"
         self._reject(_shown(lambda: f"step {step!r:.100}"), told)
         return None

@@ -11,7 +11,7 @@ def test_a_publisher_that_lets_go_while_somebody_rings_disturbs_nobody() -> None
 
     class Closing(Bell):
         @property
-        def ring(self) -> Callable[[], None] | None:  # type: ignore[override]
+        def ring(self) -> Callable[[], None] | None:
             return rings.pop(0)
 
         @ring.setter
