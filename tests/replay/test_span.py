@@ -99,10 +99,9 @@ def test_an_age_in_no_unit_of_time_is_refused_and_not_guessed(text: str) -> None
 def test_a_number_longer_than_python_reads_is_refused_in_one_line() -> None:
     with pytest.raises(BadRange, match="a number of 5000 digits is no place in the log"):
         parse_point("9" * 5000)
-    with pytest.raises(SqlError, match="no sequence of the log"):
-        parse_as_of("9" * 5000)
-    with pytest.raises(SqlError, match="of so many digits is no sequence"):
-        parse_as_of(10**5000)
+    for value in ("9" * 5000, 10**5000):
+        with pytest.raises(SqlError, match="of so many digits is no sequence"):
+            parse_as_of(value)
 
 
 @pytest.mark.parametrize("text", ["-99999999999w", "-1e9d", "tomorrow"])

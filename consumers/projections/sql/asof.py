@@ -36,7 +36,7 @@ def parse_as_of(value: AsOf) -> tuple[int | None, int | None]:
         return None, _ns(plain) + getattr(value, "nanosecond", 0) % 1000
     text = str(value).strip()
     if text.isdecimal():
-        return _sequence(int(text) if len(text) <= _DIGITS else 2**63), None
+        return _sequence(int(text) if len(text) <= _DIGITS else 10**_DIGITS), None
     try:
         found = parse_moment(text, dt.datetime.now(dt.UTC))
     except OverflowError:  # longer ago than any log
