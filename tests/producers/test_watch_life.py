@@ -184,7 +184,7 @@ def test_a_deleted_model_is_freed_at_once_and_the_watch_ends() -> None:
     finally:
         gc.enable()
     gc.collect()
-    assert gone[2]() is None
+    until(lambda: gone[2]() is None)  # the thread that works out samples may be within one
     watch.close()
 
 
