@@ -196,10 +196,10 @@ class Bus:
         return Serving(self, commands.Worker(self.conn, target, handlers, **options))
 
     def emit(
-        self, event: Event, *, run: str = "", cause: str | None = None, label: str | None = "0-0", msg_id: str
+        self, event: Event, *, run: str | None = None, cause: str | None = None, label: str | None = "0-0", msg_id: str
     ) -> PubAck:
-        """Write one event straight into the log; see emit.emit."""
-        return self.run(emit(self.conn, event, run=run, cause=cause, label=label, msg_id=msg_id))
+        """Write one event straight into the log, of a run or of none; see emit.emit."""
+        return self.run(emit(self.conn, event, run=run or "", cause=cause, label=label, msg_id=msg_id))
 
     def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
         """Return the reply to a request; see requests.call."""

@@ -18,6 +18,7 @@ _SCHEMES = ("nats", "tls", "ws", "wss")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _CUTS = "?\\"
 _NOT_IN_A_HOME = re.compile(r"[?\\\0\ud800-\udfff]")
+_PORT = re.compile(r"^\w+://[^:/]*(:\d+)?(/|$)|\]")
 _WITH_USER = "write nats://user:password@host:port, and a / ? # , or @ in a user or password as %2F %3F %23 %2C or %40"
 _CREDS = (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -138,7 +139,7 @@ def _url(text: str, name: str, secret: bool) -> str:
         if "@" in parts.path + parts.query + parts.fragment:
             host = None
     except ValueError:
-        host = None
+        host, secret = None, secret or not _PORT.search(url)  # user:password without a host, perhaps
     if not host or port == 0 or parts.scheme not in _SCHEMES or " " in url or not url.isprintable():
         if secret:
             raise SettingsError(f"{name} has a bad address; {_WITH_USER}")

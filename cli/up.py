@@ -1,6 +1,7 @@
 """`up`, `down`, `status`: the broker of this machine, and how the log and the projector stand."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -71,12 +72,10 @@ def down(context: typer.Context) -> None:
     from morphogen.bus import broker
 
     settings = settings_of(context)
-    found = _projector_of(settings) if settings.embedded and broker.status(settings).running else None
+    left = _projector_of(settings) if settings.embedded and broker.status(settings).running else None
     echo("broker stopped" if broker.down(settings) else "no broker was running")
-    if found is not None:
-        echo(
-            f"its projector, pid {found.pid} on {found.host}, waits for the next one and holds the tables: kill it to end it"
-        )
+    if left is not None:
+        echo(f"its projector, {left}, waits for the next one and holds the tables: kill it to end it")
 
 
 @app.command()
@@ -129,13 +128,21 @@ def status(context: typer.Context) -> None:
         raise typer.Exit(FAILED)
 
 
-def _projector_of(settings: "Settings") -> "Status | None":
-    """Return how the projector of a running broker stands; None too where it does not say so within two seconds."""
+def _projector_of(settings: "Settings") -> str | None:
+    """Return which process the projector of a running broker is, also where it does not say so within two seconds."""
+    from morphogen.bus.bus import Bus
+    from morphogen.bus.errors import RequestTimeout
     from morphogen.consumers.projections.sql.query import SqlClient
 
     client = SqlClient.shared(settings)
     try:
-        return client.status(timeout=2.0)
+        found = client.status(timeout=2.0)
+        return None if found is None else f"pid {found.pid} on {found.host}"
+    except RequestTimeout:
+        with contextlib.suppress(MorphogenError), Bus.open(settings, start_broker=False) as bus:
+            pid = _holder(settings, bus.stream_info().epoch)
+            return None if pid is None else f"pid {pid}, which does not answer"
+        return None
     except MorphogenError:
         return None
     finally:
@@ -150,13 +157,18 @@ def _projector(found: "Status | None") -> str:
 
 def _silent(settings: "Settings", epoch: str) -> str:
     """Return what to do about a projector that is there and does not answer; the lock on its file tells its pid."""
-    from morphogen.consumers.projections.follow.projector import store_path
-    from morphogen.consumers.projections.store.duckfile import holder
-
-    pid = holder(store_path(settings, epoch))
+    pid = _holder(settings, epoch)
     if pid is None:
         return "does not answer, and holds no tables of this machine: it has just ended, or runs elsewhere"
     return f"does not answer (pid {pid}): give it a moment, or end it with `kill -9 {pid}`, which loses nothing"
+
+
+def _holder(settings: "Settings", epoch: str) -> int | None:
+    """Return the pid of who holds the tables of this machine."""
+    from morphogen.consumers.projections.follow.projector import store_path
+    from morphogen.consumers.projections.store.duckfile import holder
+
+    return holder(store_path(settings, epoch))
 
 
 async def _knock(settings: "Settings") -> None:

@@ -4,27 +4,21 @@ Nothing here raises into the training loop. What cannot be recorded is said once
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from morphogen.bus.spool import Counts, Kind, Publisher, Spool
 from morphogen.schemas import (
-    ArtifactSaved,
     EncodeError,
     Event,
-    LayerHealth,
     LogLine,
     Metrics,
-    Names,
     ProducerClosed,
     RunFailed,
     RunFinished,
@@ -34,25 +28,21 @@ from morphogen.schemas import (
     sound,
 )
 
+from .artifacts import saved
 from .deferred import DeviceScalars
+from .health import Health
+from .listeners import Listeners
+from .refusals import Refusals, shown
 from .scalars import MEETS, scalars
-from .stepclock import StepClock
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
     from morphogen.bus.spool import Lane
-    from morphogen.producers.watch import LayerSample, Watch
 
 _METRICS = Kind(Metrics.type, Metrics.version)
 _BODY = b"\x81\xa6values"  # a map of one: what stands before the encoded numbers in the body of Metrics
-_MOST_REASONS = 5  # that are said of one thing, and
-_MOST_SAID = 100  # things of which any is said
-_LONGEST_SAID = 500  # characters of a thing, and of a reason
-_HASH_UP_TO = 1 << 30  # bytes of a file that artifact() hashes; larger ones are recorded without a hash
 
 _BY_NAME = object()  # what is given by position may be given by its name, which a field may have as well
-
-_log = logging.getLogger("morphogen")
 
 
 class Run:
@@ -65,15 +55,12 @@ class Run:
         self._began = time.monotonic()
         self._step = 0
         self._kinds: dict[type[Event], Kind] = {}
-        self._said: dict[str, set[str]] = {}
-        self._watches: tuple[tuple[Watch, StepClock[LayerSample]], ...] = ()
-        self._unhurried: tuple[Watch, ...] = ()
-        self._subscribers: tuple[Callable[[Event, int | None], object], ...] = ()
+        self._refusals = Refusals(spool.run)
+        self._listeners = Listeners(self._refusals)
+        self._health = Health(spool, self._listeners, self._refusals)
         self._before_end: tuple[Callable[[], object], ...] = ()
         self._over = False
         self._dropped: Callable[[Run], object] | None = None
-        self.rejected = 0
-        """Values that could not be recorded since the run began."""
         self.event(started)
         self._lane = spool.lane(Metrics.family, high_rate=True)
         self._append_numbers = self._lane.append_numbers
@@ -98,6 +85,11 @@ class Run:
     def step(self) -> int:
         """The newest step that `log` named or counted; 0 before the first."""
         return self._step
+
+    @property
+    def rejected(self) -> int:
+        """Values that could not be recorded since the run began."""
+        return self._refusals.count
 
     @property
     def settings(self) -> "Settings":
@@ -127,10 +119,10 @@ class Run:
             else:
                 self._log_slowly(values, None)
                 return
-            for watch, clock in self._watches:
+            for watch, clock in self._health.watches:
                 clock.named(step, watch.count, told)
         except Exception as error:  # noqa: BLE001  a training loop is not to die of its telemetry
-            self._reject("log", f"{type(error).__name__}: {error}")
+            self._refusals.say("log", f"{type(error).__name__}: {error}")
 
     def event(self, event: Event, *, step: int | None = None, cause: str | None = None) -> str | None:
         """Record any event; return its id, which later events may name as their `cause`. None where it was refused."""
@@ -147,10 +139,10 @@ class Run:
             lane = self._spool.lane(event.family, high_rate=event.high_rate)
             n = lane.append(kind, step, time.time_ns(), cause, encode(event))
         except Exception as error:  # noqa: BLE001
-            self._reject(f"event {getattr(event, 'type', type(event).__name__)}", str(error))
+            self._refusals.say(f"event {getattr(event, 'type', type(event).__name__)}", str(error))
             return None
-        if self._subscribers:
-            self._tell(event, step)
+        if self._listeners:
+            self._listeners.tell(event, step)
         return f"{self._spool.writer}.{event.family}.{n}" if n else None
 
     def line(
@@ -172,7 +164,7 @@ class Run:
             name = logging.getLevelName(level).lower() if isinstance(level, int) else sound(level)
             self.event(LogLine(message=sound(message), level=name, fields=plain(fields)), step=step, cause=cause)
         except Exception as error:  # noqa: BLE001  whatever a foreign object does when it is shown
-            self._reject("line", f"{type(error).__name__}: {error}")
+            self._refusals.say("line", f"{type(error).__name__}: {error}")
 
     def artifact(
         self,
@@ -190,30 +182,9 @@ class Run:
         """
         try:
             path = path or metadata.pop("path")
-            uri, size, digest = str(path), None, None
-            if "://" not in uri:
-                local = Path(path).absolute()
-                uri = local.as_uri()
-                try:
-                    size = local.stat().st_size if local.is_file() else None
-                    if size is not None and size <= _HASH_UP_TO:
-                        with local.open("rb") as file:
-                            digest = hashlib.file_digest(file, "sha256").hexdigest()
-                except OSError as error:
-                    self._reject(f"artifact {uri}", error.strerror or str(error))
-            self.event(
-                ArtifactSaved(
-                    name=sound(name or Path(str(path)).name),
-                    uri=sound(uri),
-                    kind=sound(kind),
-                    size=size,
-                    sha256=digest,
-                    metadata=plain(metadata),
-                ),
-                cause=cause,
-            )
+            self.event(saved(path, name, kind, metadata, self._refusals.say), cause=cause)
         except Exception as error:  # noqa: BLE001  a path that is none, an object that cannot be shown
-            self._reject(f"artifact {type(path).__name__}", f"{type(error).__name__}: {error}")
+            self._refusals.say(f"artifact {type(path).__name__}", f"{type(error).__name__}: {error}")
 
     def watch(self, model: Any, optimizer: Any, *, every: int | None = None) -> None:
         """Measure the health of every parameterised layer at each `every`-th step of `optimizer`, until the run ends.
@@ -222,25 +193,9 @@ class Run:
         measured and what it costs.
         """
         try:
-            from .watch import Watch
-
-            if not (hasattr(optimizer, "param_groups") or hasattr(optimizer, "optimizer")):
-                raise TypeError(f"an optimizer is expected, not a {type(optimizer).__name__}: watch once there is one")
-            clock: StepClock[LayerSample] = StepClock(partial(_append_health, self._spool, weakref.ref(self)))
-            each = 1 if every is None else every
-            watch = Watch(
-                model,
-                optimizer,
-                every=each,
-                emit=lambda sample: clock.sample(sample, sample.step),
-                stopped=partial(_watch_stopped, weakref.ref(self)),
-            )
+            self._health.watch(model, optimizer, every)
         except Exception as error:  # noqa: BLE001
-            self._reject("watch", str(error))
-            return
-        self._watches = (*self._watches, (watch, clock))
-        if every is None:
-            self._unhurried = (*self._unhurried, watch)
+            self._refusals.say("watch", str(error))
 
     def pace(self, samples: int, least: int) -> None:
         """Measure layers at the next step, and about `samples` times until the next call, `least` steps apart or more.
@@ -248,8 +203,7 @@ class Run:
         For whoever needs their health now and then, such as growth before a decision, and calls this after each. Only
         models that are watched without an `every` go by it.
         """
-        for watch in self._unhurried:
-            watch.pace(samples, least)
+        self._health.pace(samples, least)
 
     def subscribe(self, callback: Callable[[Event, int | None], object]) -> Callable[[], None]:
         """Call `callback(event, step)` with every event that is recorded from here on; return what ends that.
@@ -257,12 +211,7 @@ class Run:
         The health of layers is among them, from a thread of its own, about a tenth of a second late (see `settle`);
         what `log` takes is not: it never becomes an event object. What the callback raises is said once.
         """
-        self._subscribers = (*self._subscribers, callback)
-
-        def end() -> None:
-            self._subscribers = tuple(one for one in self._subscribers if one is not callback)
-
-        return end
+        return self._listeners.add(callback)
 
     def before_end(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback()` once when the run ends, however it does, while it still records; return what forgets it."""
@@ -278,15 +227,11 @@ class Run:
 
         Steps that no `log` has named yet go on from those named so far, or by the optimizer's own count.
         """
-        for watch, clock in self._watches:
-            watch.settle(timeout)
-            clock.flush()
+        self._health.settle(timeout)
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until the log has all that was recorded so far; False where it has not within `timeout` seconds."""
-        for watch, clock in self._watches:
-            watch.flush()
-            clock.flush()
+        self._health.flush()
         self._device.flush(timeout)
         return self._publisher.flush(timeout)
 
@@ -303,12 +248,12 @@ class Run:
         if isinstance(error, BaseException):
             event = RunFailed(
                 error=sound(type(error).__name__),
-                message=_shown(lambda: str(error))[:2000],
-                traceback=_shown(lambda: "".join(traceback.format_exception(error)))[-20_000:],
+                message=shown(lambda: str(error))[:2000],
+                traceback=shown(lambda: "".join(traceback.format_exception(error)))[-20_000:],
                 duration=self._age(),
             )
         else:
-            told = _shown(lambda: str(error))
+            told = shown(lambda: str(error))
             event = RunFailed(error=told, message=told, duration=self._age())
         self._end(event, timeout)
 
@@ -340,8 +285,7 @@ class Run:
         dropped = getattr(self, "_dropped", None)
         if dropped is not None and not self._over:
             self._dropped = None
-            for watch, _ in self._watches:
-                watch.leave()
+            self._health.leave()
             dropped(self)  # nobody can say any more how it ended, but what it holds must be given back
 
     def __repr__(self) -> str:
@@ -359,10 +303,8 @@ class Run:
                 try:
                     callback()
                 except Exception as error:  # noqa: BLE001  the run ends all the same
-                    self._reject("before_end", f"{type(error).__name__}: {error}")
-        for watch, clock in self._watches:
-            watch.close()
-            clock.flush()
+                    self._refusals.say("before_end", f"{type(error).__name__}: {error}")
+        self._health.close()
         self._device.close(timeout)
         if os.getpid() == self._pid:  # a forked child is not the run
             self.event(event)
@@ -380,74 +322,23 @@ class Run:
             if (isinstance(number, str) or whole == number or whole == float(number)) and -(2**63) <= whole < 2**63:
                 return whole
         told = "it is no whole number of 64 bits; what was logged with it is kept without a step"
-        self._reject(_shown(lambda: f"step {step!r:.100}"), told)
+        self._refusals.say(shown(lambda: f"step {step!r:.100}"), told)
         return None
 
     def _joined(self, metrics: Mapping[Any, Any], named: dict[str, Any]) -> dict[Any, Any]:
         for name in [name for name in named if name in metrics]:
-            self._reject(f"metric {name!r}", MEETS)
+            self._refusals.say(f"metric {name!r}", MEETS)
         return {**metrics, **{name: value for name, value in named.items() if name not in metrics}}
 
     def _log_slowly(self, values: Mapping[Any, Any], step: int | None) -> None:
         numbers, refused, far = scalars(values)
         for name, reason in refused.items():
-            self._reject(f"metric {name!r}", reason)
+            self._refusals.say(f"metric {name!r}", reason)
         if numbers:
             _append_scalars(self._lane, numbers, step, time.time_ns())
         if far:
             self._device.take(far, step, time.time_ns())
 
-    def _tell(self, event: Event, step: int | None) -> None:
-        for callback in self._subscribers:
-            try:
-                callback(event, step)
-            except Exception as error:  # noqa: BLE001  a listener is not to stop the recording
-                self._reject(f"subscriber {callback!r:.100}", f"{type(error).__name__}: {error}")
-
-    def _reject(self, what: str, reason: str) -> None:
-        self.rejected += 1
-        what, line = what[:_LONGEST_SAID], reason.splitlines()[0][:_LONGEST_SAID] if reason else "no reason given"
-        said = self._said.get(what, set()) if len(self._said) < _MOST_SAID else self._said.get(what)
-        if said is not None and line not in said and len(said) < _MOST_REASONS:
-            said.add(line)
-            self._said[what] = said
-            _log.warning("run %s: %s was not recorded: %s (said once)", self.name, what, line)
-
-
-def _append_health(spool: Spool, run: "weakref.ref[Run]", sample: "LayerSample", step: int) -> None:
-    """Record the health of layers; the run is held by nobody who watches, so that it ends when it is dropped."""
-    event = LayerHealth(layers=_names(sample.layers), missing=sample.missing, **sample.signals)
-    lane = spool.lane(LayerHealth.family, high_rate=True)
-    lane.append(_HEALTH, step, sample.time_ns, None, encode(event))
-    there = run()
-    if there is not None and there._subscribers:
-        there._tell(event, step)
-
-
-def _watch_stopped(run: "weakref.ref[Run]", reason: str) -> None:
-    there = run()
-    if there is not None:
-        there._reject("watch", reason)
-
 
 def _append_scalars(lane: "Lane", numbers: Mapping[str, int | float], step: int | None, time_ns: int) -> None:
     lane.append(_METRICS, step, time_ns, None, _BODY + encode(numbers))
-
-
-def _shown(make: Callable[[], str]) -> str:
-    """Return a text of a foreign object's, whose methods may fail."""
-    try:
-        return sound(make())
-    except Exception:  # noqa: BLE001
-        return "<it cannot be shown>"
-
-
-_HEALTH = Kind(LayerHealth.type, LayerHealth.version)
-_seen_names: dict[tuple[str, ...], Names] = {}
-
-
-def _names(layers: tuple[str, ...]) -> Names:
-    names = _seen_names.get(layers)
-    if names is None:
-        names = _seen_names[layers] = Names(layers)
-    return names

@@ -135,6 +135,10 @@ class StepClock(Generic[_T]):
         if self._waiting:
             self._send(_AT_ONCE)
 
+    def waits(self) -> bool:
+        """Tell whether a sample still waits for its step."""
+        return bool(self._waiting) or self._inside
+
     def flush(self) -> None:
         """Emit what waits, in order; what no name was given goes by the names so far, or by the optimizer's own count."""
         self._own()

@@ -65,6 +65,11 @@ class Backlog:
         elif len(waiting) > MOST:
             self.flush()
 
+    def waits(self) -> bool:
+        """Tell whether something is still to be emitted."""
+        with self._emitting:
+            return bool(self._waiting)
+
     def flush(self) -> None:
         """Emit what waits. What `emit` raises comes out, and the rest waits on."""
         if os.getpid() != self._pid:

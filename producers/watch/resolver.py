@@ -30,6 +30,11 @@ class Resolver:
                 self._thread.start()
             self._changed.notify()
 
+    def idle(self) -> bool:
+        """Tell whether all that was submitted is finished."""
+        with self._changed:
+            return not self._waiting and not self._busy
+
     def settle(self, timeout: float = 5.0) -> bool:
         """Wait until all that was submitted so far is finished; False where it is not within `timeout` seconds."""
         reached = threading.Event()
@@ -52,6 +57,7 @@ class Resolver:
                 if not self._waiting:
                     return
                 pending, finish = self._waiting.popleft()
+                self._busy = True
             try:
                 for item in pending:
                     while not item.event.query():
@@ -59,3 +65,4 @@ class Resolver:
                 finish()
             except Exception as error:  # noqa: BLE001 - told, never raised into nowhere
                 self._failed(error)
+            self._busy = False

@@ -116,6 +116,10 @@ class Watch:
         if not self._closed and self._resolver is not None and os.getpid() == self._pid:
             self._resolver.settle(timeout)
 
+    def done(self) -> bool:
+        """Tell whether the watch has ended and all that it measured was emitted."""
+        return self._ended and not self._backlog.waits() and (self._resolver is None or self._resolver.idle())
+
     def close(self, timeout: float = 5.0) -> None:
         """Remove every hook; samples under way are waited for, up to `timeout` seconds. May be called again."""
         if self._closed:

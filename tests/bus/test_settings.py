@@ -120,6 +120,9 @@ def test_the_users_own_data_folder_is_looked_at_too(monkeypatch: pytest.MonkeyPa
         "nats://me:12?hunter2@host:4222",
         "nats://a:1,me:hunter2@host:4222",
         "nats://me:hunter2@host:4222,nats://b:port",
+        "nats://me:hunter2",
+        "me:hunter2/",
+        "nats://a:4222,nats://me:12hunter2",
     ],
 )
 def test_of_a_bad_address_with_a_user_nothing_is_shown(url: str) -> None:

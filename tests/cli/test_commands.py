@@ -150,6 +150,7 @@ def test_a_projector_that_hangs_is_named(recorded: Settings, cli: Cli, ok: Ok, m
         again = cli("up", "--projector")
         assert again.returncode == 1
         assert f"the projector does not answer (pid {pid})" in again.stderr
+        assert f"its projector, pid {pid}, which does not answer, waits for the next one" in process("down").stdout
     finally:
         os.kill(pid, signal.SIGKILL)
 

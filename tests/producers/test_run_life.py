@@ -90,6 +90,27 @@ def test_a_cell_that_is_executed_again_ends_the_run_before(
     assert not optimizer._optimizer_step_post_hooks
 
 
+def test_a_run_that_watches_one_model_after_the_other_keeps_what_they_measured_and_none_of_them(
+    settings: Settings,
+) -> None:
+    torch = pytest.importorskip("torch")
+    with morphogen.record("folds") as run:
+        for fold in range(20):
+            model = torch.nn.Linear(4, 2)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            run.watch(model, optimizer, every=1 if fold % 2 else None)
+            for at in (1, 2, 3):
+                model(torch.ones(3, 4)).sum().backward()
+                optimizer.step()
+                run.log(loss=1.0, step=3 * fold + at)
+            del model, optimizer
+            until(lambda: all(watch.done() and not clock.waits() for watch, clock in run._health.watches))
+        assert len(run._health.watches) == 1
+        assert len(run._health._unhurried) == 0
+
+    assert rows("SELECT list(step ORDER BY step) FROM layer_health") == [(list(range(1, 61)),)]
+
+
 def test_a_dropped_run_takes_no_more_health_and_leaves_the_model(
     settings: Settings, training: tuple[Any, Any, Callable[[], None]]
 ) -> None:
@@ -205,8 +226,8 @@ def test_what_is_refused_for_another_reason_is_said_again_but_not_for_ever(
         run.log([1])  # type: ignore[arg-type]
         run.log(7)  # type: ignore[arg-type]
         for number in range(50):
-            run._reject("thing", f"reason {number}")
-        run._reject("t" * 5000, "r" * 5000)
+            run._refusals.say("thing", f"reason {number}")
+        run._refusals.say("t" * 5000, "r" * 5000)
 
     told = [record.message for record in caplog.records]
     assert sum(": watch was not recorded" in line for line in told) == 2

@@ -67,6 +67,9 @@ NESTED: list[tuple[str, list[Any], list[Any]]] = [
         ["{1={'aB': x, 'c': [{k=1180591620717411303424}, {}]}}", "{2=NULL, 3={'aB': 7, 'c': NULL}}"],
     ),
     ("STRUCT(a INTEGER, b DECIMAL(9, 2))[]", [[{"a": 1}], [{"b": 2.5}, None]], ["[{'a': 1, 'b': NULL}]", "[{'a': NULL, 'b': 2.50}, NULL]"]),
+    ("VARCHAR[]", [["a"], [1, None], [], None, [True]], ["[a]", "[1, NULL]", "[]", None, "[true]"]),
+    ("BIGINT[][2]", [[[1, 2], None], [np.arange(2), [2.0]]], ["[[1, 2], NULL]", "[[0, 1], [2]]"]),
+    ("FLOAT[]", [np.arange(2, dtype=np.float32), [1, None], np.array([2.5]), np.ones((1,), np.int8), []], ["[0.0, 1.0]", "[1.0, NULL]", "[2.5]", "[1.0]", "[]"]),
     ("MAP(VARCHAR, JSON)", [{"a": {"x": 1}}, {"a": [1]}], ["{a='{\"x\":1}'}", "{a='[1]'}"]),
 ]  # fmt: skip
 
@@ -102,6 +105,11 @@ def test_types_are_split_at_their_own_commas_and_keep_the_case_of_names() -> Non
 
 
 def test_integers_are_whole_however_wide() -> None:
+    for kind in ("BIGINT[]", "UTINYINT[1]", "STRUCT(a INTEGER[])"):
+        value: Any = [1.5] if kind.endswith("]") else {"a": [1.5]}
+        for one in (value, np.array([1.5])) if kind.endswith("]") else (value,):
+            with pytest.raises(ValueError, match=r"1\.5 is no integer"):
+                stored(kind, [[one]])
     for kind in ("HUGEINT", "UHUGEINT", "BIGNUM"):
         assert stored(kind, [[2**100, None, 3.0], [np.int64(1)]]) == [str(2**100), None, "3", "1"]
     assert stored("BIGINT", [[3.0, np.float64(4), True, None]]) == ["3", "4", "1", None]
