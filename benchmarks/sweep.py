@@ -190,8 +190,8 @@ def sampler(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
     from morphogen.producers.loops.sweep.space import Choice, Space, key_of
     from morphogen.producers.loops.sweep.tpe import ParzenSampler
 
-    sys.path.insert(0, str(ROOT / "examples" / "knowledge"))
-    from matmul import kernels
+    sys.path.insert(0, str(ROOT / "examples" / "knowledge" / "matmul"))
+    import kernels
 
     axes = {
         "order": ("ijk", "ikj"),
