@@ -40,11 +40,11 @@ def quiet() -> Iterator[None]:
     """Keep llama.cpp's own lines off the terminal: what matters of them comes as an error of ours."""
     logger = logging.getLogger("llama-cpp-python")  # the binding prints what this logger's level lets through
     before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    logger.level = logging.CRITICAL + 1  # setLevel would clear the caches of all loggers, twice a call
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.level = before
 
 
 def state_size(ctx: Any, seq: int) -> int:

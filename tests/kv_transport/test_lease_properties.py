@@ -132,7 +132,7 @@ class Processes(RuleBasedStateMachine):
     def commit(self, lease: Lease) -> Lease:
         if self._dead(lease):
             return lease
-        if self.folder._file(lease).exists():
+        if os.path.exists(self.folder._file(lease)):
             assert self.folder.commit(lease) == lease
         else:
             try:
@@ -156,7 +156,7 @@ class Processes(RuleBasedStateMachine):
 
     @rule(lease=tokens)
     def release(self, lease: Lease) -> None:
-        there = self.folder._file(lease).exists()
+        there = os.path.exists(self.folder._file(lease))
         told = self.folder.release(lease)
         self.held.get(lease.segment, set()).discard(lease.token)
         if not there:
@@ -173,7 +173,7 @@ class Processes(RuleBasedStateMachine):
 
     @rule(lease=tokens)
     def expire(self, lease: Lease) -> None:
-        path = self.folder._file(lease)
+        path = Path(self.folder._file(lease))
         if path.exists():
             os.utime(path, ns=(0, 0))
             self.held.get(lease.segment, set()).discard(lease.token)

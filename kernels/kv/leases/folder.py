@@ -56,6 +56,7 @@ class LeaseFolder:
     def __init__(self, path: str | Path, *, durable: bool = False, liveness: Liveness = alive) -> None:
         path = Path(path)
         self.path = Path(os.path.realpath(path.parent)) / path.name  # one name, since the lock goes by it
+        self._root = str(self.path)  # a Path is slow to make, and all of this stands before the first token
         self.durable = durable
         self._alive = liveness
         prepare(self.path)
@@ -89,7 +90,7 @@ class LeaseFolder:
             kept = self._take(
                 lease.segment, "kept", 0.0
             )  # only now: a writer killed before leaves nothing that is kept
-            self._file(lease).unlink()
+            os.unlink(self._file(lease))
         for folder in (self.path / lease.segment, self.path):
             _sync(folder)
         return kept
@@ -112,7 +113,7 @@ class LeaseFolder:
         """
         with self._locked():
             self._must_hold(lease)
-            until = max(_until(ttl), self._file(lease).stat().st_mtime_ns)
+            until = max(_until(ttl), os.stat(self._file(lease)).st_mtime_ns)
             os.utime(self._file(lease), ns=(until, until))
             return until
 
@@ -133,7 +134,7 @@ class LeaseFolder:
 
         `seen` says that its holder still looks at the bytes, so that their file must never be written again.
         """
-        if not (self.path / lease.segment).is_dir():
+        if not os.path.isdir(f"{self._root}/{lease.segment}"):
             return "already"
         with self._locked():
             try:
@@ -147,21 +148,21 @@ class LeaseFolder:
 
         Nothing has changed where None is returned. The bytes themselves stay as they were.
         """
-        folder = self.path / lease.segment
-        if not folder.is_dir():
+        folder = f"{self._root}/{lease.segment}"
+        if not os.path.isdir(folder):
             return None
         with self._locked():
-            if not self._file(lease).exists():
+            if not os.path.exists(self._file(lease)):
                 return None
             found = self._read(lease.segment)
             alone = [held for held, _ in found.leases] == [lease]
             if not alone or found.foreign or found.tainted or found.state != "ready":
                 return None
             fresh = self._take(lease.segment, me(), ttl)
-            self._file(lease).unlink()
-            os.rename(folder / "bytes", folder / "part")
+            os.unlink(self._file(lease))
+            os.rename(f"{folder}/bytes", f"{folder}/part")
             ident = secrets.token_hex(16)  # the old name must not come to mean other bytes
-            os.rename(folder, self.path / ident)
+            os.rename(folder, f"{self._root}/{ident}")
             return Lease(ident, fresh.ident, fresh.holder)
 
     def segments(self) -> tuple[Segment, ...]:
@@ -191,11 +192,11 @@ class LeaseFolder:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         return _relocked(self.path)
 
-    def _part(self, lease: Lease) -> Path:
-        return self.path / lease.segment / "part"
+    def _part(self, lease: Lease) -> str:
+        return f"{self._root}/{lease.segment}/part"
 
-    def _file(self, lease: Lease) -> Path:
-        return self.path / lease.segment / f"{_PREFIX}{lease.token}"
+    def _file(self, lease: Lease) -> str:
+        return f"{self._root}/{lease.segment}/{_PREFIX}{lease.token}"
 
     def _take(self, segment: str, holder: Holder | Literal["offer", "kept"], ttl: float) -> Lease:
         lease = Lease(segment, secrets.token_hex(8), holder)
@@ -206,7 +207,7 @@ class LeaseFolder:
 
     def _must_hold(self, lease: Lease, now: int | None = None) -> None:
         try:
-            until = self._file(lease).stat().st_mtime_ns
+            until = os.stat(self._file(lease)).st_mtime_ns
         except FileNotFoundError:
             raise LeaseEnded(
                 f"lease {lease.ident} on segment {lease.segment} in {self.path} has ended: released, or reaped"
@@ -229,9 +230,9 @@ class LeaseFolder:
 
     def _end(self, lease: Lease, *, seen: bool) -> None:
         if seen:  # a rename, since a new file might find no room
-            os.rename(self._file(lease), self.path / lease.segment / "tainted")
+            os.rename(self._file(lease), f"{self._root}/{lease.segment}/tainted")
         else:
-            self._file(lease).unlink()
+            os.unlink(self._file(lease))
 
     def _free(self, segment: str) -> Literal["freed"]:
         folder = self.path / segment
@@ -251,7 +252,10 @@ class LeaseFolder:
     def _read(self, segment: str) -> Segment:
         state: Literal["writing", "ready", "empty"] = "empty"
         size, leases, foreign, tainted = 0, [], [], False
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.path / segment) as entries:  # removed by hand
+        with (
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(f"{self._root}/{segment}") as entries,
+        ):  # removed by hand
             for entry in entries:
                 if entry.name in ("part", "bytes"):
                     state, size = "writing" if entry.name == "part" else "ready", entry.stat().st_size

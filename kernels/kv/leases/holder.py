@@ -63,18 +63,24 @@ def space() -> int:
 def started(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None where it is gone, or dead and not yet waited for."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        handle = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(handle, 4096)
+        finally:
+            os.close(handle)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold spaces and brackets
+    fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold spaces and brackets
     # A dead process stays listed until its parent waits for it. One whose first thread alone has ended lives on.
-    if fields[_STATE] in "XxZ" and int(fields[_THREADS]) <= 1:
+    if fields[_STATE] in b"XxZ" and int(fields[_THREADS]) <= 1:
         return None
     return int(fields[_START])
 
 
 def alive(holder: Holder) -> bool | None:
     """Return whether a holder lives: False after another boot, None where its namespace is not ours."""
+    if holder == me():
+        return True
     if holder.boot != boot():
         return False
     if holder.space != space():
