@@ -80,9 +80,9 @@ def __getattr__(name: str) -> Any:
 
         return version("morphogen")
     if name in _HOMES:
-        from importlib import import_module
+        from morphogen.schemas.faces import found_or_told
 
-        return getattr(import_module(_HOMES[name]), name)
+        return found_or_told(_HOMES[name], name)
     raise AttributeError(f"module 'morphogen' has no attribute {name!r}")
 
 

@@ -24,7 +24,7 @@ from .aside import in_thread
 from .errors import BlobDamaged, BlobMissing, Disconnected, JetStreamApiError, NoBroker, RequestTimeout
 from .place import is_plain, replacing
 from .reader import read
-from .streams import BLOBS
+from .streams import BLOBS, stream_info
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -189,15 +189,18 @@ async def delete(conn: "Connection", sha256: str) -> bool:
 
 
 async def clean(conn: "Connection", *, older_than: float = 24 * 3600.0) -> int:
-    """Take away what uploads left that were cut off more than `older_than` seconds ago; return how many."""
+    """Take away what uploads left that were cut off more than `older_than` seconds ago; return how many.
+
+    It is the broker's clock that tells.
+    """
     names: dict[str, set[str]] = {}
     for subject in await _subjects(conn, f"{_PREFIX}.>"):
         sha256, _, name = subject.removeprefix(f"{_PREFIX}.").partition(".")
         names.setdefault(sha256, set()).add(name)
-    removed = 0
+    removed, now = 0, (await stream_info(conn, BLOBS)).now
     for sha256 in [sha256 for sha256, held in names.items() if _MANIFEST not in held]:
         newest = await conn.last_message(BLOBS, _subject(sha256, "*"))
-        if newest is not None and newest.stored_ns < time.time_ns() - int(older_than * 1e9):
+        if newest is not None and newest.stored_ns < now - int(older_than * 1e9):
             await _purge(conn, _subject(sha256, "*"))
             removed += 1
     return removed

@@ -18,6 +18,7 @@ MorphogenError
     ├── MessageTooLarge          a message exceeds what the broker takes
     ├── ArchiveError             the Parquet archive of the log cannot be written or read
     │   ├── ArchiveDamaged       a file of it is missing, cut, changed, or foreign
+    │   ├── ArchiveUnreadable    the machine does not let us read it: permissions, too many open files
     │   └── ArchiveBusy          another process is archiving
     ├── LogGap                   neither the archive nor the log has some sequences
     ├── BlobMissing              no whole blob of that hash is stored
@@ -98,6 +99,10 @@ class ArchiveError(BusError):
 
 class ArchiveDamaged(ArchiveError):
     """Raised when a file of the archive is missing, cut, changed, or not ours; its text names the file."""
+
+
+class ArchiveUnreadable(ArchiveError):
+    """Raised when the machine does not let us read a file of the archive, which may well be whole; its text says why."""
 
 
 class ArchiveBusy(ArchiveError):

@@ -72,7 +72,6 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
     def __init__(self) -> None:
         super().__init__()
         self.refusals: set[Refused] = set()
-        self._heard: dict[int, Heard] = {}
         self._writing_soon = False
         self._flushing: asyncio.Future[Any] | None = None  # held: the loop alone would let go of it
 
@@ -87,13 +86,17 @@ class Client(_Client):  # type: ignore[misc]  # nats-py has no types
     async def listen(self, subject: str, heard: Heard) -> Any:
         """Subscribe; `heard` is called from within the read loop, for one message after another, and must not block."""
         subscription = await self.subscribe(subject, cb=heard, pending_msgs_limit=0, pending_bytes_limit=0)
-        self._heard[subscription._id] = heard
+        subscription.heard = heard  # it lies there, so that it goes when nats-py lets go of the subscription
         return subscription
 
+    def drop(self, subscription: Any) -> None:
+        """Let go of a subscription whatever became of it, without a word to the broker."""
+        self._remove_sub(subscription._id)
+        subscription._stop_processing()
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        heard = self._heard.get(sid)
-        if heard is None or sid not in self._subs:
-            self._heard.pop(sid, None)
+        heard = getattr(self._subs.get(sid), "heard", None)
+        if heard is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         try:

@@ -132,7 +132,8 @@ class Pull:
         self._wake()
 
     async def close(self) -> None:
-        """Take the consumer off the broker, within two seconds; the broker forgets it by itself otherwise."""
+        """Let go of what nobody took, and take the consumer off the broker, within two seconds; else it forgets it by itself."""
+        self._ready, self._ready_bytes = [], 0
         with contextlib.suppress(BusError, TimeoutError, Exception):
             async with asyncio.timeout(2):
                 if self._subscription is not None and not self._nc.is_closed:

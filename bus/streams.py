@@ -15,7 +15,7 @@ consumer on the log itself loses the acknowledgements of the last 100 ms (41 of 
 import logging
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .connection import Connection, PubAck
@@ -85,7 +85,8 @@ _told: set[tuple[str, str]] = set()  # epoch and warning
 class StreamInfo:
     """What a stream holds; `epoch` names this very stream, so that a recreated one is not taken for it.
 
-    An empty stream has `first_seq` one above `last_seq`; `created` is unix ns.
+    An empty stream has `first_seq` one above `last_seq`; `created` is unix ns. `now` is the broker's clock as it answered
+    (unix ns), the one by which messages were stored; of a server before 2.10, when the newest message was.
     """
 
     name: str
@@ -95,6 +96,7 @@ class StreamInfo:
     messages: int
     bytes: int
     created: int
+    now: int = field(compare=False)
 
 
 async def ensure_streams(conn: Connection) -> None:
@@ -123,6 +125,7 @@ async def stream_info(conn: Connection, stream: str) -> StreamInfo:
         messages=int(state["messages"]),
         bytes=int(state["bytes"]),
         created=created,
+        now=unix_ns(answer.get("ts") or state["last_ts"]),
     )
 
 

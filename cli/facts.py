@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import app, settings_of
+from .moments import exact, moment
 from .saying import echo
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from morphogen.consumers.projections.facts.announce import Said
 
 _POLL = 0.25  # seconds between looks while watching
-_COLUMNS = "system, fact, run, key::VARCHAR, holds, evidence::VARCHAR, since, seq, idx, part, step, event"
+_COLUMNS = "system, fact, run, key::VARCHAR, holds, evidence::VARCHAR, epoch_ns(since), seq, idx, part, step, event"
 
 
 @app.command()
@@ -65,9 +66,7 @@ def _show(rows: list[tuple[Any, ...]]) -> None:
         subject = ", ".join(part for part in (f"run {run}", _pairs(key)) if part)
         word = "holds" if holds else "does not hold"
         when = (
-            ""
-            if since is None
-            else f" since {str(since)[:19]}, {'' if step is None else f'step {step}, '}place {place}"
+            "" if since is None else f" since {moment(since)}, {'' if step is None else f'step {step}, '}place {place}"
         )
         echo(f"{system}.{fact}  {subject}: {word}{when}")
         for name, value in json.loads(evidence or "{}").items():
@@ -90,7 +89,7 @@ def _json_line(row: tuple[Any, ...]) -> str:
     return json.dumps(
         jsonable({
             "system": system, "fact": fact, "run": run, "key": json.loads(key or "{}"), "holds": holds,
-            "evidence": json.loads(evidence or "{}"), "since": str(since), "place": [seq, idx, part], "step": step,
+            "evidence": json.loads(evidence or "{}"), "since": None if since is None else exact(since), "place": [seq, idx, part], "step": step,
             "event": event,
         }),
         ensure_ascii=False,

@@ -97,6 +97,8 @@ def fmt(
         try:
             formatted = format_text(text)
         except KnowledgeError as error:
+            if not error.diagnostics:
+                raise
             echo(KnowledgeError(error.diagnostics, text, _path(name)).render(), err=True)
             worst = max(worst, FAILED)
             continue

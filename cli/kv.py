@@ -12,6 +12,7 @@ from morphogen.schemas import MorphogenError, json_text
 from morphogen.schemas.kv import FILE, TIERS
 
 from .app import app, settings_of
+from .moments import moment
 from .saying import cell, console, echo, word
 from .sizes import size
 
@@ -118,7 +119,7 @@ def _of(state: "KvState") -> dict[str, Any]:
         "root": made.digest,
         "blocks": f"{len(hashes)} of {BLOCK} tokens" + (f", the last one {hashes[-1]}" if hashes else ""),
         "logits": "of the next token" if header.logits else "none",
-        "made": None if header.made_ns is None else time.strftime("%F %T", time.localtime(header.made_ns / 1e9)),
+        "made": None if header.made_ns is None else moment(header.made_ns),
         "fingerprint": {name: _plain(getattr(made, name)) for name in made.__struct_fields__},
         **({"details": header.details} if header.details else {}),
     }
@@ -166,12 +167,13 @@ def _described(settings: "Settings", key: str) -> dict[str, Any]:
         document["places"] = [
             {name: row[name] for name in ("state", "tier", "worker", "status", "transport", "place")} for row in places
         ]
-    document["history"] = _rows(
+    history = _rows(
         settings,
-        "SELECT strftime(time::TIMESTAMP, '%H:%M:%S') AS time, what, worker, other, transport, tokens, size, reason "
+        "SELECT epoch_ns(time) AS time, what, worker, other, transport, tokens, size, reason "
         "FROM kv_transfers WHERE list_contains($1, state) OR session = $2 ORDER BY seq, idx",
         [chosen, key],
     )
+    document["history"] = [{**row, "time": moment(row["time"])} for row in history]
     return {name: value for name, value in document.items() if value is not None and value != []}
 
 

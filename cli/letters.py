@@ -1,7 +1,6 @@
 """`dead`: commands that nobody could do."""
 
 import json
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +11,7 @@ from morphogen.schemas import json_text, jsonable
 
 from .app import app, settings_of
 from .issued import echo_issued
+from .moments import moment
 from .saying import cell, console, echo
 
 dead = typer.Typer(help="Commands that nobody could do: look, try again, or drop.", no_args_is_help=True)
@@ -37,8 +37,7 @@ def list_letters(
         return
     table = Table("number", "since", "run", "target", "name", "tries", "reason", show_edge=False, header_style="bold")
     for letter in letters:
-        since = datetime.fromtimestamp(letter.stored / 1e9).strftime("%Y-%m-%d %H:%M:%S")
-        body = letter.body
+        body, since = letter.body, moment(letter.stored)
         table.add_row(*map(cell, (letter.seq, since, letter.run, body.target, body.name, body.deliveries, body.reason)))
     console().print(table if letters else "no dead letters")
 

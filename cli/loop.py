@@ -24,7 +24,8 @@ from morphogen.schemas import EncodeError, MorphogenError, encode, json_text, js
 
 from .app import FAILED, WRONG_USE, app, settings_of
 from .loop_improve import add_improve
-from .loop_shown import moment, print_state, print_waiting, short, summary, whole
+from .loop_shown import print_state, print_waiting, short, summary, whole
+from .moments import moment
 from .pairs import pairs
 from .saying import cell, console, echo
 from .standard import needed_input

@@ -1,6 +1,5 @@
 """Runs of loops as people read them, and as other programs do."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -92,8 +91,3 @@ def short(value: Any) -> str:
     text = value if isinstance(value, str) else json_text(value)
     line = " ".join(text.split())
     return line if len(line) <= 100 else f"{line[:97]}..."
-
-
-def moment(ns: int) -> str:
-    """Return a time in unix nanoseconds as local time."""
-    return datetime.fromtimestamp(ns / 1e9).strftime("%Y-%m-%d %H:%M:%S")

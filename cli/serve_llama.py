@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from morphogen.schemas import MorphogenError
+
 from .app import settings_of
 from .saying import echo
 from .serve import serve
@@ -110,6 +112,9 @@ async def _tell(worker: "KvWorker") -> None:
 def _adapter(text: str) -> tuple[Path, float]:
     path, _, scale = text.partition("=")
     try:
-        return Path(path), float(scale) if scale else 1.0
+        adapter = Path(path), float(scale) if scale else 1.0
     except ValueError:
         raise typer.BadParameter(f"{text!r}: write FILE or FILE=SCALE") from None
+    if not adapter[0].is_file():
+        raise MorphogenError(f"no adapter file at {path}")
+    return adapter

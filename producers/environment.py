@@ -97,7 +97,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",  # names of files are bytes
             timeout=_GIT_SECONDS,
             check=False,

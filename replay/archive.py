@@ -6,8 +6,7 @@ with the log message by message.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from morphogen.bus.archive.archive import Archive, ArchiveWriter
@@ -58,13 +57,14 @@ async def archive(
     repair: bool = False,
     accept_gap: bool = False,
     progress: Progress = silent,
-    now_ns: Callable[[], int] = time.time_ns,
+    now_ns: int | None = None,
 ) -> ArchiveReport:
     """Archive all that the log has (up to `upto`) and the archive has not, and return what was done.
 
     `trim_log` then purges the archived part of the log, less what was stored within the last `keep` seconds (at
-    least the two minutes in which the broker refuses duplicates). `repair` writes damaged files again, as long as the
-    log has their messages. `accept_gap` goes on where the log has lost messages, and notes which.
+    least the two minutes in which the broker refuses duplicates), counted back from `now_ns`: the broker's clock, by which
+    they were stored, unless another is given. `repair` writes damaged files again, as long as the log has their messages.
+    `accept_gap` goes on where the log has lost messages, and notes which.
 
     Raises LogGap, ArchiveDamaged, ArchiveBusy, ArchiveError (the disk; a log that is not the one that was archived),
     and what the bus raises.
@@ -84,7 +84,8 @@ async def archive(
         trimmed = 0
         if trim_log:
             seconds = max(keep, DUPLICATE_WINDOW_S)
-            upper = await sequence_at(conn, settings, now_ns() - int(min(seconds * 1e9, _EVER))) - 1
+            now = info.now if now_ns is None else now_ns
+            upper = await sequence_at(conn, settings, now - int(min(seconds * 1e9, _EVER))) - 1
             trimmed = await _trim(conn, box, min(upper, box.covered), progress)
     files = sum(len(segment.files) for segment in box.manifest.segments)
     return ArchiveReport(

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveError
@@ -17,7 +16,7 @@ from .choice import Choice
 from .errors import BadRange
 from .lines import UNREADABLE
 from .sinks import Sink
-from .span import Point, Progress, due, nanoseconds, silent
+from .span import Instant, Point, Progress, due, pinned, silent
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class Replay:
         self._conn = conn
         self._settings = settings
         self._sink = sink
-        self._from = from_
-        self._to = to
+        self._from = pinned(from_)
+        self._to = pinned(to)
         self._run = run
         self._choice = Choice(types)
         self._speed = speed
@@ -119,16 +118,15 @@ class Replay:
                 "--offline` reads it"
             )
         first, last = 1, reach.last
-        if isinstance(self._from, datetime):
-            first = await self._at(nanoseconds(self._from))
+        if isinstance(self._from, Instant):
+            first = await self._at(self._from.ns)
         elif self._from is not None:
             first = max(1, self._from)
-        if isinstance(self._to, datetime):
-            last = min(last, await self._at(nanoseconds(self._to) + 1000) - 1)
+        if isinstance(self._to, Instant):
+            last = min(last, await self._at(self._to.ns + self._to.width) - 1)
         elif self._to is not None:
             last = min(last, self._to)
-        given = self._from is not None and self._to is not None and type(self._from) is type(self._to)
-        if given and self._from > self._to:  # type: ignore[operator]
+        if _backwards(self._from, self._to):
             raise BadRange(f"a replay from {self._from} to {self._to} runs backwards: swap them")
         return first, last
 
@@ -159,6 +157,13 @@ class Replay:
         self._frames += 1
         self._events += len(kept.records)
         await self._sink.put(message._replace(data=data), kept, None)
+
+
+def _backwards(first: int | Instant | None, last: int | Instant | None) -> bool:
+    """Tell whether two places of one kind are the wrong way round; a sequence and a moment cannot be compared."""
+    if isinstance(first, Instant) and isinstance(last, Instant):
+        return first.ns > last.ns
+    return isinstance(first, int) and isinstance(last, int) and first > last
 
 
 async def replay(

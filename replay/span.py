@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from morphogen.schemas.moments import parse_moment, unix_ns
@@ -13,15 +14,28 @@ Progress = Callable[[int, int, str], None]
 
 _DIGITS = 100  # Python reads no more than some thousands
 
-Point = int | datetime
-"""A place in the log: a stream sequence, or a moment of storing."""
+
+@dataclass(frozen=True)
+class Instant:
+    """A moment of storing as it was given: it begins at `ns` (unix nanoseconds) and is `width` of them long."""
+
+    ns: int
+    width: int = 1000
+
+    def __str__(self) -> str:
+        seconds, rest = divmod(self.ns, 1_000_000_000)
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:09d} UTC"
+
+
+Point = int | datetime | Instant
+"""A place in the log: a stream sequence, or a moment of storing; a datetime stands for its microsecond."""
 
 
 def silent(done: int, total: int, unit: str) -> None:
     """Say nothing."""
 
 
-def parse_point(text: str, now: datetime | None = None) -> Point:
+def parse_point(text: str, now: datetime | None = None) -> int | Instant:
     """Read a sequence (`8123`), a time (`2026-11-20`, `2026-11-20T14:05:00+01:00`; local if it names no zone) or an
     age (`-2h`, `2h ago`), as `--as-of` does.
 
@@ -40,7 +54,8 @@ def parse_point(text: str, now: datetime | None = None) -> Point:
         raise BadRange(
             f"{text!r} is no place in the log: write a sequence (8123), a time (2026-11-20T14:05) or an age (-2h)"
         )
-    return found[0]
+    moment, nanos = found
+    return Instant(unix_ns(moment)) if nanos is None else Instant(unix_ns(moment) + nanos, 1)
 
 
 def parse_speed(text: str) -> float | None:
@@ -57,9 +72,11 @@ def parse_speed(text: str) -> float | None:
     return speed
 
 
-def nanoseconds(moment: datetime) -> int:
-    """Return a moment as unix nanoseconds, exactly; without a zone it is UTC."""
-    return unix_ns(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+def pinned(point: Point | None) -> int | Instant | None:
+    """Return a point with a datetime as an instant; one without a zone is UTC."""
+    if not isinstance(point, datetime):
+        return point
+    return Instant(unix_ns(point if point.tzinfo else point.replace(tzinfo=UTC)))
 
 
 def due(first: int, stored: int, speed: float | None) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection
-from morphogen.bus.errors import ArchiveError
+from morphogen.bus.errors import ArchiveError, ArchiveUnreadable
 from morphogen.bus.overlap import foreign
 from morphogen.bus.past import Extent, extent, other_logs
 from morphogen.bus.reader import Message
@@ -108,6 +108,8 @@ async def verify(
             async for batch in source.read(inspector.position, report.last):
                 progress(batch[-1].seq, report.last, "messages read")
         inspector.close(report.last)
+    except ArchiveUnreadable:  # no fault of what is verified
+        raise
     except ArchiveError as error:
         name = str(error).split(" is damaged")[0]
         known = any(fault.startswith(name) or " is not the one in " in fault for fault in report.faults)

@@ -20,11 +20,11 @@ class CommandIssued(Event, type="command.issued", version=1):
     args: dict[str, Any] = msgspec.field(default_factory=dict)
     issuer: str | None = None
     max_deliveries: int = 5
-    expires: int | None = None  # unix nanoseconds; later deliveries go to the dead letters
+    expires: int | None = None  # unix nanoseconds by the issuer's clock, to be compared with the event's own time
 
 
 class CommandAccepted(Event, type="outcome.accepted", version=1):
-    """A worker took a command into its hands; `delivery` counts from 1."""
+    """A worker took a command into its hands; `delivery` counts its tries from 1."""
 
     command_id: str
     worker: str
@@ -32,7 +32,7 @@ class CommandAccepted(Event, type="outcome.accepted", version=1):
 
 
 class CommandFinished(Event, type="outcome.finished", version=1):
-    """A worker is done with a delivery: with a result, or with an error that may be retried."""
+    """A worker is done with a try: with a result, or with an error that may be retried."""
 
     command_id: str
     worker: str

@@ -3,7 +3,26 @@
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
+
+from .errors import MorphogenError
+
+
+def found_or_told(module: str, name: str) -> Any:
+    """Return what a module holds; where an extra lacks, what says so when it is called: its name can still be shown."""
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        if not isinstance(error, MorphogenError):
+            raise
+        told, kind = str(error), type(error)
+
+    def lacking(*_: object, **__: object) -> NoReturn:
+        raise kind(told)
+
+    lacking.__name__ = lacking.__qualname__ = name
+    lacking.__doc__ = f"Not to be had here: {told}."
+    return lacking
 
 
 def lazily(package: str, homes: Mapping[str, str], *, torch: str | None = None) -> Callable[[str], Any]:

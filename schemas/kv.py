@@ -278,7 +278,7 @@ class KvImported(Event, type="kv.imported", version=1):
     block: int = BLOCK
     blocks: bytes = b""
     duration_ns: int | None = None  # of the transfer: from the first byte read to the context being ready
-    first_token_ns: int | None = None  # from the offer to the first token here, where one was made
+    first_token_ns: int | None = None  # from the offer's arrival to the first token here, where one was made
 
 
 class KvRejected(Event, type="kv.rejected", version=1):

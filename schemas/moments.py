@@ -22,24 +22,24 @@ _NANOS = re.compile(r"(\.\d{6})(\d{1,3})(?!\d)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def parse_moment(text: str, now: datetime) -> tuple[datetime, int] | None:
+def parse_moment(text: str, now: datetime) -> tuple[datetime, int | None] | None:
     """Read `2026-11-20`, `2026-11-20T14:05:00.123456789+01:00` (local if it names no zone), `-2h` or `2 hours ago`.
 
-    Returns a datetime in UTC and the nanoseconds beyond its microseconds; None for anything else. Raises OverflowError
-    for an age that reaches beyond the calendar.
+    Returns a datetime in UTC and the nanoseconds beyond its microseconds (None where the text is no finer than those); None
+    for anything else. Raises OverflowError for an age that reaches beyond the calendar.
     """
     text = text.strip()
     if match := _AGE.fullmatch(text):
         seconds = _UNITS.get((match["unit"] or match["name"]).lower())
         if seconds is None:  # months and years are no spans of seconds
             return None
-        return now.astimezone(UTC) - timedelta(seconds=float(match["back"] or match["ago"]) * seconds), 0
+        return now.astimezone(UTC) - timedelta(seconds=float(match["back"] or match["ago"]) * seconds), None
     nanos = _NANOS.search(text)
     try:
         moment = datetime.fromisoformat(_NANOS.sub(r"\1", text))
     except ValueError:
         return None
-    return in_utc(moment), int(nanos[2].ljust(3, "0")) if nanos else 0
+    return in_utc(moment), int(nanos[2].ljust(3, "0")) if nanos else None
 
 
 def in_utc(moment: datetime) -> datetime:

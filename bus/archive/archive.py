@@ -5,9 +5,11 @@
 
 Each message is one row (see `archive_rows`), its bytes whole. Any tool may read the files; only `Archive` may
 change them. Whatever it hands out was checked: sizes and page checksums on every read, SHA-256 in `verify`.
+A file that the machine does not let us read is not called damaged: that raises ArchiveUnreadable.
 """
 
 import contextlib
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ArchiveDamaged
+from ..errors import ArchiveDamaged, ArchiveUnreadable
 from ..pull import Message
 from ..settings import Settings
 from .manifest import NAME, ArchivedFile, Manifest, Segment, load, locked, save
 from .rows import NEEDED, matches, messages, tokens
+from .trouble import told
 from .writer import SegmentWriter
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Archive:
     ) -> Iterator[list[Message]]:
         """Yield the messages after `after`, up to `upto`, in order, in lists of about 8 MiB; filters as in `read`.
 
-        One window (32 MiB) is in memory at a time. Raises ArchiveDamaged, which names the file.
+        One window (32 MiB) is in memory and one file open at a time. Raises ArchiveDamaged and ArchiveUnreadable, which name the file.
         """
         run_token, families = tokens(run, family)
         end = self.covered if upto is None else upto
@@ -101,9 +104,8 @@ class Archive:
                 continue
             found: list[int] = []
             for file in segment.files:
-                with _File(self.folder, file) as opened:
-                    seqs, stored = opened.times()
-                    found += seqs[stored >= ns][:1].tolist()
+                seqs, stored = _File(self.folder, file).times()
+                found += seqs[stored >= ns][:1].tolist()
             if found:
                 return min(found)
         return None
@@ -112,34 +114,28 @@ class Archive:
         """Return sequence and broker's clock (unix ns) of the newest message; None where it holds none."""
         for segment in reversed(self.manifest.segments):
             if segment.files:
-                with _File(self.folder, max(segment.files, key=lambda file: file.last)) as opened:
-                    return opened.newest()
+                return _File(self.folder, max(segment.files, key=lambda file: file.last)).newest()
         return None
 
     def _windows(self, segment: Segment, after: int, end: int, run_token: str | None) -> Iterator[list[Message]]:
         """Yield what each window of a segment has in (after, end], its files merged by sequence."""
         chosen = [
-            file
+            _File(self.folder, file)
             for file in segment.files
             if file.last > after and file.first <= end and (run_token is None or file.run == run_token)
         ]
-        with contextlib.ExitStack() as stack:
-            opened: dict[str, _File] = {}
-            previous = segment.first - 1
-            for index, last in enumerate(segment.windows):
-                if last > after and previous < end:
-                    merged: list[Message] = []
-                    for file in chosen:
-                        if index in file.windows:
-                            if file.path not in opened:
-                                opened[file.path] = stack.enter_context(_File(self.folder, file))
-                            merged.extend(opened[file.path].window(index, previous, last))
-                    merged.sort()  # by sequence, which is unique
-                    if previous < after or last > end:
-                        merged = [message for message in merged if after < message.seq <= end]
-                    if merged:
-                        yield merged
-                previous = last
+        previous = segment.first - 1
+        for index, last in enumerate(segment.windows):
+            if last > after and previous < end:
+                merged: list[Message] = []
+                for file in chosen:
+                    merged.extend(file.window(index, previous, last))
+                merged.sort()  # by sequence, which is unique
+                if previous < after or last > end:
+                    merged = [message for message in merged if after < message.seq <= end]
+                if merged:
+                    yield merged
+            previous = last
 
     def verify(self, progress: Progress | None = None) -> list[str]:
         """Read every byte against its SHA-256; return a line for each file that is not as it should be."""
@@ -216,44 +212,47 @@ class ArchiveWriter:
 
 
 class _File:
-    """An open Parquet file of the archive."""
+    """A Parquet file of the archive, open only while something is read of it; its footer is read once."""
 
     def __init__(self, folder: Path, file: ArchivedFile) -> None:
         self._file = file
         self._path = folder / file.path
-        with _told(self._path, file):
+        self._footer: Any = None
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        with _told(self._path, self._file):
             size = self._path.stat().st_size
-            if size != file.bytes:
-                raise _damaged(self._path, file, f"it has {size} bytes instead of {file.bytes}")
-            self._parquet = pq.ParquetFile(self._path, page_checksum_verification=True, pre_buffer=False)
-            groups = self._parquet.metadata.num_row_groups
-            if self._parquet.metadata.num_rows != file.rows or groups != len(file.windows):
-                self._parquet.close()
-                raise _damaged(self._path, file, "it holds other rows than the manifest says")
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._parquet.close()
+            if size != self._file.bytes:
+                raise _damaged(self._path, self._file, f"it has {size} bytes instead of {self._file.bytes}")
+            with pq.ParquetFile(
+                self._path, metadata=self._footer, page_checksum_verification=True, pre_buffer=False
+            ) as parquet:
+                self._footer = parquet.metadata
+                rows, groups = self._footer.num_rows, self._footer.num_row_groups
+                if (rows, groups) != (self._file.rows, len(self._file.windows)):
+                    raise _damaged(self._path, self._file, "it holds other rows than the manifest says")
+                yield parquet
 
     def times(self) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
         """Return sequence and broker's clock of every row."""
-        with _told(self._path, self._file):
-            part = self._parquet.read(columns=["seq", "stored"], use_threads=False)
+        with self._opened() as parquet:
+            part = parquet.read(columns=["seq", "stored"], use_threads=False)
         return part["seq"].to_numpy(), part["stored"].cast(pa.int64()).to_numpy()
 
     def newest(self) -> tuple[int, int]:
         """Return sequence and broker's clock of the last row."""
-        with _told(self._path, self._file):
-            last = self._parquet.num_row_groups - 1
-            part = self._parquet.read_row_group(last, columns=["seq", "stored"], use_threads=False)
+        with self._opened() as parquet:
+            last = parquet.num_row_groups - 1
+            part = parquet.read_row_group(last, columns=["seq", "stored"], use_threads=False)
             return part["seq"][-1].as_py(), part["stored"].cast(pa.int64())[-1].as_py()
 
     def window(self, index: int, previous: int, last: int) -> list[Message]:
         """Return the messages of window `index`, whose sequences lie in (previous, last]."""
-        with _told(self._path, self._file):
-            part = self._parquet.read_row_group(self._file.windows.index(index), columns=NEEDED, use_threads=False)
+        if index not in self._file.windows:
+            return []
+        with self._opened() as parquet:
+            part = parquet.read_row_group(self._file.windows.index(index), columns=NEEDED, use_threads=False)
             found = list(messages(part))
         if not all(previous < message.seq <= last for message in found):
             raise _damaged(self._path, self._file, f"a row lies outside of {previous + 1}-{last}")
@@ -281,8 +280,7 @@ def _check(folder: Path, file: ArchivedFile, segment: Segment) -> None:
             digest.update(piece)
     if digest.hexdigest() != file.sha256:
         raise _damaged(path, file, "its SHA-256 is not the one in the manifest")
-    with _File(folder, file) as parquet:
-        seqs, _ = parquet.times()
+    seqs, _ = _File(folder, file).times()
     if not np.all(seqs[1:] > seqs[:-1]) or (seqs[0], seqs[-1]) != (file.first, file.last) or file.last > segment.last:
         raise _damaged(path, file, "its rows are not in the order of the log")
 
@@ -294,8 +292,16 @@ def _told(path: Path, file: ArchivedFile) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise _damaged(path, file, "it is missing") from None
+    except MemoryError as error:
+        raise _unreadable(path, OSError(errno.ENOMEM, "")) from error
     except (OSError, pa.ArrowException, KeyError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # what Parquet finds wrong has no number
+            raise _unreadable(path, error) from error
         raise _damaged(path, file, str(error).splitlines()[0][:200].rstrip(".")) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ArchiveUnreadable:
+    return ArchiveUnreadable(f"cannot read archived file {path}: {told(error)}")
 
 
 def _damaged(path: Path, file: ArchivedFile, why: Any) -> ArchiveDamaged:

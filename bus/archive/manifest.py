@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import ArchiveBusy, ArchiveDamaged
+from ..errors import ArchiveBusy, ArchiveDamaged, ArchiveUnreadable
+from .trouble import told
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -86,7 +87,8 @@ class Manifest(msgspec.Struct, frozen=True):
 def load(folder: Path) -> Manifest | None:
     """Return the manifest of an archive folder, None where nothing was archived yet.
 
-    Raises ArchiveDamaged where it cannot be read, does not hold together, or is missing beside archived files.
+    Raises ArchiveDamaged where it is no manifest, does not hold together, or is missing beside archived files, and
+    ArchiveUnreadable.
     """
     path = folder / NAME
     try:
@@ -95,7 +97,9 @@ def load(folder: Path) -> Manifest | None:
         if any(folder.glob("day=*/run=*/*.parquet")):
             raise ArchiveDamaged(f"{path} is missing beside archived files: restore it from a backup") from None
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
+        raise ArchiveUnreadable(f"cannot read {path}: {told(error)}") from error
+    except msgspec.MsgspecError as error:
         raise ArchiveDamaged(f"{path} cannot be read ({error}): restore it from a backup") from error
     if manifest.format != FORMAT:
         raise ArchiveDamaged(f"{path} has format {manifest.format}, this version reads {FORMAT}: upgrade morphogen")

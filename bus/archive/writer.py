@@ -2,7 +2,8 @@
 
 Rows are kept in memory for one window (32 MiB of message bytes), then written as one row group in the file of their
 day and run. So a reader needs one window in memory to bring the files of a segment back into the order of the log,
-however many runs there are. Files carry their final name only when they are whole and on the disk.
+however many runs there are. No file stays open between windows: a process may have fewer open than there are runs.
+Files carry their final name only when they are whole and on the disk.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -18,12 +19,13 @@ from ..errors import ArchiveError
 from ..pull import Message
 from .manifest import ArchivedFile, Segment, sync_folder
 from .rows import DICTIONARY, SCHEMA, STATISTICS, Row, place, row, table
+from .trouble import told
 
 WINDOW_BYTES = 32 << 20
 WINDOW_ROWS = 1 << 15
 SEGMENT_BYTES = 1 << 30
 SEGMENT_ROWS = 1_000_000
-SEGMENT_FILES = 256  # open at a time, while writing and while reading
+SEGMENT_FILES = 256  # whose footers are in memory together, while writing and while reading
 PART = ".part"
 
 
@@ -127,8 +129,8 @@ class SegmentWriter:
     def _failed(self, error: OSError) -> ArchiveError:
         self.abort()
         return ArchiveError(
-            f"cannot write the archive in {self._folder}: {error.strerror or error}; "
-            f"make room there and run it again, all before sequence {self.first} is safe"
+            f"cannot write the archive in {self._folder}: {told(error)}; "
+            f"then run it again, all before sequence {self.first} is safe"
         )
 
 
@@ -146,7 +148,7 @@ class _Part:
         self._where = folder / f"day={day}" / f"run={run}"
         self._where.mkdir(parents=True, exist_ok=True)
         self._path = self._where / f"{first}.parquet{PART}"
-        self._file = _Hashing(self._path.open("wb"))
+        self._file = _Hashing(self._path)
         try:
             self._writer = pq.ParquetWriter(
                 self._file,
@@ -166,6 +168,7 @@ class _Part:
         if not self.rows:
             return
         self._writer.write_table(table(self.rows).cast(self._writer.schema), row_group_size=len(self.rows))
+        self._file.put()
         self._windows.append(window)
         self._count += len(self.rows)
         self._last = self.rows[-1][0]
@@ -174,7 +177,7 @@ class _Part:
     def finish(self) -> ArchivedFile:
         """Close the file, put it on the disk, and give it its name."""
         self._writer.close()
-        self._file.sync()
+        self._file.put(sync=True)
         name = f"{self._first}-{self._last}.parquet"
         self._path.replace(self._where / name)
         return ArchivedFile(
@@ -193,24 +196,33 @@ class _Part:
         """Remove what has no final name yet; a finished file that no manifest knows is swept at the next run."""
         with contextlib.suppress(Exception):
             self._writer.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 class _Hashing:
-    """A file that Parquet is written into, hashed on the way so that nothing is read twice."""
+    """What Parquet is written into: hashed on the way so that nothing is read twice, and kept until `put`."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, path: Path) -> None:
         self.digest = hashlib.sha256()
         self.size = 0
         self.closed = False
-        self._file = file
+        self._path = path
+        self._kept = bytearray()
+        path.write_bytes(b"")
+
+    def put(self, *, sync: bool = False) -> None:
+        """Write what was kept to the end of the file; with `sync` all of the file is on the disk afterwards."""
+        with self._path.open("ab") as file:
+            file.write(self._kept)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        self._kept.clear()
 
     def write(self, data: Any) -> int:
-        """Write and hash."""
+        """Keep and hash."""
         view = memoryview(data).cast("B")
-        self._file.write(view)
+        self._kept += view
         self.digest.update(view)
         self.size += len(view)
         return len(view)
@@ -220,19 +232,11 @@ class _Hashing:
         return self.size
 
     def flush(self) -> None:
-        """Hand it to the operating system."""
-        self._file.flush()
-
-    def sync(self) -> None:
-        """Put it on the disk and close it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.close()
+        """Do nothing: `put` hands it to the operating system."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Take no more."""
         self.closed = True
-        self._file.close()
 
     def readable(self) -> bool:
         """Say no."""

@@ -82,9 +82,9 @@ def down(settings: Settings, *, deadline: float = 10.0) -> bool:
     if not files.folder.is_dir():
         return _end_orphans(files, deadline)
     with start_lock(files, deadline):
+        pids = _seen(files)
         write_private(files.stopped, "")
         lost = _end_orphans(files, deadline)
-        pids = _running(files)
         for pid in pids:
             _terminate(pid, deadline)
     return lost or bool(pids)
@@ -208,6 +208,23 @@ def _running(files: BrokerFiles) -> list[int]:
     return [state.pid] if state is not None else [p for p in holders(files.alive_lock) if is_broker(p, files)]
 
 
+def _seen(files: BrokerFiles) -> list[int]:
+    """Return the pids of the broker. Raises BrokerFailed where its store is held by one that cannot be seen from here."""
+    end = time.monotonic() + _LETTING_GO
+    while not (found := _running(files)) and is_held(files.alive_lock) and not holders(files.alive_lock):
+        if time.monotonic() >= end:
+            raise _elsewhere(files)
+        time.sleep(0.01)
+    return found
+
+
+def _elsewhere(files: BrokerFiles) -> BrokerFailed:
+    return BrokerFailed(
+        f"the store {files.store} is in use by a broker on another machine or in another container; "
+        f"set MORPHOGEN_URL to reach it, or MORPHOGEN_HOME to another folder"
+    )
+
+
 def _end_orphans(files: BrokerFiles, deadline: float) -> bool:
     """End what still runs although its files were deleted: nobody finds it, and it may write to a store with another."""
     found = orphans(files)
@@ -229,10 +246,7 @@ def _free_store(files: BrokerFiles) -> None:
             time.sleep(0.01)
             continue
         if not found:
-            raise BrokerFailed(
-                f"the store {files.store} is in use by a broker on another machine or in another container; "
-                f"set MORPHOGEN_URL to reach it, or MORPHOGEN_HOME to another folder"
-            )
+            raise _elsewhere(files)
         # A process forked while a broker was started keeps a copy of its lock: the broker is gone, the file is not.
         files.alive_lock.unlink(missing_ok=True)
 

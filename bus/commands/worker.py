@@ -1,7 +1,8 @@
 """Do commands: take them from the work queue, run a handler for each, say in the log what became of it.
 
 A handler that raises is tried again after a pause; a command that is expired, unknown, unreadable, or was
-tried as often as it may, goes to the dead letters with the reason. The acknowledgement follows the outcome, and
+tried as often as it may, goes to the dead letters with the reason. A try is what the log has as accepted, however
+often the broker delivers. The acknowledgement follows the outcome, and
 the outcome the effect: whoever is given a command again looks for an outcome in the log before acting. What
 remains is the moment between a handler's effect and its outcome: a worker killed there has its handler run again,
 so a handler whose effect must never double keys it by `command.id`.
@@ -38,7 +39,8 @@ from morphogen.schemas import (
 from ..aside import in_thread
 from ..emit import emit
 from ..errors import BusError, CommandError
-from .outcomes import Held, Outcomes
+from ..streams import COMMANDS, stream_info
+from .outcomes import Held, Outcomes, lease
 from .workqueue import Delivery, WorkQueue
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 Handler: TypeAlias = Callable[["Command"], Any] | Callable[["Command"], Awaitable[Any]]
 
 BACKOFF = (1.0, 5.0, 30.0, 120.0, 600.0)  # seconds before the second try, the third, ...; the last one repeats
-_RECENT = 5_000_000_000  # ns
 _LONGEST_RESULT = 400 * 1024  # bytes
 _LONGEST_TEXT = 2000  # characters of an error
 _REMEMBERED = 10_000  # commands done lately
@@ -72,12 +73,20 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """A command that was read: the event, its run, its own id, and how often it may be tried by this worker."""
+    """A command that was read: the event, its run, its own id, how often it may be tried, for how long (ns) it lasts.
+
+    It lasts from when the broker stored it, by the broker's clock: the issuer's says only how long.
+    """
 
     issued: CommandIssued
     run: str
     cause: str
     tries: int
+    lasts: int | None
+
+
+class WorkerStopped(Exception):
+    """A handler was broken off by its own worker: somebody else may have the command at once."""
 
 
 class Worker:
@@ -116,6 +125,7 @@ class Worker:
         self._queue = WorkQueue(conn, target, ack_wait=ack_wait)
         self._outcomes = Outcomes(conn, self._label)
         self._running: dict[str, Delivery] = {}
+        self._unbegun: dict[str, int] = {}  # the try that the log may have as taken by us, and no handler saw
         self._done: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -192,54 +202,59 @@ class Worker:
             await self._bury_unreadable(delivery, str(error))
             return
         tries = min(issued.max_deliveries, self._max_deliveries or issued.max_deliveries)
-        order = _Order(issued, frame.run, frame.event_id(0), max(1, tries))
-        key = issued.command_id
+        lasts = None if issued.expires is None else issued.expires - record.time
+        order = _Order(issued, frame.run, frame.event_id(0), max(1, tries), lasts)
+        key, tried = issued.command_id, 0
         if key in self._running:
             self._running[key].reply = delivery.reply
             return
         if key in self._done:
             await delivery.done()
             return
-        if delivery.count > 1 or delivery.stored < self._queue.since + _RECENT:
-            done, held = await self._outcomes.look(key, delivery.stored)
+        if delivery.count > 1 or delivery.seq <= self._queue.last_seq:
+            done, tried, held = await self._outcomes.look(key, delivery.log_seq)
             if key in self._running or key in self._done:
                 await delivery.retry(self._ack_wait)  # begun, or ended, while we looked
                 return
             if done:
                 await delivery.done()
                 return
-            if held is not None and (lease := self._lease(held)) > 0:
-                await delivery.retry(lease)
+            if held is not None and (wait := await self._lease(held)) > 0:
+                await delivery.retry(wait)
                 return
-        if issued.expires is not None and time.time_ns() > issued.expires:
-            await self._bury(delivery, order, "it expired before a worker could do it", delivery.count - 1)
-        elif delivery.count > order.tries:
-            reason = f"given up after {order.tries} deliveries: the last worker died, or never said how it went"
-            await self._bury(delivery, order, reason, order.tries)
+            if self._unbegun.get(key) == tried:
+                tried -= 1
+        if order.lasts is not None and await self._now() - delivery.stored > order.lasts:
+            await self._bury(delivery, order, "it expired before a worker could do it", tried)
+        elif tried >= order.tries:
+            reason = f"given up after {tried} deliveries: the last worker died, or never said how it went"
+            await self._bury(delivery, order, reason, tried)
         elif issued.name not in self._handlers:
             known = ", ".join(sorted(self._handlers))
             reason = f"nobody knows a command {issued.name!r} here: {self.name} knows {known}"
-            await self._bury(delivery, order, reason[:_LONGEST_TEXT], delivery.count)
+            await self._bury(delivery, order, reason[:_LONGEST_TEXT], tried + 1)
         else:
             self._running[key] = delivery
             try:
-                await self._do(delivery, order)
+                await self._do(delivery, order, tried + 1)
             finally:
                 del self._running[key]
 
-    async def _do(self, delivery: Delivery, order: _Order) -> None:
-        """Run the handler, and write, then acknowledge, what became of it."""
-        issued, count = order.issued, delivery.count
-        beats = asyncio.create_task(self._keep(delivery, order))
+    async def _do(self, delivery: Delivery, order: _Order, count: int) -> None:
+        """Run the handler for the `count`th time, and write, then acknowledge, what became of it."""
+        issued = order.issued
+        beats = asyncio.create_task(self._keep(delivery, order, count))
         try:
+            self._unbegun[issued.command_id] = count
             accepted = CommandAccepted(command_id=issued.command_id, worker=self.name, delivery=count)
             await self._say(order, accepted, self._message_id(order, count, "accepted"))
             if delivery.generation != self._conn.generation:
                 # The broker was lost before it was told, and may have given the command to somebody else.
                 _log.debug("command %s is left to be delivered again", issued.command_id)
                 return
+            del self._unbegun[issued.command_id]
             began = time.perf_counter()
-            result, failure = await self._run(delivery, order)
+            result, failure = await self._run(delivery, order, count)
             finished = CommandFinished(
                 command_id=issued.command_id,
                 worker=self.name,
@@ -257,11 +272,12 @@ class Worker:
             elif count >= order.tries or isinstance(failure, CommandError):
                 await self._bury(delivery, order, _text(failure), count)
             else:
-                await delivery.retry(self._backoff[min(count, len(self._backoff)) - 1])
+                pause = self._backoff[min(count, len(self._backoff)) - 1]
+                await delivery.retry(0.0 if isinstance(failure, WorkerStopped) else pause)
         finally:
             beats.cancel()
 
-    async def _run(self, delivery: Delivery, order: _Order) -> tuple[Any, BaseException | None]:
+    async def _run(self, delivery: Delivery, order: _Order, count: int) -> tuple[Any, BaseException | None]:
         """Return the handler's result, or its exception."""
         issued = order.issued
         command = Command(
@@ -270,7 +286,7 @@ class Worker:
             name=issued.name,
             args=issued.args,
             run=order.run,
-            delivery=delivery.count,
+            delivery=count,
             cause=order.cause,
             issuer=issued.issuer,
         )
@@ -281,14 +297,12 @@ class Worker:
             return await handler(command), None
         except asyncio.CancelledError:
             if self._stopping.is_set() or _cancelling():
-                with contextlib.suppress(BusError):
-                    await delivery.retry(0)  # it was broken off by us: somebody else may have it at once
-                raise
+                return None, WorkerStopped("its worker was stopped before it was done")
             return None, CommandError("the handler was cancelled")
         except Exception as error:  # noqa: BLE001  whatever a handler raises is its outcome
             return None, error
 
-    async def _keep(self, delivery: Delivery, order: _Order) -> None:
+    async def _keep(self, delivery: Delivery, order: _Order, count: int) -> None:
         """Show that the work goes on: to the broker, and after a loss of it in the log too, for it may have forgotten."""
         generation = self._conn.generation
         while True:
@@ -296,18 +310,23 @@ class Worker:
             with contextlib.suppress(Exception):
                 await delivery.touch()
                 if generation != self._conn.generation:
-                    key, count = order.issued.command_id, delivery.count
-                    accepted = CommandAccepted(command_id=key, worker=self.name, delivery=count)
+                    accepted = CommandAccepted(command_id=order.issued.command_id, worker=self.name, delivery=count)
                     again = self._message_id(order, count, f"accepted-{self._conn.generation}")
                     await self._say(order, accepted, again)
                     generation = self._conn.generation
 
-    def _lease(self, held: Held) -> float:
+    async def _lease(self, held: Held) -> float:
         """Return for how many seconds a command that was taken by another worker is still that worker's."""
         if held.worker == self.name:
             return 0.0  # it is not in our hands, so its taker was a process that is gone
-        begin = max(held.time, self._queue.since if self._conn.generation > 1 else 0)
-        return begin / 1e9 + self._ack_wait - time.time()
+        wait = lease(held, await self._now(), self._ack_wait)
+        if self._conn.generation > 1:  # its taker may have lost the broker with us, and shows life from then on
+            wait = max(wait, self._queue.began + self._ack_wait - time.monotonic())
+        return wait
+
+    async def _now(self) -> int:
+        """Return the broker's time (unix ns), by which it says when it stored something."""
+        return (await stream_info(self._conn, COMMANDS)).now
 
     async def _bury(self, delivery: Delivery, order: _Order, reason: str, deliveries: int) -> None:
         issued = order.issued

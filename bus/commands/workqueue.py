@@ -18,7 +18,7 @@ from morphogen.schemas import token
 
 from ..errors import BusError, Disconnected, JetStreamApiError, NoBroker
 from ..message import Message
-from ..streams import COMMANDS, LOG_SEQ_HEADER
+from ..streams import COMMANDS, LOG_SEQ_HEADER, stream_info
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -77,8 +77,10 @@ class WorkQueue:
         self._arrived: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self._asked = 0
         self._heard = 0.0
-        self.since = 0  # unix ns of the last time that it began to pull
+        self.began = 0.0  # on the monotonic clock: the last time that it began to pull
+        self.last_seq = 0  # the newest command that the queue held then
         self._open = False
+        self._nc: Any = None
         self._subscription: Any = None
         self._generation = 0
         self._inbox = ""
@@ -147,13 +149,13 @@ class WorkQueue:
             f"CONSUMER.CREATE.{COMMANDS}.{self._consumer}.{self._filter}",
             {"stream_name": COMMANDS, "config": config, "action": ""},
         )
-        self._inbox = nc.new_inbox()
+        self.last_seq = (await stream_info(self._conn, COMMANDS)).last_seq
+        self._nc, self._inbox = nc, nc.new_inbox()
         self._subscription = await nc.subscribe(
             self._inbox, cb=self._receive, pending_msgs_limit=0, pending_bytes_limit=0
         )
         self._asked = 0
-        self._heard = time.monotonic()
-        self.since = time.time_ns()
+        self._heard = self.began = time.monotonic()
         self._open = True
 
     async def _stop(self) -> None:
@@ -161,6 +163,7 @@ class WorkQueue:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(1):
                     await self._subscription.drain()  # what is on its way still arrives
+            self._nc.drop(self._subscription)  # a drain that the broker did not answer leaves it standing
             self._subscription = None
 
     async def _ask(self, room: int) -> None:

@@ -47,6 +47,7 @@ class Ear:
     """Hold the pipe behind a bell: `ring` from any thread, `fd` becomes readable, `quiet` empties it."""
 
     def __init__(self) -> None:
+        self.fd = self._mouth = -1  # what `__del__` closes where the machine gives no more descriptors
         if hasattr(os, "eventfd"):
             self.fd = self._mouth = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:

@@ -37,7 +37,7 @@ def grow(
     """Let `model` grow while it trains; call the returned grower's `epoch()` after each epoch.
 
     Args:
-        run: What `morphogen.record` returned, or anything with its `event` method.
+        run: What `morphogen.record` returned, or anything with its `event` method. It holds one growth.
         model: The model; it stays the same object, and the same bits until something germinates.
         optimizer: The optimizer that trains it; seeds join it and leave it.
         policy: A built-in name, the path of a checkpoint, `module:Class`, a class, a policy, or `remote`: then the
@@ -45,7 +45,7 @@ def grow(
         evaluate: Returns loss and accuracy of a model on the same validation batches every time. Without it no seed is
             ever measured, and so none is kept.
         sites: Where it may grow: classes of modules, names, patterns, or a predicate; None chooses. The slots of a model
-            that was restored from a checkpoint: growth goes on from there.
+            that was restored from a checkpoint: growth goes on from there, and `config` bounds their seeds too.
         slots: Places at each site.
         every: Epochs from one decision to the next.
         budget: What may grow, and when: `policy.Limits`, or a mapping of its names.

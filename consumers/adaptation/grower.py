@@ -18,6 +18,7 @@ from morphogen.consumers.executor import (
     Stock,
     stock,
 )
+from morphogen.consumers.executor.executor import EVALUATE
 from morphogen.consumers.policy import (
     Decided,
     Decider,
@@ -28,7 +29,7 @@ from morphogen.consumers.policy import (
 )
 from morphogen.consumers.policy.identity import name_of
 from morphogen.consumers.policy.limits import checked, checked_weights
-from morphogen.kernels.slots import Cutoff, Evaluation, Slots, adapt, evaluation
+from morphogen.kernels.slots import Evaluation, evaluation
 from morphogen.kernels.slots.undisturbed import undisturbed
 from morphogen.schemas import (
     Action,
@@ -36,11 +37,11 @@ from morphogen.schemas import (
     Event,
     SiteInfo,
     line_of,
-    plain,
     sound,
 )
 
 from .beginning import beginning
+from .claims import claim, release, unclaimed
 from .config import GrowthConfig, converted
 from .epochs import Epochs
 from .errors import GrowthError
@@ -49,12 +50,11 @@ from .judging import Judging
 from .link import Link
 from .offers import Offers, offers
 from .outcomes import Carried
+from .places import placed
 from .recorder import Recorder
 from .shadow import Shadow
 
-EPOCH, EVALUATE = "the end of an epoch", "evaluate"  # what may fail
 WAIT = Action(op="wait")
-_AT_A_SITE, _IN_ALL = 1_000, 100_000  # slots: the log says of each where it stands, decision by decision
 REMOTE = "remote"
 PROPOSED = "proposed"
 
@@ -88,13 +88,12 @@ class Grower:
     ) -> None:
         if not callable(getattr(run, "event", None)):
             raise GrowthError(f"a run is expected, not a {type(run).__name__}: pass what morphogen.record() returned")
+        unclaimed(run)
         every, seed = whole(every, "every", least=1), whole(seed, "seed", least=0)
         if evaluate is not None and not callable(evaluate):
             raise GrowthError(
                 f"evaluate is a function of the model that returns loss and accuracy, not {evaluate!r:.100}"
             )
-        if isinstance(slots, int) and slots > _AT_A_SITE:
-            raise GrowthError(f"slots is {_AT_A_SITE:,} at most, not {plain(slots)!r:.100}")
         label = text(label, "a label")
         self.config = converted(config, GrowthConfig, "config")
         self.limits = checked(converted(budget, Limits, "budget"))
@@ -110,18 +109,7 @@ class Grower:
         self._weights = weights
         self._offers = Offers()
         self._offered(())  # a menu that is none is refused now, not when the shapes are known
-        self.slots: Slots = (
-            sites
-            if isinstance(sites, Slots)
-            else adapt(model, sites, slots, example=example, cutoff=Cutoff(exploding=self.config.explode))
-        )
-        if self.slots.model is not model:
-            raise GrowthError("these slots are of another model: pass the model that they were restored for")
-        if len(self.slots) > _IN_ALL:
-            raise GrowthError(
-                f"these are {len(self.slots):,} slots, {_IN_ALL:,} may be: name fewer sites, or fewer slots"
-            )
-        self.model = model
+        self.model, self.slots = model, placed(model, sites, slots, example=example, config=self.config)
         if self._policy_name != "none" and strange(self._optimizer, model):
             _log.warning(
                 "growth: the optimizer holds no parameter of the model: what grows is trained by it, and the model only if "
@@ -131,20 +119,21 @@ class Grower:
         self._judging = Judging(self._policy, self._policy_name, self._say)
         self._epochs = Epochs(self.slots, self._optimizer, self.config)
         self._failures = 0
-        self._doing = EPOCH
         self._off = self._over = False
-        self._inbox = self._open_inbox(run) if self._remote else None
+        self._inbox: Inbox | None = None
         self._link = Link(run, self._run_ends)
-        shadow = Shadow(self.slots, evaluate, self.config) if self.config.dry_run and evaluate is not None else None
-        self._shadow = shadow
-        self._decider = Decider(
-            self._policy,
-            scope=self._link.name,
-            clock=time.perf_counter_ns,
-            dry_run=None if shadow is None else shadow.trouble,
-        )
-        self._link.pace()
+        claim(run)
         try:
+            self._inbox = self._open_inbox(run) if self._remote else None
+            shadow = Shadow(self.slots, evaluate, self.config) if self.config.dry_run and evaluate is not None else None
+            self._shadow = shadow
+            self._decider = Decider(
+                self._policy,
+                scope=self._link.name,
+                clock=time.perf_counter_ns,
+                dry_run=None if shadow is None else shadow.trouble,
+            )
+            self._link.pace()
             if all(site.in_shape is not None for site in self.slots.sites):
                 self._begin()
         except BaseException:
@@ -261,20 +250,22 @@ class Grower:
         return self._executor
 
     def _end_of_epoch(self, train_loss: float | None, val_loss: float | None, val_accuracy: float | None) -> Action:
-        executor, failures = self._begin(), self._failures
+        executor, evaluate = self._begin(), self._evaluate
         for health, step in self._link.heard():
             self._decider.take(health, step)
         n: int | None = None
-        if val_loss is None and self._evaluate is not None:
-            found = self._measured(executor, self._evaluate)
-            if found is not None:
+        if val_loss is None and evaluate is not None:
+            found = self._measured(executor, evaluate)
+            if found is None:
+                evaluate = None  # what has just failed is not asked again
+            else:
                 val_loss, n = found.loss, found.n or None
                 val_accuracy = found.accuracy if val_accuracy is None else val_accuracy
         event = self._epochs.ended(train_loss=train_loss, val_loss=val_loss, val_accuracy=val_accuracy, n=n)
         epoch = event.epoch
         cause = self._say(event, None)
-        evaluate = None if self._failures > failures else self._evaluate  # what has just failed is not asked again
-        executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=evaluate)
+        if not executor.end_epoch(epoch, train_loss=train_loss, val_loss=val_loss, evaluate=evaluate):
+            self._failures += 1
         self._judging.judge(executor)
         action = WAIT
         if self._inbox is not None:
@@ -282,7 +273,7 @@ class Grower:
         elif (epoch + 1) % self._every == 0:
             action = self._decide(executor, cause)
         self._judging.judge(executor)
-        executor.rest()
+        self._go_on(executor)
         if self._inbox is not None or (epoch + 1) % self._every == 0:
             self._link.pace()
         return action
@@ -389,10 +380,7 @@ class Grower:
             with undisturbed(self.model), no_grad():
                 self.model.eval()
                 return evaluation(evaluate(self.model))
-        except Exception as error:  # anybody's function
-            if self._failures + 1 >= self.config.most_failures:
-                self._doing = EVALUATE
-                raise
+        except Exception as error:  # noqa: BLE001  anybody's function
             self._failures += 1
             executor.failed(error, EVALUATE)
             return None
@@ -422,19 +410,25 @@ class Grower:
                 _log.warning("growth: %s: %s; training goes on without it", type(error).__name__, line_of(error))
                 self._off = True
                 return
-            executor.failed(error, self._doing)
-            if self._failures >= self.config.most_failures:
-                self._off = True
-                executor.close()
-            else:
-                executor.rest()
+            executor.failed(error, "the end of an epoch")
+            self._go_on(executor)
         except Exception as second:  # noqa: BLE001
             self._off = True
             _log.warning("growth is off, training goes on: %s: %s", type(second).__name__, line_of(second))
 
+    def _go_on(self, executor: Executor) -> None:
+        """Make ready for the next epoch; after too many failures be off instead."""
+        if self._failures >= self.config.most_failures:
+            self._off = True
+            executor.close()
+        else:
+            executor.rest()
+
     def _close(self) -> None:
         self._link.close()
-        if self._executor is not None:
+        if self._executor is None:
+            release(self._link.run)
+        else:
             self._executor.close()
         if self._inbox is not None:
             self._inbox.close()

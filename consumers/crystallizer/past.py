@@ -32,25 +32,25 @@ class Past:
         self.moves: dict[tuple[str, int], int] = {}
         self.position = 0
         """The sequence up to which the log was read."""
-        self.newest_ns = 0
-        """When the newest event was written."""
+        self.clock_ns = 0
+        """What the broker's clock showed when the log was read: the clock by which events are stored."""
 
     def seen(self, event: Event | Unknown, at: At) -> None:
         """Take one event, in the order of the log."""
-        self.newest_ns = max(self.newest_ns, at.time_ns)
         self.families.seen(event, at)
         if isinstance(event, Unknown):
             return
         self.registry.seen(event)
-        self.careers.seen(event, at.time_ns)
-        self.spending.seen(event, at.time_ns)
+        self.careers.seen(event, at.stored_ns)
+        self.spending.seen(event, at.stored_ns)
         if isinstance(event, CrystalMoved):
             key = (event.tool, event.number)
             self.moves[key] = self.moves.get(key, 0) + 1
 
     def catch_up(self, bus: "Bus") -> int:
         """Read what has come since; return how many events that was."""
-        end = bus.stream_info().last_seq
+        info = bus.stream_info()
+        end, self.clock_ns = info.last_seq, info.now
         if end <= self.position:
             return 0
         count = 0
@@ -60,7 +60,7 @@ class Past:
                 count += 1
         for seen in bus.events(after=self.position, upto=end, run=RUN, family=LlmQueried.family):
             if seen.frame.replay is None and isinstance(seen.event, Event):
-                self.spending.seen(seen.event, seen.record.time)
+                self.spending.seen(seen.event, seen.frame.stored)
                 count += 1
         self.position = end
         if count:

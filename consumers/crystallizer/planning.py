@@ -60,8 +60,8 @@ def candidates(families: Iterable[Family], registry: Registry) -> list[Candidate
 
 
 def learnable(family: Family, after_ns: int = 0, *, modes: frozenset[str] = REASONED | FOLLOWED) -> list[Trace]:
-    """Return the executions that a tool may be made from: whole, successful, begun after a time; oldest first."""
-    return [one for one in family.good if one.whole and one.mode in modes and one.at.time_ns > after_ns]
+    """Return the executions that a tool may be made from: whole, successful, in the log after a time; oldest first."""
+    return [one for one in family.good if one.whole and one.mode in modes and one.at.stored_ns > after_ns]
 
 
 def reasoned(trace: Trace) -> bool:

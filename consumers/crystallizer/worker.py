@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +129,7 @@ class Crystallizer:
         with self._alone(tool_name(signature)):
             self.catch_up()
             made = self.toolsmith.make(
-                signature, maker=maker, by=by, left_microusd=self.left(time.time_ns()), after_ns=after_ns
+                signature, maker=maker, by=by, left_microusd=self.left(self.past.clock_ns), after_ns=after_ns
             )
             self.catch_up()
         return made
@@ -155,16 +154,16 @@ class Crystallizer:
         return package_of(self.past, version, most, brought)
 
     def left(self, now_ns: int) -> int | None:
-        """Return what models may still cost, in micro-dollars; None is no bound."""
+        """Return what models may still cost at a time of the broker's clock, in micro-dollars; None is no bound."""
         if self.config.budget_microusd is None:
             return None
         since = now_ns - int(self.config.budget_days * DAY_NS)
         return max(0, self.config.budget_microusd - self.past.spending.since(since))
 
     def round(self, now_ns: int | None = None) -> Round:
-        """Read the log, move versions, and make what is most urgent."""
-        now_ns = time.time_ns() if now_ns is None else now_ns
+        """Read the log, move versions, and make what is most urgent; the broker's clock tells the time unless `now_ns` does."""
         self.catch_up()
+        now_ns = self.past.clock_ns if now_ns is None else now_ns
         put_off: dict[str, str] = {}
         moved = list(self._moves(now_ns, put_off))
         if moved:

@@ -52,7 +52,7 @@ class Family:
     modes: Mapping[str, ModeTally]
     traces: tuple[Trace, ...]
     params: Mapping[str, Seen]
-    first_ns: int
+    first_ns: int  # when the broker stored that the first, and the last, began
     last_ns: int
 
     @property
@@ -113,8 +113,8 @@ def family_of(signature: str, members: Sequence[Trace]) -> Family:
         modes=dict(sorted(modes.items())),
         traces=tuple(one for one in members if one.kept and one.outcome is not None),
         params={name: _seen(name, trials) for name in names},
-        first_ns=min(one.at.time_ns for one in members),
-        last_ns=max(one.at.time_ns for one in members),
+        first_ns=min(one.at.stored_ns for one in members),
+        last_ns=max(one.at.stored_ns for one in members),
     )
 
 

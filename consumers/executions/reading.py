@@ -85,4 +85,4 @@ def opened(bus: "Bus", seen: "Seen") -> Event | Unknown:
 
 def at_of(seen: "Seen") -> At:
     """Return where an event stands."""
-    return At(seen.frame.seq, seen.idx, seen.record.time, seen.frame.run)
+    return At(seen.frame.seq, seen.idx, seen.record.time, seen.frame.run, seen.frame.stored)

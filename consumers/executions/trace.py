@@ -8,12 +8,16 @@ from morphogen.schemas.executions import ExecutionStep
 
 
 class At(NamedTuple):
-    """Where an event stands in the log, and when its producer wrote it (unix ns)."""
+    """Where an event stands in the log, when its producer wrote it and when the broker stored it (unix ns).
+
+    `stored_ns` is of one clock for all events, whatever host they came from.
+    """
 
     seq: int
     idx: int
     time_ns: int = 0
     run: str = ""
+    stored_ns: int = 0
 
 
 _NOWHERE = At(0, 0)

@@ -34,6 +34,8 @@ from .stock import Stock
 Evaluate: TypeAlias = Callable[[nn.Module], Evaluation | tuple[float, float | None] | float]
 """Returns loss and accuracy of a model on the same batches every time."""
 
+EVALUATE = "evaluate"  # what failed, where it did
+
 _log = logging.getLogger("morphogen")
 
 
@@ -102,7 +104,7 @@ class Executor:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often something was germinated, fossilized, pruned, restored, or has failed."""
+        """How often something was germinated, fossilized, pruned, restored, or has failed; what was adopted is among it."""
         return self._bed.counts
 
     @property
@@ -168,10 +170,11 @@ class Executor:
         train_loss: float | None = None,
         val_loss: float | None = None,
         evaluate: Evaluate | None = None,
-    ) -> None:
+    ) -> bool:
         """Do what the end of an epoch brings by itself: health, governor, judgements, the stages that pass by time.
 
-        Before it, the epoch's own event is to be recorded; after it comes the decision, then `rest`.
+        Before it, the epoch's own event is to be recorded; after it comes the decision, then `rest`. Returns False where
+        `evaluate` raised: that is told, and what was not measured by then stays unmeasured in this epoch.
         """
         self._bed.epoch = epoch
         self._count_steps()
@@ -183,11 +186,10 @@ class Executor:
             self._bed.say(health)
         self._govern(train_loss, val_loss)
         self._rescue.prove()
-        if evaluate is not None:
-            for slot_id, seedling in list(self.standing.items()):
-                if seedling.stage == "holding":
-                    self.measure(slot_id, evaluate)
+        holding = [slot_id for slot_id, seedling in self.standing.items() if seedling.stage == "holding"]
+        answered = evaluate is None or all(self._answered(slot_id, evaluate) for slot_id in holding)
         self._tend()
+        return answered
 
     def rest(self) -> None:
         """Make ready for the next epoch's steps: the sentinel, and a copy of the weights where something stands."""
@@ -238,8 +240,8 @@ class Executor:
             if not self._bed.has_say(slot_id):
                 self._life.remove(slot, "the run ended before it had a say", "timeout", decision, cause)
                 continue
-            if seedling.measured != self.epoch:
-                self.measure(slot_id, evaluate)
+            if seedling.measured != self.epoch and not self._answered(slot_id, evaluate):
+                continue  # nobody knows: it stays as it is
             if slot_id not in self.standing or slot.stage == Stage.FOSSILIZED:
                 continue
             gain = None if seedling.contribution is None else seedling.contribution.gain
@@ -279,6 +281,15 @@ class Executor:
         if not isinstance(action.slot, str) or action.slot not in self.states or action.slot not in self.slots:
             raise Refused(f"there is no slot {action.slot!r:.100}")
         return self.slots[action.slot]
+
+    def _answered(self, slot_id: str, evaluate: Evaluate) -> bool:
+        """Measure what a seed contributes; where `evaluate` raises, tell so and return False."""
+        try:
+            self.measure(slot_id, evaluate)
+        except Exception as error:  # noqa: BLE001  anybody's function
+            self.failed(error, EVALUATE)
+            return False
+        return True
 
     def _tend(self) -> None:
         """Let embargoes end and stages time out; with `auto`, let the gates move seeds on."""

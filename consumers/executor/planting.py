@@ -60,7 +60,10 @@ class Planting:
         self._life.through(slot, Stage.TRAINING, "it stands", "gate", decision, told or cause)
 
     def adopt(self, slot: Slot) -> None:
-        """Take over a seed that stands already, in a model that was restored: say what it is and how it came there."""
+        """Take over a seed that stands already, in a model that was restored: say what it is and how it came there.
+
+        It counts as the log now has it, among those that germinated and were kept; one that was off for good stays off.
+        """
         graft = slot.graft
         if graft is None or slot.id in self._bed.standing:
             return
@@ -69,6 +72,9 @@ class Planting:
         address = slot.blueprint or ""
         params = sum(p.numel() for p in slot.params())
         item = items.get(address)
+        kept, off = slot.stage == Stage.FOSSILIZED, slot.tripped
+        self._bed.counts["germinated"] += 1  # the log of this attempt knows of no other germination
+        self._bed.counts["fossilized"] += kept
         told = self._bed.say(
             SlotGerminated(
                 slot=slot.id,
@@ -90,6 +96,7 @@ class Planting:
             cause=told,
             stage=str(slot.stage),
             target=slot.target,
+            failures=self._bed.config.strikes + 1 if kept and off is not None else 0,
         )
         before = "dormant"
         for stage in _WAY[: _WAY.index(slot.stage) + 1]:
@@ -97,6 +104,8 @@ class Planting:
             before = str(stage)
         if slot.stage in {Stage.BLENDING, Stage.HOLDING}:
             self._life.tell_ramp(slot, told)
+        if kept and off is not None:
+            self._bed.alert("critical", slot.id, f"a fossilized seed gives no output, as before: {off}")
 
     def _allowed(self, slot: Slot, action: Action) -> Item:
         """Return the item that an action would germinate; raise Refused where it may not."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from morphogen.kernels.slots.graft import Graft
 from morphogen.kernels.slots.numbers import parts, same
 
 
@@ -15,7 +16,7 @@ class Snapshot:
     """Copies of the parameters and buffers of a model and of the optimizer's state of each parameter.
 
     Held by tensor, not by name: what has grown or gone since is left alone by `restore`. Learning rates and all
-    that schedulers keep are not part of it. Costs as much memory as the model and its optimizer state.
+    that schedulers keep are not part of it, nor are the alphas of seeds, which go by ramps of their own. Costs as much memory as the model and its optimizer state.
     """
 
     step: int
@@ -73,7 +74,8 @@ def all_finite(tensors: list[Tensor]) -> bool:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     named = (*model.named_parameters(), *model.named_buffers())
     lazy = nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer
-    return {name: tensor for name, tensor in named if not isinstance(tensor, lazy)}
+    alphas = {id(b) for graft in model.modules() if isinstance(graft, Graft) for b in graft.buffers(recurse=False)}
+    return {name: tensor for name, tensor in named if not isinstance(tensor, lazy) and id(tensor) not in alphas}
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

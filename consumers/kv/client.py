@@ -9,7 +9,7 @@ from morphogen.bus.requests import call, call_stream
 from morphogen.schemas.kv import worker_subject
 
 from .sampling import Sampling
-from .wire import GENERATE, HAS, INFO, SAY, Ask, Bit, Had, Has, Info, Said, Say, pack, unpack
+from .wire import GENERATE, HAS, INFO, SAY, STANDS, Ask, Bit, Had, Has, Info, Said, Say, Stands, Stood, pack, unpack
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -27,11 +27,19 @@ async def whereabouts(conn: "Connection", worker: str, *, timeout: float = 2.0) 
     return None
 
 
-async def has(conn: "Connection", worker: str, session: str, handoff: str, *, timeout: float = 2.0) -> bool:
-    """Return whether a worker has a session that came to it by a handoff; False where it does not answer."""
+async def has(conn: "Connection", worker: str, session: str, handoff: str, *, timeout: float = 2.0) -> bool | None:
+    """Return whether a session came to a worker by a handoff, wherever it is now; None where that one does not answer."""
     with contextlib.suppress(BusError):
         asked = pack(Has(session=session, handoff=handoff))
         return unpack(await call(conn, worker_subject(worker, HAS), asked, timeout=timeout), Had).here
+    return None
+
+
+async def stands(conn: "Connection", worker: str, attempt: str, *, timeout: float = 2.0) -> bool:
+    """Return whether an offer of a worker stands, and does so for good; False where that one does not answer."""
+    with contextlib.suppress(BusError):
+        asked = pack(Stands(attempt=attempt))
+        return unpack(await call(conn, worker_subject(worker, STANDS), asked, timeout=timeout), Stood).stands
     return False
 
 

@@ -81,7 +81,17 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved", tag_field="i
     handoff: str
 
 
-Entry = Opened | Said | Began | Got | Ended | Kept | Moved
+class Stayed(msgspec.Struct, frozen=True, kw_only=True, tag="stayed", tag_field="is"):
+    """The other worker did not take the session, and never will by this handoff."""
+
+    handoff: str
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True, tag="copied", tag_field="is"):
+    """All before it is of another session, which this one is a copy of: no handoff brought this one anywhere."""
+
+
+Entry = Opened | Said | Began | Got | Ended | Kept | Moved | Stayed | Copied
 
 _decoder: "msgspec.msgpack.Decoder[Entry]" = msgspec.msgpack.Decoder(Entry)
 
@@ -163,7 +173,7 @@ class Conversation:
     revision: int = 0
     kept: dict[str, Kept] = field(default_factory=dict)
     moved: Moved | None = None
-    handoffs: set[str] = field(default_factory=set)  # all that it was offered by, to whomever
+    handoffs: set[tuple[str, str]] = field(default_factory=set)  # that it was offered by: its name there, the handoff
 
     def take(self, entry: Entry) -> None:
         """Fold a record in. Raises ValueError for one that cannot follow what is there."""
@@ -207,7 +217,11 @@ class Conversation:
                 self.kept[entry.state] = entry
             case Moved():
                 self.moved = entry
-                self.handoffs.add(entry.handoff)
+                self.handoffs.add((entry.name, entry.handoff))
+            case Stayed():
+                self.handoffs = {one for one in self.handoffs if one[1] != entry.handoff}
+            case Copied():
+                self.handoffs = set()
         if not isinstance(entry, Moved | Kept):
             self.moved = None
         self.revision += 1

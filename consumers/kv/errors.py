@@ -3,8 +3,10 @@
 MorphogenError
 └── ContinuityError      something about a KV state, a worker or a session: what, where, what to do
     ├── SessionError     a session cannot be begun, resumed or carried on
-    │   └── SessionBusy  another process, or another turn, has it
+    │   ├── SessionBusy  another process, or another turn, has it
+    │   └── Elsewhere    it was given to another worker, or another name
     ├── HandoffFailed    the other worker did not take a session, which stays where it was
+    │   └── HandoffUnsure  it may have: nobody speaks with the session before that one says so
     └── NoRoomLeft       no sequence of the context, or no budget of a tier, is free
 """
 
@@ -23,8 +25,23 @@ class SessionBusy(SessionError):
     """Another process, or another turn, has the session."""
 
 
+class Elsewhere(SessionError):
+    """The session went to `worker`, as `name`."""
+
+    def __init__(self, session: str, worker: str, name: str) -> None:
+        self.worker, self.name = worker, name
+        renamed = "" if name == session else f" as {name!r}"
+        super().__init__(
+            f"session {session!r} went to worker {worker}{renamed}: ask there, or begin one of another name"
+        )
+
+
 class HandoffFailed(ContinuityError):
     """The other worker did not take a session; it stays where it was."""
+
+
+class HandoffUnsure(HandoffFailed):
+    """The other worker took a session up and fell silent: it is here for nobody until that one says whether it has it."""
 
 
 class NoRoomLeft(ContinuityError):

@@ -6,6 +6,7 @@ session until it hears that the other one has it; whichever of the two dies, the
 
 import contextlib
 import time
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,12 @@ from morphogen.schemas.kv import (
     worker_subject,
 )
 
-from .conversation import Moved, state_id
-from .errors import ContinuityError, HandoffFailed
+from .client import has
+from .conversation import Copied, Moved, state_id
+from .errors import ContinuityError, HandoffFailed, HandoffUnsure
 from .house import House
+from .journal import pack as record
+from .offers import Offers
 from .store import LOST, TIER_OF
 from .turns import Lane
 from .wire import INFO, OFFER, Answer, Info, Offer, pack, unpack
@@ -62,12 +66,14 @@ async def give(
     handoff: str,
     cause: str | None,
     known: dict[str, Info],
+    offers: Offers,
 ) -> Given:
     """Hand a session over to the worker `args.to`; it must not be computing meanwhile.
 
     The session is given up here once the other one has it, unless `args.keep`. Raises HandoffFailed, and the session
-    stays, where the other worker refuses, dies or is not there. `known` is what was learned of other workers; one that is
-    started anew as something else refuses the offer, and is asked again the next time.
+    stays, where the other worker refuses, dies or is not there; HandoffUnsure where it fell silent just as it took the
+    session up. `known` is what was learned of other workers; one that is started anew as something else refuses the offer,
+    and is asked again the next time.
     """
     target = known.pop(args.to, None) or await _ask(conn, args.to)
     if target.fingerprint.digest != house.root:
@@ -86,11 +92,13 @@ async def give(
             + (f" by {args.transport}" if args.transport else ": they share no host, and no broker with blobs")
         )
     sent = await lane(lambda: _Sent(house, args, handoff, transport, tier, cause))
+    offers.make(sent.offer.attempt)
     try:
-        given = await _deliver(conn, house, lane, args, sent)
+        given = await _deliver(conn, house, lane, args, sent, offers)
         known[args.to] = target
         return given
     finally:
+        offers.over(sent.offer.attempt)
         await lane(sent.release)
 
 
@@ -130,7 +138,7 @@ class _Sent:
             session = house.session(args.session, create=False)
             if not args.keep:  # in the journal that travels, too: by it the other one knows this session again
                 session.journal.append(Moved(to=args.to, name=args.rename or args.session, handoff=handoff))
-            journal = session.journal.whole()
+            journal = session.journal.whole() + (record(Copied()) if args.keep else b"")
             journal_ref = None
             if len(journal) > _IN_MESSAGE:
                 with transport.reserve(len(journal)) as room:
@@ -141,13 +149,12 @@ class _Sent:
                 self._given.append(self._offered(written))
         except (*LOST, ContinuityError) as error:
             self.release()  # its lease would be renewed as long as this process lives
+            self.stays()
             raise HandoffFailed(f"session {args.session!r} cannot be exported to {tier}: {error}") from error
         self.state = exported.state if exported else state_id(house.root, session.conversation.tokens)
         self.tokens = exported.tokens if exported else 0
         self.size = exported.size if exported else 0
         self.transport = transport.name
-        now = time.time_ns()
-        expires = now + int(args.ttl * 1e9)
         ref = self._given[0] if exported else None
         told = None
         if ref is not None:
@@ -162,19 +169,18 @@ class _Sent:
                 root=house.root,
                 handoff=handoff,
                 session=args.session,
-                expires=expires,
+                expires=time.time_ns() + int(args.ttl * 1e9),
             )
             told = house.tell(event, cause=cause)
         self.offer = Offer(
             handoff=handoff,
+            attempt=uuid.uuid4().hex,
             source=house.name,
             session=args.rename or args.session,
             state=self.state,
             ref=ref,
             tokens=self.tokens,
             root=house.root,
-            offered=now,
-            expires=expires,
             journal=None if journal_ref else journal,
             journal_ref=self._given[-1] if journal_ref else None,
             cause=told,
@@ -186,6 +192,11 @@ class _Sent:
             return self._transport.offer(ref, ttl=self.args.ttl)
         return ref
 
+    def stays(self) -> None:
+        """Take note that the session was not taken, and never will be by this offer."""
+        if not self.args.keep:
+            self._house.stays(self.args.session, self.handoff)
+
     def release(self) -> None:
         """Give back what was written, once."""
         refs, self._refs = self._refs, []
@@ -196,33 +207,28 @@ class _Sent:
         self._house.store.let_go(f"handoff {self.handoff}", "handed_off", cause=self.cause)
 
 
-async def _deliver(conn: "Connection", house: House, lane: Lane, args: HandoffArgs, sent: _Sent) -> Given:
+async def _deliver(
+    conn: "Connection", house: House, lane: Lane, args: HandoffArgs, sent: _Sent, offers: Offers
+) -> Given:
     """Offer, hear what becomes of it, and give the session up where the other one has it."""
-    answer: Answer | None = None
-    try:
-        stream = call_stream(
-            conn,
-            worker_subject(args.to, OFFER),
-            pack(sent.offer),
-            timeout=args.ttl,
-            idle_timeout=min(_SILENCE, args.ttl),
-        )
-        async with contextlib.aclosing(stream) as answers:
-            async for data in answers:
-                answer = unpack(data, Answer)
-    except (BusError, ContinuityError) as error:
-        reason = str(error)
-        if isinstance(error, ServiceError):
-            reason = f"worker {args.to} failed: {error}"
-        elif not isinstance(error, NoResponders):
-            reason = f"expired: worker {args.to} gave no answer to the offer ({error})"
+    heard = await _heard(conn, args, sent)
+    answer = heard if isinstance(heard, Answer) else None
+    if answer is None and not offers.call_off(sent.offer.attempt) and not args.keep:
+        here = await has(conn, args.to, sent.offer.session, sent.handoff)
+        if here is None:
+            raise HandoffUnsure(
+                f"session {args.session!r} may be at worker {args.to}, which took it up and fell silent: it is told when "
+                f"that one answers again ({heard})"
+            )
+        answer = Answer(what="imported") if here else None
+    if answer is None:
         await lane(lambda: house.states.reject(
-            sent.state, reason, source=args.to, handoff=sent.handoff, session=args.session, cause=sent.offer.cause
+            sent.state, str(heard), source=args.to, handoff=sent.handoff, session=args.session, cause=sent.offer.cause
         ))  # fmt: skip
-        raise HandoffFailed(f"session {args.session!r} stays at {house.name}: {reason}") from error
-    if answer is None or answer.what == "accepted":
-        raise HandoffFailed(f"session {args.session!r} stays at {house.name}: worker {args.to} broke the offer off")
+        await lane(sent.stays)
+        raise HandoffFailed(f"session {args.session!r} stays at {house.name}: {heard}")
     if answer.what == "rejected":
+        await lane(sent.stays)
         failed = ContinuityError if answer.final else HandoffFailed
         raise failed(f"session {args.session!r} stays at {house.name}: worker {args.to} rejected it: {answer.reason}")
     if not args.keep:
@@ -238,6 +244,31 @@ async def _deliver(conn: "Connection", house: House, lane: Lane, args: HandoffAr
         first_token_ns=answer.first_token_ns,
         transfer_ns=answer.duration_ns,
     )
+
+
+async def _heard(conn: "Connection", args: HandoffArgs, sent: _Sent) -> Answer | str:
+    """Return the last word of the other worker, or why there was none."""
+    answer: Answer | None = None
+    stream = call_stream(
+        conn,
+        worker_subject(args.to, OFFER),
+        pack(sent.offer),
+        timeout=args.ttl,
+        idle_timeout=min(_SILENCE, args.ttl),
+    )
+    try:
+        async with contextlib.aclosing(stream) as answers:
+            async for data in answers:
+                answer = unpack(data, Answer)
+    except NoResponders as error:
+        return str(error)
+    except ServiceError as error:
+        return f"worker {args.to} failed: {error}"
+    except (BusError, ContinuityError) as error:
+        return f"expired: worker {args.to} gave no answer to the offer ({error})"
+    if answer is None or answer.what == "accepted":
+        return f"worker {args.to} broke the offer off"
+    return answer
 
 
 async def fork(house: House, lane: Lane, args: HandoffArgs, handoff: str, cause: str | None) -> Given:

@@ -4,7 +4,7 @@ Everything here runs in the one thread that computes, so nothing needs a lock.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from morphogen.schemas.kv import (
 )
 
 from .continuity import Session
-from .conversation import state_id
+from .conversation import Copied, Stayed, state_id
 from .cost import Choice
 from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError
 from .gone import Gone
-from .journal import NAME, Journal
+from .journal import NAME, Journal, pack
 from .prompts import render_of
 from .seating import Seating, speaker_of
 from .speaker import ContextSpeaker
@@ -76,7 +76,8 @@ class House:
 
     def had(self, name: str, handoff: str) -> bool:
         """Tell whether a handoff brought a session here, which may have gone on since."""
-        return handoff in self._gone or (self.known(name) and handoff in self.session(name).conversation.handoffs)
+        came = name, handoff
+        return came in self._gone or (self.known(name) and came in self.session(name).conversation.handoffs)
 
     def place(self, name: str) -> Path:
         """Return the folder of a session."""
@@ -150,15 +151,25 @@ class House:
         self.seats.leave(session, reason)
         del self.sessions[name]
         session.close()
-        stored = self.store.get(self.seats.forget(name) or "")
-        if stored is not None and not stored[0].pinned:
-            self.store.drop(stored[0].state, reason)
+        parked = self.seats.forget(name)
+        for item in list(self.store.shelf.items.values()):
+            alone = item.session == name or (item.state == parked and not self.known(item.session or ""))
+            if alone and not item.pinned and not self.seats.needed(item.state):
+                self.store.drop(item.state, reason)
         shutil.rmtree(self.place(name), ignore_errors=True)
 
-    def adopt(self, name: str, journal: bytes, state: KvState | None) -> Session:
+    def stays(self, name: str, handoff: str) -> None:
+        """Take note that a session did not go by a handoff, and never will."""
+        with suppress(ContinuityError):  # a full disk: the other worker is asked after the next start
+            self.session(name, create=False).journal.append(Stayed(handoff=handoff))
+
+    def adopt(
+        self, name: str, journal: bytes, state: KvState | None, *, settle: Callable[[], None] | None = None
+    ) -> Session:
         """Take a session over: its journal, and its KV state where one comes along. All of it is here, or nothing.
 
-        Raises what refused the state, SessionBusy where there is a session of that name.
+        `settle` is called once nothing is missing but the session's name; where it raises, nothing is here. Raises what
+        refused the state, SessionBusy where there is a session of that name.
         """
         if self.known(name):
             raise SessionBusy(f"worker {self.name} has a session {name!r} already: hand it over under another name")
@@ -176,6 +187,8 @@ class House:
             speaker.truncate(0)
             if state is not None:
                 speaker.load(state, session.conversation.tokens[: state.count])
+            if settle is not None:
+                settle()
             session.settle_in(folder)  # only now there is a session of that name, whoever is killed
         except BaseException:
             if session is not None:
@@ -194,7 +207,7 @@ class House:
         session = self._recalled(name)
         self.busy.add(name)
         try:
-            made = self.adopt(copy, session.journal.whole(), None)
+            made = self.adopt(copy, session.journal.whole() + pack(Copied()), None)
         finally:
             self.busy.discard(name)
         source, target = speaker_of(session).seq, speaker_of(made).seq

@@ -10,7 +10,7 @@ from morphogen.bus.commands import Command
 from morphogen.bus.errors import CommandError
 from morphogen.schemas.kv import FILE, DropArgs, ExportArgs, HandoffArgs, KvExported
 
-from .errors import ContinuityError, HandoffFailed, SessionError
+from .errors import ContinuityError, HandoffFailed, HandoffUnsure, SessionError
 from .giving import fork, give
 from .service import Service
 from .wire import Info
@@ -84,13 +84,18 @@ class Orders:
                             command.id,
                             command.cause,
                             self._known,
+                            service.offers,
                         )
                     moved = not args.keep
+                except HandoffUnsure as error:
+                    service.doubt(args.session, error)
+                    raise
                 finally:
                     house.busy.discard(args.session)
                     if turn is not None and not moved and not turn.over:
                         service.follow(args.session, turn)
                 if moved:
+                    service.gave(args.session, given.to, given.session)
                     service.turns.pop(args.session, None)
                     if turn is not None and not turn.over:
                         turn.move(given.to, given.session)
@@ -117,6 +122,7 @@ class Orders:
                     await turn.stop()
                 house.busy.discard(name)
                 await service.lane(lambda: house.forget(name, "dropped"))
+                service.dropped(name)
                 if turn is not None:
                     turn.fail(SessionError(f"session {name!r} was dropped"))
                 return {"session": name}

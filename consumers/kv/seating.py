@@ -161,10 +161,13 @@ class Seating:
         self._states.unseat(session.name, reason, state)
 
     def forget(self, name: str) -> str | None:
-        """Forget a session; return the state in which it was put aside, None where another one needs that too."""
+        """Forget a session; return the state in which it was put aside, None where it was not."""
         self._used.pop(name, None)
-        state = self._parked.pop(name, None)
-        return None if state in self._parked.values() else state
+        return self._parked.pop(name, None)
+
+    def needed(self, state: str) -> bool:
+        """Return whether a session that was put aside comes back by a stored state."""
+        return state in self._parked.values()
 
     def _put_aside(self, session: Session, state: str, tier: str | None, size: int) -> None:
         self._vacate(speaker_of(session))
@@ -215,7 +218,7 @@ class Seating:
                     self._states.load(session, opened, item.tier, ref.transport, state)
             except LOST as error:
                 self._states.reject(state, error, session=session.name)
-        if not item.pinned and state not in self._parked.values():
+        if not item.pinned and not self.needed(state):
             self._store.drop(state, "replaced")
         else:
             self._store.touch(state)

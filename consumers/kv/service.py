@@ -13,13 +13,17 @@ from morphogen.kernels.kv.transport import Place
 
 from .client import has
 from .continuity import Session
-from .errors import NoRoomLeft, SessionBusy, SessionError
+from .errors import Elsewhere, NoRoomLeft, SessionBusy, SessionError
 from .house import House
+from .offers import Offers
 from .turns import Lane, Turn
-from .wire import Ask, Had, Has, Info, Said, Say, pack, unpack
+from .wire import Ask, Bit, Had, Has, Info, Said, Say, pack, unpack
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
+
+
+_REMEMBERED = 10_000  # sessions that were given away
 
 
 class Service:
@@ -29,6 +33,9 @@ class Service:
         self.conn, self.house, self.lane, self.place = conn, house, lane, place
         self.turns: dict[str, Turn] = {}
         """The present or last reply of each session."""
+        self.offers = Offers()
+        self._given: dict[str, tuple[str, str]] = {}  # whither sessions went, and what they are called there
+        self._owned: set[str] = set()  # that are known to be here, and not where they were offered
         self._budgets = dict(budgets)
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,16 +52,51 @@ class Service:
         return self._locks.setdefault(session, asyncio.Lock())
 
     async def own(self, session: str) -> None:
-        """See whether a session that was being handed over when this worker died is now elsewhere; then it is not here."""
-        if session in self.house.sessions or not self.house.known(session):
+        """See whether a session is here. Raises Elsewhere where it was given away, SessionError where that is not known.
+
+        One that was being handed over when this worker died, or the other one fell silent, is asked for there.
+        """
+        house = self.house
+        if not house.known(session):
+            if session in self._given:
+                raise Elsewhere(session, *self._given[session])
             return
-        found = await self.lane(lambda: self.house.session(session))
-        moved = found.conversation.moved
-        if moved is None or moved.to == self.house.name:
+        if session in self._owned:
             return
-        if await has(self.conn, moved.to, moved.name, moved.handoff):
-            await self.lane(lambda: self.house.forget(session, "handed_off"))
-            raise SessionError(f"session {session!r} went to worker {moved.to}: ask there")
+        moved = (await self.lane(lambda: house.session(session))).conversation.moved
+        if moved is not None and moved.to != house.name:
+            there = await has(self.conn, moved.to, moved.name, moved.handoff)
+            if there is None:
+                raise SessionError(
+                    f"session {session!r} may be at worker {moved.to}, to which it was on its way, and which does not answer: "
+                    "start that one again"
+                )
+            if there:
+                await self.lane(lambda: house.forget(session, "handed_off"))
+                self.gave(session, moved.to, moved.name)
+                raise Elsewhere(session, moved.to, moved.name)
+            await self.lane(lambda: house.stays(session, moved.handoff))
+        self._owned.add(session)
+
+    def gave(self, session: str, worker: str, name: str) -> None:
+        """Take note whither a session went: nobody begins another one of its name unawares, and its readers follow."""
+        self._owned.discard(session)
+        self._given.pop(session, None)
+        self._given[session] = (worker, name)
+        if len(self._given) > _REMEMBERED:
+            del self._given[next(iter(self._given))]
+
+    def doubt(self, session: str, error: Exception) -> None:
+        """Let nobody speak with a session before the worker that it was offered to says that it is not there."""
+        self._owned.discard(session)
+        turn = self.turns.pop(session, None)
+        if turn is not None and not turn.over:
+            turn.fail(error)
+
+    def dropped(self, session: str) -> None:
+        """Forget all about a session of a name: another one may begin."""
+        self._owned.discard(session)
+        self._given.pop(session, None)
 
     async def info(self, payload: bytes) -> bytes:
         """Answer what this worker is and holds."""
@@ -79,7 +121,6 @@ class Service:
     async def say(self, payload: bytes) -> bytes:
         """Append a message to a session, and have the model read it where that is asked."""
         say = unpack(payload, Say)
-        await self.own(say.session)
 
         def work() -> Said:
             with self.house.speaking(say.session) as session:
@@ -90,13 +131,20 @@ class Service:
             return Said(session=say.session, tokens=len(session.conversation.tokens), turns=session.conversation.turns)
 
         async with self.lock(say.session):
+            await self.own(say.session)
             return pack(await self.lane(work))
 
     async def generate(self, payload: bytes) -> AsyncIterator[bytes]:
         """Begin a reply, or carry one on; yield what it says from where the asker is."""
         ask = unpack(payload, Ask)
         async with self.lock(ask.session):
-            await self.own(ask.session)
+            try:
+                await self.own(ask.session)
+            except Elsewhere as error:
+                if not ask.resume:
+                    raise
+                yield pack(Bit(at=ask.since, moved=error.worker, session=error.name))
+                return
             turn = self.turns.get(ask.session) or (await self._last(ask.session) if ask.resume else None)
             said = turn is not None and turn.finish is not None and ask.resume
             if turn is None or (turn.over and not said):
@@ -176,7 +224,9 @@ class Service:
         """Go on with a session that came from another worker in the middle of a reply."""
         session = self.house.session(name)
         if session.pending:
-            self.follow(name, Turn(self.house, session, self.lane, text=session.partial))
+            text = session.partial
+            session.carry_on()
+            self.follow(name, Turn(self.house, session, self.lane, text=text))
         else:  # its last token was made on arrival
             self.turns[name] = self._ended(session, session.conversation.messages[-1].text)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from morphogen.bus.errors import BusError
 from morphogen.kernels.kv import KvError as StateError
 from morphogen.kernels.kv import KvState
@@ -54,10 +56,13 @@ class Store:
     def put(self, exported: KvExported) -> None:
         """Store a state that was just written into its tier, and tell of it; others make room.
 
-        Raises NoRoomLeft where there is none, and gives the bytes back.
+        It takes the place of the same state stored before, and is pinned if that was. Raises NoRoomLeft where there is no
+        room for it, or that one lies where it outlasts this process and this one would not; the bytes are given back then,
+        and that one stays.
         """
-        if exported.state in self.shelf.items:  # the same tokens were stored before
-            self.drop(exported.state, "replaced")
+        older = self.get(exported.state)
+        if older is not None:
+            exported = msgspec.structs.replace(exported, pinned=exported.pinned or older[0].pinned)
         self._clock += 1
         item = Item(
             state=exported.state,
@@ -70,14 +75,37 @@ class Store:
         )
         before = self.shelf
         try:
+            if older is not None and older[0].tier in DURABLE and item.tier not in DURABLE:
+                raise NoRoomLeft(
+                    f"state {item.state} is stored in tier {older[0].tier} already, and would not outlast the worker in "
+                    f"tier {item.tier}: drop it first"
+                )
             self.shelf, moves = before.put(item)
         except NoRoomLeft:
-            with suppress(*LOST):
-                self.transports[exported.tier].release(exported.ref)
+            if older is None or older[1].place != exported.ref.place:
+                with suppress(*LOST):
+                    self.transports[exported.tier].release(exported.ref)
             raise
+        if older is not None:
+            self._replaced(*older, exported.ref)
         self._tell(exported)
         self._refs[exported.state] = exported.ref
         self._carry_out(before, moves)
+
+    def _replaced(self, item: Item, ref: KvRef, by: KvRef) -> None:
+        if (ref.transport, ref.place) != (by.transport, by.place):  # equal blobs are one
+            with suppress(*LOST):
+                self.transports[item.tier].release(ref)
+        self._tell(
+            KvReleased(
+                state=item.state,
+                worker=self._name,
+                tier=item.tier,
+                reason="replaced",
+                size=item.size,
+                session=item.session,
+            )
+        )
 
     def touch(self, state: str) -> None:
         """Take note that a state was used."""

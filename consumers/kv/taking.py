@@ -16,7 +16,7 @@ from morphogen.schemas.kv import (
     pack_hashes,
 )
 
-from .errors import ContinuityError, SessionError
+from .errors import ContinuityError, HandoffFailed, SessionError
 from .house import House
 from .journal import unpack as read_journal
 from .store import LOST, TIER_OF
@@ -27,14 +27,21 @@ _REMEMBERED = 1000  # answers to offers
 
 
 class Taking:
-    """The other end: takes offers up. `began` is told of each session that has arrived in the middle of a reply."""
+    """The other end: takes offers up. `began` is told of each session that has arrived in the middle of a reply.
 
-    def __init__(self, house: House, lane: Lane, began: Callable[[str], None]) -> None:
-        self._house, self._lane, self._began = house, lane, began
+    `stands` asks a worker whether its offer of an attempt stands, in the computing thread: who asks whether the session came
+    is answered after that, by the same thread.
+    """
+
+    def __init__(
+        self, house: House, lane: Lane, began: Callable[[str], None], stands: Callable[[str, str], bool]
+    ) -> None:
+        self._house, self._lane, self._began, self._stands = house, lane, began, stands
         self._done: dict[str, Answer] = {}
 
     async def answer(self, payload: bytes) -> AsyncIterator[bytes]:
         """Answer an offer: accepted, and then imported or rejected."""
+        received = time.monotonic_ns()  # of two hosts each has a clock of its own
         offer = unpack(payload, Offer)
         before = self._done.get(offer.handoff)
         if before is not None:  # asked again: the first answer was lost
@@ -56,8 +63,9 @@ class Taking:
             cause=offer.cause,
         )
         yield pack(Answer(what="accepted"))
-        answer, pending = await self._lane(lambda: self._take(offer))
-        self._done[offer.handoff] = answer
+        answer, pending = await self._lane(lambda: self._take(offer, received))
+        if answer.what == "imported" or answer.final:  # what was refused for now is tried again
+            self._done[offer.handoff] = answer
         if len(self._done) > _REMEMBERED:
             del self._done[next(iter(self._done))]
         if pending:
@@ -67,8 +75,6 @@ class Taking:
     def _objection(self, offer: Offer) -> str | None:
         """Return why an offer is not even tried."""
         house = self._house
-        if time.time_ns() > offer.expires:
-            return "the offer had expired when it came"
         if offer.root != house.root:
             return "its fingerprint is not that of the model here"
         if offer.ref is not None:
@@ -97,7 +103,7 @@ class Taking:
             actual=event.actual,
         )
 
-    def _take(self, offer: Offer) -> tuple[Answer, bool]:
+    def _take(self, offer: Offer, received: int) -> tuple[Answer, bool]:
         """Restore the session, or leave its tokens to be computed, and make the first token where a reply is pending."""
         house, began = self._house, time.monotonic_ns()
         try:
@@ -105,16 +111,28 @@ class Taking:
             conversation, whole = read_journal(journal, f"the journal of session {offer.session!r}")
             if whole != len(journal):
                 raise SessionError(f"the journal of session {offer.session!r} was cut off: hand it over again")
+            if len(conversation.tokens) >= house.context.room:
+                raise SessionError(
+                    f"session {offer.session!r} has {len(conversation.tokens)} tokens, and worker {house.name} has room for "
+                    f"{house.context.room}: start it with a larger context (--ctx)"
+                )
+
+            def settle() -> None:
+                if not self._stands(offer.source, offer.attempt):
+                    raise HandoffFailed(
+                        f"worker {offer.source} has called the offer off, or is gone: hand it over again"
+                    )
+
             if offer.ref is not None and self._worth_it(offer):
                 tier = TIER_OF[offer.ref.transport]
                 clock = time.perf_counter()
                 with self._way(tier, offer.source) as way, house.store.opened(offer.ref, tier, way) as state:
                     _check(state, conversation.tokens, offer)
-                    session = house.adopt(offer.session, journal, state)
+                    session = house.adopt(offer.session, journal, state, settle=settle)
                 house.states.costs = house.states.costs.restored(tier, offer.ref.size, time.perf_counter() - clock)
                 restored = offer.tokens
             else:
-                session = house.adopt(offer.session, journal, None)
+                session = house.adopt(offer.session, journal, None, settle=settle)
                 restored = 0
         except (*LOST, ContinuityError) as error:
             final = isinstance(error, (KvRefused, SessionError, TransportError))
@@ -126,7 +144,7 @@ class Taking:
             try:
                 while session.pending and len(session.conversation.tokens) == before:
                     session.step()
-                first = time.time_ns() - offer.offered
+                first = time.monotonic_ns() - received
             except Exception:  # noqa: BLE001  the turn that follows meets it again, and tells its readers
                 first = None
         self._tell(offer, restored, len(session.conversation.tokens), transfer, first, session.pending)

@@ -12,7 +12,8 @@ from .sampling import Sampling
 
 _T = TypeVar("_T")
 
-INFO, GENERATE, OFFER, SAY, HAS, CLAIM = "info", "generate", "offer", "say", "has", "claim"  # requests
+INFO, GENERATE, SAY, CLAIM = "info", "generate", "say", "claim"  # requests
+OFFER, STANDS, HAS = "offer", "stands", "has"  # requests of a handoff
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +86,18 @@ class Had(msgspec.Struct, frozen=True, kw_only=True):
     here: bool
 
 
+class Stands(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask whether an offer stands, to settle in now: a yes is the last word, after which it cannot be called off."""
+
+    attempt: str
+
+
+class Stood(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether it does."""
+
+    stands: bool
+
+
 class Bit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of a reply, from character `at` on; the last one says how it ended, or whither the session went."""
 
@@ -100,14 +113,13 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """A session for another worker: where its KV state is, and its journal."""
 
     handoff: str
+    attempt: str  # of this handoff: each offer has its own
     source: str
     session: str
     state: str
     ref: KvRef | None  # None: nothing of it was computed yet
     tokens: int
     root: str
-    offered: int  # unix nanoseconds
-    expires: int
     journal: bytes | None = None
     journal_ref: KvRef | None = None  # where it is too long for a message
     cause: str | None = None  # the id of the event `kv.offered`

@@ -5,7 +5,8 @@
     morphogen.kv.<worker>.say        append a message
     morphogen.kv.<worker>.generate   a reply, as a stream
     morphogen.kv.<worker>.offer      a session from another worker
-    morphogen.kv.<worker>.has        whether that one is still here
+    morphogen.kv.<worker>.stands     whether an offer of ours still stands, asked by the one that takes it up
+    morphogen.kv.<worker>.has        whether a session that was offered came here
     morphogen.kv.<worker>.claim      whether the name is taken, asked by one that starts
 
 One thread computes; the loop of the connection does all else, and waits for events; a reply without room looks for it.
@@ -36,6 +37,7 @@ from morphogen.schemas.kv import (
     worker_target,
 )
 
+from . import client
 from .blob_transport import BlobTransport
 from .calibrate import calibrate
 from .claim import Claim
@@ -48,7 +50,7 @@ from .orders import Orders
 from .service import Service
 from .store import Store
 from .taking import Taking
-from .wire import GENERATE, HAS, INFO, OFFER, SAY
+from .wire import GENERATE, HAS, INFO, OFFER, SAY, STANDS
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -94,8 +96,8 @@ class KvWorker:
                 memory = SharedMemory(self._options.memory_folder)
                 disk = Disk(self._home / "states")
                 transports: dict[str, Transport] = {"memory": memory, "disk": disk}
+                run = _blocking(loop)
                 if self._options.blobs:
-                    run = _blocking(loop)
                     folder = self._home / "blobs"
                     transports["blobs"] = await in_thread(lambda: BlobTransport(self._conn, run, folder))
                 context = await self._lane(self._load)
@@ -108,12 +110,16 @@ class KvWorker:
                 )
                 service = Service(self._conn, self.house, self._lane, place, self._options.budgets)
                 orders = Orders(service)
+                taking = Taking(
+                    self.house, self._lane, service.arrived, lambda *offer: bool(run(client.stands(self._conn, *offer)))
+                )
                 for request, handler in (
                     (INFO, service.info),
                     (SAY, service.say),
                     (GENERATE, service.generate),
                     (HAS, service.has),
-                    (OFFER, Taking(self.house, self._lane, service.arrived).answer),
+                    (OFFER, taking.answer),
+                    (STANDS, service.offers.stands),
                 ):
                     responders.append(await respond(self._conn, worker_subject(self.name, request), handler))
                 reaping = asyncio.create_task(self._reap(memory, disk))

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import llama
 from .errors import KvError
-from .weights import Stamp, parts, stamp
+from .weights import Stamp, parts, stamp, unknown
 
 _MAPS = Path("/proc/self/maps")
 _MAPPED = (1, 3)  # LLAMA_LOAD_MODE_MMAP, LLAMA_LOAD_MODE_MMAP_MLOCK
@@ -29,21 +29,32 @@ def stamp_loaded(ctx: Any, path: Path, *, mapped: bool = False) -> Stamp:
     """Return what a file of a context was when it was loaded, by what it is now; empty where it cannot be seen.
 
     `path` is absolute, links and all; `mapped` says that llama.cpp maps the file into memory. Raises KvError where the
-    file, or what a link of its path leads to, may have changed since.
+    file, or what a link of its path leads to, may have changed since, and where it changed at a time that has not come yet.
     """
     found = stamp(path)
     if not found:
         return found
     files = parts(path)
     try:
-        same = all(_changed(file) <= _began(ctx) for file in files) and not (mapped and not _in_memory(files))
-    except OSError:  # gone since it was looked at
-        same = False
-    if not same:
+        changed = max(_changed(file) for file in files)
+        same = changed <= _began(ctx) and not (mapped and not _in_memory(files))
+    except OSError as error:  # gone since it was looked at
+        raise unknown(path) from error
+    if changed > time.time_ns():
         raise KvError(
-            f"the weights {path} were changed since they were loaded, and nobody knows what is at work: load them again"
+            f"the weights {path} were changed at a time that has not come yet by the clock here, so whether they are what was "
+            "loaded cannot be told: set the clock right, or copy the file to a disk of this machine, and load it again"
         )
+    if not same:
+        raise unknown(path)
     return found
+
+
+def stamp_after(path: Path, before: Stamp) -> Stamp:
+    """Return what a file is that was loaded just now. Raises KvError where it is not as it was `before` that."""
+    if stamp(path) != before:
+        raise unknown(path)
+    return before
 
 
 def maps_its_file(llm: Any) -> bool:

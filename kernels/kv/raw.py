@@ -16,7 +16,7 @@ from . import llama
 from .contexts import Adapters, Logits, Tokens, check_sequence
 from .errors import CacheFull, KvError
 from .fingerprint import type_number
-from .loaded import stamp_loaded
+from .loaded import stamp_after, stamp_loaded
 from .weights import Stamp, stamp
 
 _CELLS = 2**31 - 1
@@ -28,13 +28,16 @@ class RawContext:
     """A context and what it was told: which tokens are in which sequence.
 
     `open` loads a model and makes a context; the constructor takes a context that someone else made, with the
-    `llama_context_params` it was made with and the file of its weights, and leaves both to their owner.
+    `llama_context_params` it was made with and the file of its weights, and leaves both to their owner. `loaded` is what the
+    file was when it was loaded; without it the machine's clock has to tell whether it has changed since.
     """
 
-    def __init__(self, ctx: Any, params: Any, path: "str | Path", *, overrides: str = "") -> None:
+    def __init__(
+        self, ctx: Any, params: Any, path: "str | Path", *, overrides: str = "", loaded: Stamp | None = None
+    ) -> None:
         lib = llama.library()
         self.ctx, self.params, self.path, self.overrides = ctx, params, Path(path).absolute(), overrides
-        self.stamps: dict[Path, Stamp] = {self.path: stamp_loaded(ctx, self.path)}
+        self.stamps: dict[Path, Stamp] = {self.path: stamp_loaded(ctx, self.path) if loaded is None else loaded}
         self.loras: Adapters = ()
         self.sequences = int(lib.llama_n_seq_max(ctx))
         self.room = int(lib.llama_n_ctx_seq(ctx))
@@ -110,12 +113,12 @@ class RawContext:
                 "a quantized V needs flash_attn=True, and heads must be a multiple of 32"
             )
         try:
-            made = cls(ctx, wanted, path)
+            made = cls(ctx, wanted, path, loaded=stamp_after(Path(path).absolute(), before))
         except KvError:
             lib.llama_free(ctx)
             lib.llama_model_free(model)
             raise
-        made._owned, made.stamps[made.path] = True, before
+        made._owned = True
         try:
             made.set_loras(loras)
         except KvError:

@@ -89,7 +89,12 @@ def _as_loaded(path: Path, loaded: str, cache: Path | None) -> Weights:
         return known  # another file has its name, or none: what was loaded is as it was
     if known is not None and _one(path, cache).sha256 == known.sha256:
         return known  # only its name, its owner or the like has changed
-    raise KvError(
+    raise unknown(path)
+
+
+def unknown(path: Path) -> KvError:
+    """Return the error of weights of which nobody knows whether they are what was loaded."""
+    return KvError(
         f"the weights {path} were changed since they were loaded, and nobody knows what is at work: load them again"
     )
 

@@ -12,7 +12,9 @@ def fold(host: nn.Module, graft: Graft, owners: dict[int, int]) -> bool:
     `owners` counts in how many places each parameter stands.
     """
     for name in ("weight", "bias"):
-        parameter = host._parameters.get(name)
+        if name not in host._parameters:  # parametrized or pruned: computed anew at every pass
+            return False
+        parameter = host._parameters[name]
         if parameter is not None and owners.get(id(parameter), 0) > 1:
             return False
     share = graft.level
@@ -27,7 +29,7 @@ def fold(host: nn.Module, graft: Graft, owners: dict[int, int]) -> bool:
 
 def _fold_linear(host: nn.Linear, seed: nn.Module, share: float) -> bool:
     links = chain(seed)
-    if "weight" not in host._parameters or links is None or not all(type(link) is nn.Linear for link in links):
+    if links is None or not all(type(link) is nn.Linear for link in links):
         return False
     weight, bias = None, None
     for link in links:
@@ -46,7 +48,7 @@ def _fold_linear(host: nn.Linear, seed: nn.Module, share: float) -> bool:
 def _fold_conv(host: nn.Conv2d, seed: nn.Module, share: float) -> bool:
     """Add a convolution of the same stride whose every tap falls on one of the host's."""
     links = chain(seed)
-    if links is None or len(links) != 1 or type(links[0]) is not nn.Conv2d or "weight" not in host._parameters:
+    if links is None or len(links) != 1 or type(links[0]) is not nn.Conv2d:
         return False
     conv = links[0]
     same = conv.stride == host.stride and conv.dilation == host.dilation and conv.padding_mode == host.padding_mode
@@ -90,13 +92,15 @@ def _add(host: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor | None, share
         if bias is None:
             return
         if host.bias is None:
-            host.bias = nn.Parameter((share * bias).to(host.weight.dtype))
+            host.bias = nn.Parameter((share * bias).to(host.weight.dtype), host.weight.requires_grad)
         else:
             host.bias.copy_((host.bias.double() + share * bias).to(host.bias.dtype))
 
 
 def chain(seed: nn.Module) -> list[nn.Module] | None:
     """Give the modules of a seed that does nothing but run them one after the other; None for any other seed."""
+    if seed._forward_hooks or seed._forward_pre_hooks:
+        return None
     if type(seed) in (nn.Linear, nn.Conv2d):
         return [seed]
     if type(seed) is nn.Sequential:

@@ -38,7 +38,8 @@ class Graft(nn.Module):
 
     `mode` is a constant of a compiled graph, which is compiled again when it changes; `alpha` is a buffer, which may change at
     every step without that. `level` is the same alpha as a number: eager code looks at it, so that alpha 0 is the host's own
-    output, the same bits. A graph selects instead, to the same effect.
+    output, the same bits. A graph selects instead, to the same effect. The buffer is what counts: whoever writes it (a
+    state_dict, an average of weights) moves the level, and what has a level is blended in, whatever its stage.
     """
 
     alpha: Tensor
@@ -53,16 +54,37 @@ class Graft(nn.Module):
         self.blend = blend
         self.isolate = isolate
         self.cutoff = cutoff
-        self.mode = OFF
-        self.level = 0.0
+        self._mode = OFF
+        self._level, self._written = 0.0, 0  # the level that was read last, and the version of the buffer then
         self.tripped: str | None = None
         self.just_tripped = False  # no forward pass has begun since
-        self.source: int | str = 0  # where the host's input came in last: a position, or a name
         self.watching = False
         self.statistics: OutputStatistics | None = None
         self.gate = nn.Parameter(torch.zeros(1, device=device)) if blend == "gate" else None
         self.register_buffer("alpha", torch.zeros((), dtype=_alpha_dtype(device), device=device))
         self.register_buffer("trips", torch.zeros((), dtype=torch.int32, device=device), persistent=False)
+
+    @property
+    def mode(self) -> str:
+        """Off, through or on, as the stage says; on also where somebody else than a stage has raised alpha."""
+        if self._mode == ON or torch.compiler.is_compiling():
+            return self._mode
+        return ON if self.level > 0 else self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+
+    @property
+    def level(self) -> float:
+        """Alpha as a number. On a GPU it is read again only where the version of the buffer has changed: no waiting."""
+        alpha = self.alpha
+        if type(alpha) is not Tensor or alpha.is_meta or not _plain(alpha):
+            return self._level
+        version = _version(alpha)
+        if alpha.device.type == "cpu" or version != self._written:
+            self._level, self._written = float(alpha), version
+        return self._level
 
     @property
     def live(self) -> bool:
@@ -71,14 +93,14 @@ class Graft(nn.Module):
 
     def set_level(self, level: float) -> None:
         """Set alpha, as number and as buffer."""
-        self.level = level
         with torch.no_grad():
             self.alpha.fill_(level)
+        self._level, self._written = level, _version(self.alpha)
 
     @contextmanager
     def held_at(self, level: float) -> Iterator[None]:
         """Blend by `level`, whatever the stage, and go back afterwards."""
-        mode, before = self.mode, self.level
+        mode, before = self._mode, self.level
         self.mode = ON
         self.set_level(level)
         try:
@@ -95,17 +117,24 @@ class Graft(nn.Module):
                 self._trip(reason)
         return self.tripped
 
+    def show(self) -> None:
+        """Carry a forward hook while the seed counts: by torch's own rule it keeps a layer from going around its parts."""
+        if not self.live:
+            self._forward_hooks.clear()
+        elif not self._forward_hooks:
+            self.register_forward_hook(_nothing)
+
     def together(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Give what host and seed give together, where the host gave `host` for these arguments."""
         mode = self.mode
         if mode == OFF or (self.tripped is not None and not self._repeats()):
             return host
         if _symbolic(host):  # a symbolic trace: what grew belongs to it, what is measured does not
-            return host if mode == THROUGH else self._joined(host, self.seed(_first(args, kwargs)[1]))
+            return host if mode == THROUGH else self._joined(host, self.seed(_first(args, kwargs)))
         if mode == THROUGH and (not torch.is_grad_enabled() or _exporting()):
             return host
         if torch.compiler.is_compiling():
-            return self._in_graph(host, _first(args, kwargs)[1], exporting=_exporting())
+            return self._in_graph(host, _first(args, kwargs), exporting=_exporting())
         if mode == ON and self.level == 0.0:
             return host
         try:
@@ -131,8 +160,7 @@ class Graft(nn.Module):
         return self.just_tripped
 
     def _eager(self, host: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        self.source, given = _first(args, kwargs)
-        seed = self._grow(host, given)
+        seed = self._grow(host, _first(args, kwargs))
         if seed is None:
             return host
         plain = _plain(seed)
@@ -183,16 +211,25 @@ class Graft(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Graft":
         """Convert as any module does, and keep alpha exact: half a precision would round it."""
+        level = self.level
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        wanted = _alpha_dtype(self.alpha.device)
-        if self.alpha.dtype != wanted:
-            self.alpha = torch.full((), self.level, dtype=wanted, device=self.alpha.device)
+        if self.alpha.dtype != _alpha_dtype(self.alpha.device):
+            self._own(level)
+        else:
+            self.set_level(level)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        if not self.alpha.is_meta:
-            self.level = float(self.alpha)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, metadata: Any, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
+        if metadata.get("assign_to_params_buffers"):  # the tensor of the state_dict, which another model may hold too
+            self._own(float(self.alpha) if not self.alpha.is_meta else self._level)
+        self.show()
+
+    def _own(self, level: float) -> None:
+        """Hold `level` in a buffer of its own, of the right dtype, where the model is now."""
+        device = self.alpha.device
+        self.alpha = torch.zeros((), dtype=_alpha_dtype(device), device=device)
+        self.set_level(level)
 
 
 class Grafts(nn.ModuleDict):
@@ -209,15 +246,20 @@ def _alpha_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int | str, Tensor | None]:
-    """Give the first tensor of a call, and its position or name."""
-    for position, value in enumerate(args):
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Give the first tensor of a call."""
+    for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor | Proxy):
-            return position, value  # type: ignore[return-value]
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor | Proxy):
-            return name, value  # type: ignore[return-value]
-    return 0, None
+            return value  # type: ignore[return-value]
+    return None
+
+
+def _nothing(module: nn.Module, args: Any, output: Any) -> None:
+    """Do nothing: that it is there is what counts."""
 
 
 def _symbolic(value: object) -> bool:

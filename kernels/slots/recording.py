@@ -130,8 +130,8 @@ def run_example(model: nn.Module, sites: list[Site], example: object) -> None:
         with undisturbed(model), torch.enable_grad(), _uncompiled():
             for module in model.modules():
                 module.training = False
-            args, kwargs = _arguments(example)
-            ends = [end for end in _tensors(model(*args, **kwargs)) if end.requires_grad]
+            args, kwargs = arguments(example)
+            ends = [end for end in tensors(model(*args, **kwargs)) if end.requires_grad]
             if ends and outputs:
                 _refuse_unreached(sites, outputs, ends)
             known = True
@@ -177,7 +177,8 @@ def _refuse_unreached(sites: list[Site], outputs: dict[str, Tensor], ends: list[
             site.refusal = f"no gradient of the model's output reaches this {type(site.module).__name__}: a seed there would never learn"
 
 
-def _arguments(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give the arguments of a call of the model: an example is an input, a tuple of several or a mapping of named ones."""
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple | list):
@@ -185,14 +186,15 @@ def _arguments(example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (example,), {}
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def tensors(value: object) -> Iterator[Tensor]:
+    """Give every tensor in what a model gave."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors(part)
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors(part)
     elif hasattr(value, "__dataclass_fields__"):
-        yield from _tensors(list(vars(value).values()))
+        yield from tensors(list(vars(value).values()))

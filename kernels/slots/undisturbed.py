@@ -8,16 +8,21 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .graft import Graft
 from .numbers import same
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Keep training flags, buffers (the running statistics of a BatchNorm) and every global generator of this process."""
+    """Keep training flags, buffers (the running statistics of a BatchNorm) and every global generator of this process.
+
+    Alphas are not touched, and a seed that is cut off meanwhile stays cut off.
+    """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
+        if not isinstance(module, Graft)
         for name, buffer in module._buffers.items()
         if buffer is not None and not buffer.is_meta and not buffer.is_inference()
     ]

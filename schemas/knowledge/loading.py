@@ -145,12 +145,7 @@ def examined_source(
 
     What a half-read module lacks is not held against it: with syntax errors, names are not looked for.
     """
-    try:
-        parsed = parse(text, path)
-    except ImportError:
-        raise KnowledgeError.plain(
-            "reading knowledge needs Lark: pip install 'morphogen[knowledge]'", path=path
-        ) from None
+    parsed = parse(text, path)
     uses = Uses(sources, chain or _chain(path, sources), {} if known is None else known)
     uses.resolve(parsed.module.uses, path)
     examined = examine(parsed.module, sources.tools, uses.modules.values(), thorough=not sources.sealed)

@@ -1,4 +1,4 @@
-"""Text to the typed tree. Never raises, never hangs: what is wrong comes back as diagnostics, what is right as a tree.
+"""Text to the typed tree. Never raises for a text, never hangs: what is wrong comes back as diagnostics, what is right as a tree.
 
 The stages: front matter (`front_matter.py`), tokens (`tokens.py`), brackets made to match (`brackets.py`), the grammar
 (`grammar.lark`, run by `lalr.py`), the tree (`build.py`), what was unexpected in plain words (`unexpected.py`).
@@ -12,6 +12,7 @@ from . import lalr
 from .brackets import balance
 from .build import TreeBuilder
 from .diagnostics import Diagnostic
+from .errors import KnowledgeError
 from .front_matter import front_matter
 from .lines import Lines
 from .strings import Hole
@@ -45,8 +46,13 @@ class Parsed:
 def parse(text: str, path: str = "<text>") -> Parsed:
     """Read a knowledge module of either generation; `path` is for messages.
 
-    Raises ImportError where Lark is not installed, and nothing else.
+    Raises KnowledgeError where Lark is not installed, and nothing else.
     """
+    try:
+        tables = _tables()
+    except ImportError:
+        told = "reading knowledge needs Lark: pip install 'morphogen[knowledge]'"
+        raise KnowledgeError.plain(told, path=path) from None
     lines = Lines(text)
     front = front_matter(text, lines)
     tokens = tokenize(text, lines, front.end)
@@ -56,7 +62,7 @@ def parse(text: str, path: str = "<text>") -> Parsed:
         found, cut = balance(tokens)
         problems += found
     builder = _Builder(tokens)
-    module, errors = lalr.run(tokens, _tables(), builder)
+    module, errors = lalr.run(tokens, tables, builder)
     problems += builder.diagnostics
     problems += [explain(error, tokens) for error in errors if error.start < cut]
     return Parsed(

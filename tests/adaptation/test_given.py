@@ -138,7 +138,7 @@ def test_a_program_is_told_that_its_optimizer_may_be_of_another_model(
     one.grow(policy="none")
     assert not caplog.records
 
-    one.grow()
+    one.grow(run=loop().run)
     said = held in (other, copies) and not frozen
     assert ["holds no parameter of the model" in line for line in caplog.messages] == [True] * said
 

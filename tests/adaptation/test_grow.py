@@ -13,12 +13,11 @@ from torch import nn
 from morphogen.consumers.adaptation import GrowthError, grow
 from morphogen.consumers.executor import fold_all
 from morphogen.consumers.policy import PolicyError, Proposal, load_policy
-from morphogen.kernels.slots import SlotError, restore
+from morphogen.kernels.slots import SlotError
 from morphogen.schemas import (
     Action,
     AdaptationFinished,
     AdaptationStarted,
-    AlertRaised,
     BlueprintMeasured,
     BlueprintProposed,
     DecisionOutcome,
@@ -33,40 +32,7 @@ from morphogen.schemas import (
     SlotStageChanged,
 )
 
-QUICK = {"min_training": 1, "cooldown": 1, "earliest": 0}
-
-
-class Planned:
-    """Does the listed things at the listed epochs, if they are legal."""
-
-    name = "planned"
-    version = None
-
-    def __init__(self, plan: dict[int, tuple[str, str | None, str | None]]) -> None:
-        self.plan, self.learned = plan, []  # type: ignore[var-annotated]
-
-    def decide(self, observation: Any) -> Proposal:
-        wanted = self.plan.get(observation.epoch)
-        index = None if wanted is None else observation.index(*wanted)
-        return Proposal(0 if index is None else index, reason="planned")
-
-    def learn(self, outcome: Any) -> None:
-        self.learned.append(outcome)
-
-
-def kept() -> Planned:
-    """A policy that germinates one seed and keeps it."""
-    return Planned(
-        {
-            1: ("germinate", "0#0", "mlp16"),
-            3: ("advance", "0#0", None),
-            5: ("advance", "0#0", None),
-            7: ("fossilize", "0#0", None),
-        }
-    )
-
-
-ANY_GAIN = {**QUICK, "min_contribution": -1e9}
+from .planned import ANY_GAIN, QUICK, Planned, kept
 
 
 def test_a_seed_is_germinated_raised_kept_and_judged_and_each_step_is_caused_by_the_one_before(loop: Any) -> None:
@@ -259,36 +225,6 @@ def test_a_hostile_policy_does_not_reach_the_loop(loop: Any) -> None:
     assert len(one.run.all(DecisionProposed)) == 25
 
 
-def test_an_evaluation_that_raises_is_told_and_the_training_goes_on(loop: Any) -> None:
-    one = loop()
-
-    def fails(model: nn.Module) -> float:
-        raise OSError("the data is away")
-
-    grower = one.grow(policy="none", evaluate=fails, config={"most_failures": 3})
-    one.epochs(5, lambda loss: grower.epoch(train_loss=loss))
-    assert [event.recovered for event in one.run.all(SlotFailed)] == [False] * 3  # then growth is off
-    assert len(one.run.all(AlertRaised)) == 1
-    assert not one.optimizer._optimizer_step_pre_hooks
-
-
-def test_an_epoch_whose_evaluation_fails_counts_and_nothing_grows_unmeasured(loop: Any) -> None:
-    one = loop()
-    calls = []
-
-    def sometimes(model: nn.Module) -> Any:
-        calls.append(model)
-        return None if len(calls) == 3 else one.evaluate(model)
-
-    grower = one.grow(policy=kept(), evaluate=sometimes, budget=ANY_GAIN, config={"ramp_epochs": 1.0})
-    one.epochs(10, lambda loss: grower.epoch(train_loss=loss))
-    grower.finish()
-    measured = [event.val_loss is not None for event in one.run.all(EpochMeasured)]
-    assert len(measured) == 10 and measured.count(False) == 1 and not measured[2]
-    assert len(one.run.all(SlotFailed)) == 1
-    assert grower.slots["0#0"].stage == "fossilized"
-
-
 def test_a_loss_that_still_has_its_graph_is_a_number_without_a_warning(loop: Any) -> None:
     one = loop()
     grower = one.grow(policy="none")
@@ -327,14 +263,15 @@ def test_a_policy_that_exits_as_it_learns_does_not_take_the_training_with_it(loo
 
 
 def test_two_growers_of_one_model_leave_it_and_its_optimizer_whole(loop: Any) -> None:
-    one = loop()
+    one, other = loop(), loop().run
     growers = [
         one.grow(
+            run=run,
             policy=load_policy("fixed", plan=[(1, "0", blueprint)]),
             budget={"min_training": 1, "min_contribution": -1e9},
             config={"auto": True, "ramp_epochs": 0.0},
         )
-        for blueprint in ("mlp16", "mlp64")
+        for blueprint, run in (("mlp16", one.run), ("mlp64", other))
     ]
     one.epochs(8, lambda loss: [grower.epoch(train_loss=loss) for grower in growers])
     for grower in growers:
@@ -342,7 +279,7 @@ def test_two_growers_of_one_model_leave_it_and_its_optimizer_whole(loop: Any) ->
     held = [id(p) for group in one.optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in one.model.parameters())
     assert [grower.slots["0#0"].stage for grower in growers] == ["fossilized", "dormant"]
-    assert any("other Slots of this model" in event.reason for event in one.run.all(SlotRefused))
+    assert any("other Slots of this model" in event.reason for event in other.all(SlotRefused))
 
 
 def test_what_a_policy_was_made_with_stands_in_the_log(loop: Any) -> None:
@@ -489,44 +426,9 @@ def test_the_generator_proposes_and_what_it_foretold_is_compared_with_what_is(lo
     assert len({dish["name"] for dish in offered}) == len(offered) > 3
 
 
-def test_growth_goes_on_in_a_model_that_was_restored_from_a_checkpoint(loop: Any) -> None:
-    first = loop()
-    policy = kept()
-    policy.plan |= {8: ("germinate", "3#0", "mlp16"), 10: ("advance", "3#0", None)}
-    grower = first.grow(policy=policy, budget=ANY_GAIN, config={"ramp_epochs": 1.0})
-    first.epochs(11, lambda loss: grower.epoch(train_loss=loss))
-    assert {slot_id: str(slot.stage) for slot_id, slot in grower.slots.items()} == {
-        "0#0": "fossilized",
-        "3#0": "blending",
-    }
-    saved = (grower.slots.describe(), first.model.state_dict(), first.optimizer.state_dict())
-
-    second = loop()
-    slots = restore(second.model, saved[0])
-    second.model.load_state_dict(saved[1])
-    second.optimizer = torch.optim.Adam(second.model.parameters(), 1e-2)
-    second.optimizer.load_state_dict(saved[2])
-    again = second.grow(
-        policy=Planned({2: ("advance", "3#0", None), 3: ("fossilize", "3#0", None)}), sites=slots, budget=ANY_GAIN
-    )
-    states = fold_all(event for event, *_ in second.run.told)
-    for slot_id, slot in slots.items():
-        assert (states[slot_id].stage, states[slot_id].alpha) == (slot.stage, slot.alpha)
-        assert states[slot_id].seed == slot.seed_id
-    second.epochs(5, lambda loss: again.epoch(train_loss=loss))
-    assert {str(slot.stage) for slot in slots.values()} == {"fossilized"}
-    assert slots["3#0"].alpha == 1.0
-    held = second.optimizer.param_groups[0]["params"]
-    assert len({id(p) for p in held}) == len(held) == len(list(second.model.parameters()))
-    again.finish()
-    assert second.run.all(SlotFailed) == []
-    with pytest.raises(GrowthError, match="another model"):
-        loop().grow(sites=slots)
-
-
 def test_without_torch_one_line_says_what_to_install(tmp_path: Any) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
-    program = "import morphogen\ntry:\n    morphogen.grow\nexcept ImportError as error:\n    print(type(error).__name__, error)"
+    program = "import morphogen\ntry:\n    morphogen.grow()\nexcept ImportError as error:\n    print(type(error).__name__, error)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

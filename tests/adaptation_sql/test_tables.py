@@ -15,6 +15,7 @@ from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.builtin import BUILTIN
 from morphogen.consumers.projections.store.hashes import content_hash
 from morphogen.schemas import (
+    AdaptationFinished,
     AdaptationStarted,
     AlertRaised,
     ArtifactQuarantined,
@@ -31,7 +32,7 @@ from morphogen.schemas import (
     SlotStageChanged,
 )
 
-from .conftest import Log, open_store
+from .conftest import SECOND, Log, open_store
 from .story import ACTIONS, SITES, decided, germinated, grown_run, measured, moved, observed
 
 Ask = Callable[..., list[Any]]
@@ -173,6 +174,31 @@ def test_a_decision_from_elsewhere_is_of_the_attempt_that_had_begun(grown: Store
     rows = ask(grown, "SELECT attempt, decision, approved, executed, options FROM decisions WHERE policy = 'far'")
 
     assert rows == [(1, "d7", True, True, 3)]
+
+
+@pytest.mark.parametrize("ahead_s", [-5, 5])
+def test_a_decision_from_a_host_whose_clock_is_wrong_is_of_the_attempt_that_had_begun_in_the_log(
+    log: Log, folded: Fold, ask: Ask, ahead_s: int
+) -> None:
+    log.write(AdaptationStarted(sites=SITES, policy="remote"), attempt=1)
+    log.write(*decided(0, 1), attempt=0, ahead=ahead_s * SECOND)
+    log.write(AdaptationStarted(sites=SITES, policy="remote"), attempt=2)
+    log.write(*decided(1, 1), attempt=0, ahead=ahead_s * SECOND)
+
+    assert ask(folded(log), "SELECT attempt, decision FROM decisions ORDER BY decision") == [(1, "d0"), (2, "d1")]
+
+
+@pytest.mark.parametrize(("grown", "total"), [(32, 198), (0, 166), (2**63 - 1, None)])
+def test_a_growth_that_has_ended_has_the_parameters_that_it_ended_with(
+    log: Log, folded: Fold, ask: Ask, grown: int, total: int | None
+) -> None:
+    """What `finish` prunes comes after the last epoch."""
+    log.write(AdaptationStarted(sites=SITES, policy="bandit", host_params=166), measured(0, 1.0, 4320))
+    sql = "SELECT params_grown, params_total FROM adaptations"
+    assert ask(folded(log, "growing"), sql) == [(4320, 4486)]
+    end = AdaptationFinished(epochs=1, germinated=2, fossilized=1, pruned=1, contributing=1, params_grown=grown)
+    log.write(end)
+    assert ask(folded(log, "finished"), sql) == [(grown, total)]
 
 
 def test_a_policy_shows_what_it_learned_and_what_came_of_its_decisions(log: Log, folded: Fold, ask: Ask) -> None:

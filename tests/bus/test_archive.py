@@ -1,6 +1,9 @@
 """The archive gives back what it was given, or says which file is at fault."""
 
+import errno
+import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,11 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from morphogen.bus.archive import archive as archives
 from morphogen.bus.archive import writer as archive_writer
-from morphogen.bus.archive.archive import Archive
+from morphogen.bus.archive.archive import Archive, ArchiveWriter
 from morphogen.bus.archive.manifest import NAME, Manifest, load, locked, save
 from morphogen.bus.archive.rows import matches, tokens
-from morphogen.bus.errors import ArchiveBusy, ArchiveDamaged, ArchiveError
+from morphogen.bus.errors import ArchiveBusy, ArchiveDamaged, ArchiveError, ArchiveUnreadable
 from morphogen.bus.pull import Message
 from morphogen.schemas import Metrics, Record, encode_frame, token
 
@@ -171,13 +175,93 @@ def test_sequences_that_the_log_lacks_at_its_end_are_covered_and_told(folder: Pa
     assert load(folder) == archive.manifest
 
 
-def test_a_segment_with_many_runs_has_no_more_files_than_may_be_open(folder: Path) -> None:
+def test_a_segment_with_many_runs_is_cut(folder: Path) -> None:
     messages = [frame(seq, f"run {seq}") for seq in range(1, 601)]
 
     archive = put(folder, messages)
 
     assert got(archive) == messages
     assert max(len(segment.files) for segment in archive.manifest.segments) <= archive_writer.SEGMENT_FILES
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """Let few more files be open together than are already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/proc/self/fd")))
+    free = (number for number in itertools.count() if number not in taken)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, 6, None)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_more_runs_than_files_may_be_open_are_written_read_and_verified(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_writer, "WINDOW_ROWS", 40)
+    messages = [frame(seq, f"run {seq % 60}") for seq in range(1, 181)]
+
+    archive = put(folder, messages)
+
+    assert got(archive) == messages
+    assert archive.verify() == []
+    assert archive.sequence_at(messages[70].stored) == 71
+    assert archive.newest() == (180, messages[-1].stored)
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[None]:
+    """Let nothing more be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(folder: Path, request: pytest.FixtureRequest) -> None:
+    archive = put(folder, [frame(1), frame(2)])
+    reader = archive.read()
+    request.getfixturevalue("no_descriptors")
+
+    told = "cannot read archived file .*1-2.parquet: Too many open files; raise `ulimit -n`"
+    with pytest.raises(ArchiveUnreadable, match=told):
+        list(reader)
+    with pytest.raises(ArchiveUnreadable, match=told):
+        archive.verify()
+    with pytest.raises(ArchiveUnreadable, match=r"cannot read .*manifest\.json: Too many open files"):
+        Archive(folder)
+    with pytest.raises(ArchiveError, match=r"cannot write the archive in .*: Too many open files; raise `ulimit -n`"):
+        ArchiveWriter(archive).segment().add([frame(3)])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_what_the_machine_refuses_is_told_as_it_says_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    archive = put(folder, [frame(1)])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError if number == errno.ENOMEM else OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(archives.pq, "ParquetFile", refuse)
+
+    with pytest.raises(ArchiveUnreadable, match=f"{os.strerror(number)}; "):
+        got(archive)
+
+
+def test_a_file_that_a_repair_replaces_while_it_is_read_is_read_on(folder: Path) -> None:
+    messages = [frame(seq) for seq in range(1, 7)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive_writer, "WINDOW_ROWS", 3)
+        reader = put(folder, messages).read()
+        first = next(reader)
+        path = next(folder.glob("**/*.parquet"))
+        copy = path.with_suffix(".copy")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+
+    assert [*first, *(message for batch in reader for message in batch)] == messages
 
 
 def break_file(path: Path, how: str) -> None:
@@ -304,6 +388,7 @@ def test_out_of_order_messages_are_refused(folder: Path) -> None:
 WRITER = """
 import sys, os
 from pathlib import Path
+from morphogen.bus.archive import archive as archives
 from morphogen.bus.archive import writer as archive_writer
 from morphogen.bus.archive import Archive
 from morphogen.bus.pull import Message

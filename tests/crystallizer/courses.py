@@ -67,7 +67,7 @@ def executed(
         output=output,
         output_sha256=value_sha256(output),
         duration_ns=10**6,
-        at=At(1, 0, time_ns),
+        at=At(1, 0, time_ns, stored_ns=time_ns),
     )
 
 

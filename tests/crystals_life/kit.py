@@ -107,7 +107,7 @@ def trace(at: int, **changes: Any) -> Trace:
         "output_sha256": value_sha256(output),
         "duration_ns": 10**6,
         "cost_microusd": 40_000,
-        "at": At(1, at, 1_700_000_000 * 10**9 + at),
+        "at": At(1, at, 1_700_000_000 * 10**9 + at, stored_ns=1_700_000_000 * 10**9 + at),
     }
     return Trace(**{**told, **changes})
 

@@ -25,7 +25,7 @@ def families(count: int, **changes: object) -> Families:
     for at in range(count):
         for event in events_of(trace(at, **changes)):
             place += 1
-            found.seen(event, At(place, 0, place))
+            found.seen(event, At(place, 0, place, stored_ns=place))
     return found
 
 

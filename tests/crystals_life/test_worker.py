@@ -14,13 +14,13 @@ from morphogen.consumers.crystallizer import GauntletConfig, Loader, NotMade, Re
 from morphogen.consumers.crystallizer.errors import DraftInterrupted, DraftOverBudget
 from morphogen.consumers.crystallizer.gauntlet import running
 from morphogen.consumers.crystallizer.lifecycle import DAY_NS, Life
-from morphogen.consumers.crystallizer.past import Past
+from morphogen.consumers.crystallizer.past import RUN, Past
 from morphogen.consumers.crystallizer.planning import learnable
 from morphogen.consumers.crystallizer.splitting import split
 from morphogen.consumers.crystallizer.worker import PAUSE_NS, Crystallizer, WorkerConfig, by_hand
 from morphogen.kernels.sandbox import Capabilities, Declared, Sandbox
 from morphogen.producers import executions
-from morphogen.schemas import CrystalInvoked, CrystalMoved, CrystalShadowed, Event
+from morphogen.schemas import CrystalAsked, CrystalInvoked, CrystalMoved, CrystalShadowed, Event
 
 from .kit import FENCED, GOOD, OUTSIDE, SIGNATURE, TOOL, WRONG, Drafting, course, record, shop
 
@@ -168,6 +168,22 @@ def test_nothing_is_asked_where_the_budget_does_not_bear_it(bus: Bus, settings: 
         worker(bus, settings, sandbox, listed, budget_microusd=5000).left(now) == 1000
     )  # known to the next process too
     assert rich.left(now + 2 * DAY_NS) == 5000
+
+
+@pytest.mark.parametrize("ahead_days", [-3, 3])
+def test_the_budget_goes_by_the_brokers_clock_whatever_the_asking_host_thinks(
+    bus: Bus, settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, ahead_days: int
+) -> None:
+    asked = CrystalAsked(attempt="a", number=0, prompt_sha256="0" * 64, by="host", reserved_microusd=900)
+    with monkeypatch.context() as patch:
+        now = time.time_ns()
+        patch.setattr(time, "time_ns", lambda: now + ahead_days * DAY_NS)
+        bus.emit(asked, run=RUN, msg_id="asked")
+
+    at = worker(bus, settings, sandbox, budget_microusd=1000, budget_days=1.0)
+    assert abs(at.past.clock_ns - now) < 3600 * 10**9
+    assert at.left(at.past.clock_ns) == 100
+    assert at.left(at.past.clock_ns + 2 * DAY_NS) == 1000
 
 
 class Killed(BaseException):

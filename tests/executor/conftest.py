@@ -1,6 +1,6 @@
 """A small network, its data and an executor that tells a list."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from morphogen.consumers.executor import Bounds, Executor, ExecutorConfig, stock
 from morphogen.consumers.executor.stock import Menu
-from morphogen.kernels.slots import adapt
+from morphogen.kernels.slots import Slots, adapt
 from morphogen.schemas import Action, AdaptationStarted, Event
 
 
@@ -36,19 +36,32 @@ class Story:
         self.optimizer = optimizer(self.model.parameters())
         self.events: list[Event] = []
         self.slept: list[float] = []
-        self.slots = adapt(self.model, slots=slots, example=self.inputs[:2])
-        self.executor = Executor(
-            self.slots,
-            self.optimizer,
-            say=self._say,
-            stock=stock(self.slots.sites, menu),
-            config=ExecutorConfig(**{"ramp_epochs": 1.0, "embargo": 0, **(config or {})}),
-            bounds=Bounds(**{"min_training": 1, "min_holding": 1, "max_active": None, **(bounds or {})}),
-            sleep=self.slept.append,
-        )
-        self.executor.take(AdaptationStarted(sites=list(self.slots.sites), policy="test"))
+        self._menu = menu
+        self._config = ExecutorConfig(**{"ramp_epochs": 1.0, "embargo": 0, **(config or {})})
+        self._bounds = Bounds(**{"min_training": 1, "min_holding": 1, "max_active": None, **(bounds or {})})
+        self.begun(adapt(self.model, slots=slots, example=self.inputs[:2]))
         self.number = 0
         self.losses: list[float] = []
+
+    def begun(self, slots: Slots) -> None:
+        """Put an executor beside these slots of the model."""
+        self.slots = slots
+        self.executor = Executor(
+            slots,
+            self.optimizer,
+            say=self._say,
+            stock=stock(slots.sites, self._menu),
+            config=self._config,
+            bounds=self._bounds,
+            sleep=self.slept.append,
+        )
+        self.executor.take(AdaptationStarted(sites=list(slots.sites), policy="test"))
+
+    def adopted(self, slots: Slots, state: Mapping[str, Any]) -> None:
+        """Go on with slots that were restored for the model, and its weights."""
+        self.model.load_state_dict(state)
+        self.begun(slots)
+        self.executor.adopt()
 
     def _say(self, event: Event, cause: str | None) -> str:
         self.events.append(event)

@@ -12,7 +12,7 @@ from torch import nn
 from morphogen.consumers.executor import stock
 from morphogen.consumers.executor.snapshot import Snapshot
 from morphogen.kernels import blueprints
-from morphogen.kernels.slots import Stage
+from morphogen.kernels.slots import Stage, fuse
 from morphogen.schemas import (
     Action,
     AlertRaised,
@@ -75,6 +75,25 @@ def test_the_host_goes_back_to_its_last_good_state_with_buffers_and_optimizer(st
     (restored,) = one.said(HostRestored)
     assert restored.slots == ["0#0"]
     assert restored.decision == "d0"
+
+
+def test_a_seed_that_is_not_to_blame_keeps_its_alpha_where_the_host_goes_back(story: Any) -> None:
+    one = story(slots=2)
+    one.grown("2#0")
+    assert one.epoch(Action(op="germinate", slot="0#0", blueprint="mlp16")) == [True]
+    assert one.epoch(Action(op="advance", slot="0#0")) == [True]
+    for _ in range(3):
+        one.step()
+    kept = one.slots["0#0"]
+    assert kept.stage == Stage.BLENDING and kept.alpha == 1.0
+    spoil(one, math.nan, "2#0")
+    one.step()
+    assert len(one.said(HostRestored)) == 1
+    assert one.slots["2#0"].stage == Stage.EMBARGOED
+    assert kept.alpha == float(kept.graft.alpha) == 1.0
+    assert torch.allclose(fuse(one.model)(one.inputs), one.model(one.inputs))
+    one.epoch(Action(op="advance", slot="0#0"))
+    assert kept.stage == Stage.HOLDING and one.executor.states["0#0"].alpha == kept.alpha
 
 
 def test_a_seed_without_a_say_is_cut_and_the_host_trains_on_as_if_it_had_never_been(story: Any) -> None:

@@ -9,7 +9,11 @@ import pytest
 from morphogen.bus.bus import Bus
 from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
+from morphogen.consumers.projections.facts.loading import clash_of, load_events, users_of
 from morphogen.consumers.projections.sql.query import SqlClient
+from morphogen.schemas.knowledge import parse as parsing
+from morphogen.schemas.knowledge.parse import Parsed
+from morphogen.schemas.knowledge.program import load as read_program
 
 from .modules import MATMUL, loaded, perf
 
@@ -105,6 +109,36 @@ def test_what_cannot_be_loaded_is_one_line(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
     assert "has no system" in lines[1]
+
+
+def test_each_text_is_parsed_once_however_many_systems_it_has(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.mk"
+    path.write_text(
+        "\n".join(f"system S{i} {{ trace_schema {{ variant T {{ case Beat {{ x: float }} }} }} }}" for i in range(9))
+    )
+    upper = tmp_path / "upper.mk"
+    upper.write_text('use "many.mk" system Upper { knowledge { fact high(t: S1.Beat) { return t.x > 1 } } }')
+    other = tmp_path / "other.mk"
+    other.write_text("system Other { trace_schema { variant T { case Beat { x: float } } } }")
+    assert run(["know", "load", str(upper)]) == 0
+    parsed: list[str] = []
+    parse = parsing.parse
+
+    def counted(text: str) -> Parsed:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(parsing, "parse", counted)
+
+    events = load_events(read_program(other), str(other))
+    parsed.clear()
+    assert clash_of(settings, events) is None
+    assert len(parsed) == len(set(parsed)) == 3
+    parsed.clear()
+    assert users_of(settings, "S0") == ["Upper"]
+    assert len(parsed) == 1
 
 
 def test_names_that_sql_cannot_tell_apart_are_not_loaded(

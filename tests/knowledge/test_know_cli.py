@@ -197,11 +197,12 @@ def test_the_language_server_without_pygls_names_the_extra(
     assert capsys.readouterr().err == "morphogen: the language server needs pygls: pip install 'morphogen[lsp]'\n"
 
 
-def test_without_lark_one_line_names_the_extra(folder: Path) -> None:
+@pytest.mark.parametrize("verb", ["check", "fmt", "explain"])
+def test_without_lark_one_line_names_the_extra(folder: Path, verb: str) -> None:
     code = (
         "import sys; sys.modules['lark'] = None\n"
         "from morphogen.cli.app import run\n"
-        f"sys.exit(run(['know', 'check', {str(folder / 'fuse.mk')!r}]))"
+        f"sys.exit(run(['know', {verb!r}, {str(folder / 'fuse.mk')!r}]))"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from morphogen.kernels.kv import KvError, KvMismatch, KvState, RawContext, export_kv, import_kv, open_kv, weights
+from morphogen.kernels.kv import llama as bindings
 from morphogen.kernels.kv.contexts import seat_of
 from morphogen.kernels.kv.leases import LeaseEnded
 from morphogen.kernels.kv.transport import SharedMemory
@@ -144,6 +145,48 @@ def test_a_llama_whose_file_changed_before_it_was_met_is_refused(
     export_kv(newer)
     read.close()
     newer.close()
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_context_whose_model_we_load_is_known_by_its_file_whatever_the_clock_shows(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    path = Path(shutil.copy(gguf_folder / "tiny.gguf", tmp_path))
+    clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + step_s * 10**9)
+
+    with RawContext.open(path, n_ctx=256) as context:
+        context.decode(0, models.prompt(10))
+        export_kv(context)
+
+
+def test_a_model_that_is_replaced_while_we_load_it_is_refused(
+    gguf_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copy(gguf_folder / "tiny.gguf", tmp_path))
+    lib = bindings.library()
+    make = lib.llama_init_from_model
+
+    def replaced(*given: Any) -> Any:
+        os.replace(shutil.copy(gguf_folder / "other.gguf", tmp_path / "next.gguf"), path)
+        return make(*given)
+
+    monkeypatch.setattr(lib, "llama_init_from_model", replaced)
+    with pytest.raises(KvError, match="were changed since they were loaded"):
+        RawContext.open(path, n_ctx=256)
+
+
+def test_a_file_that_changed_in_the_future_is_told_as_a_matter_of_clocks(
+    deployed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, clock = deployed(), time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: clock() - 3600 * 10**9)
+        with pytest.raises(KvError, match=r"at a time that has not come yet by the clock here.*set the clock right"):
+            export_kv(read)
+
+    export_kv(read)
+    read.close()
 
 
 def test_a_llama_that_maps_another_file_than_its_path_leads_to_is_refused_whatever_the_clock_says(

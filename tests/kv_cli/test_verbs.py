@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from morphogen.cli.app import run
 from morphogen.cli.kv_send import command
 from morphogen.consumers.kv_index import Holder, IndexServer, longest_prefix
 from morphogen.consumers.kv_index.logbook import Logbook
+from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.consumers.projections.sql.query import query
 from morphogen.schemas.kv import (
     BLOCK,
@@ -130,6 +132,19 @@ def test_show_tells_of_a_state_where_it_lies_and_what_became_of_it(bus: Bus, sai
     assert (document["session"], document["turns"], document["state"], document["blocks"]) == ("chat", 1, "state-1", 2)
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Bogota"])
+def test_the_history_is_told_in_local_time(bus: Bus, said: Said, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    told(bus, exported("state-1", "chat"))
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        (told_of,) = json.loads(said("kv", "show", "chat", "--json"))["history"]
+        assert 0 <= (time.time_ns() - (parse_as_of(told_of["time"])[1] or 0)) / 1e9 < 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_show_names_what_it_does_not_know_and_what_is_not_enough(bus: Bus, said: Said) -> None:
     assert "no state, session or file 'nothing'" in said("kv", "show", "nothing", code=1)
     told(bus, exported("state-1", "a"), exported("state-2", "b"))
@@ -233,6 +248,7 @@ def test_a_state_made_with_an_adapter_needs_it_again(
         (("import", "nowhere.kv", "--model", "m.gguf"), "no file nowhere.kv"),
         (("export", "x.kv", "--model", "nowhere.gguf", "--prompt", "a"), "no GGUF file at nowhere.gguf"),
         (("export", "x.kv", "--model", "m.gguf", "--tokens", "nowhere.txt"), "nowhere.txt"),
+        (("export", "x.kv", "--model", "m.gguf", "--prompt", "a", "--lora", "nowhere=2"), "no adapter file at nowhere"),
     ],
 )
 def test_what_is_missing_is_named_in_one_line(
@@ -381,7 +397,7 @@ def test_a_session_is_exported_handed_over_and_dropped_by_command(
     ((status,),) = query("SELECT status FROM kv_handoffs", settings=settings, wait=True).rows()
     assert status == "done"
     assert "chat" in said("kv", "list", "--session", "chat", "--all")
-    assert "has no session 'chat'" in said("kv", "handoff", "chat", "--from", "a", "--to", "b", code=1)
+    assert "session 'chat' went to worker b" in said("kv", "handoff", "chat", "--from", "a", "--to", "b", code=1)
     assert said("kv", "handoff", "chat", "--from", "b", "--to", "nobody", "--timeout", "20", code=1)
     assert workers.sessions("b") == ["chat"]
     assert said("kv", "drop", "--from", "b", "--session", "chat") == "b dropped session chat\n"

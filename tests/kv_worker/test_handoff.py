@@ -33,7 +33,7 @@ RESTORE = ("--decide", "restore")
 DIES_IMPORTING = """
 import os, signal
 from morphogen.consumers.kv.house import House
-House.adopt = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+House.adopt = lambda *given, **more: os.kill(os.getpid(), signal.SIGKILL)
 """
 DIES_OFFERING = """
 import os, signal
@@ -45,6 +45,17 @@ DIES_GIVING_UP = """
 import os, signal
 from morphogen.consumers.kv.house import House
 House.forget = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+"""
+FULL_AT_FIRST = """
+from morphogen.consumers.kv.{module} import {kind}
+from morphogen.consumers.kv.errors import NoRoomLeft
+whole, tried = {kind}.{method}, []
+def once(*given, **more):
+    tried.append(given)
+    if len(tried) == 1:
+        raise NoRoomLeft("no room just now")
+    return whole(*given, **more)
+{kind}.{method} = once
 """
 
 
@@ -257,6 +268,28 @@ def test_without_a_shared_host_a_session_goes_as_a_blob(pair: Fleet, tmp_path: P
     assert pair.wait_for(KvDecided, worker="far").tier == "blobs"
 
 
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_session_goes_to_a_host_whose_clock_is_wrong(pair: Fleet, tmp_path: Path, step_s: int) -> None:
+    name = f"skewed{step_s}"
+    memory, pair.memory = pair.memory, tmp_path / "elsewhere"
+    pair.start(
+        name, *RESTORE, program=f"import time; ns = time.time_ns; time.time_ns = lambda: ns() + {step_s} * 10**9"
+    )
+    pair.memory = memory
+    reader = threading.Thread(target=lambda: pair.reply("a", name, STORY, max_tokens=500))
+    reader.start()
+    while not any(one.session == name and one.running for one in pair.info("a").sessions):
+        time.sleep(0.005)
+
+    given = pair.command("a", "kv.handoff", session=name, to=name)
+    reader.join(60)
+
+    assert given["transport"] == "blobs"
+    assert 0 < given["first_token_ns"] < 10e9
+    imported = pair.wait_for(KvImported, worker=name)
+    assert (imported.session, imported.first_token_ns) == (name, given["first_token_ns"])
+
+
 def test_a_session_goes_by_the_disk_of_one_data_folder_where_that_is_asked_for(pair: Fleet, tmp_path: Path) -> None:
     pair.reply("a", "by-disk", STORY * 3, max_tokens=5)
     stranger = pair.launch("stranger", *RESTORE, home=tmp_path)
@@ -321,3 +354,53 @@ def test_a_command_that_is_delivered_twice_is_done_once(pair: Fleet) -> None:
     pair.wait_for(KvReleased, session="eight", worker="a")
     assert len([event for event in pair.events(KvImported) if event.handoff == "twice"]) == 1
     assert "eight" in pair.sessions("b")
+
+
+@pytest.mark.parametrize("how", ["recomputed", "no room for the first token"])
+def test_a_reply_that_is_not_restored_at_once_is_not_told_twice(shm: Fleet, how: str) -> None:
+    full = FULL_AT_FIRST.format(module="continuity", kind="Session", method="step")
+    shm.start("a", *RESTORE)
+    shm.start(
+        "b",
+        "--decide",
+        "recompute" if how == "recomputed" else "restore",
+        program=None if how == "recomputed" else full,
+    )
+    expected, _ = shm.reply("a", "stays", STORY, max_tokens=500, sampling=SAMPLED)
+    said: list[Any] = []
+    reader = threading.Thread(
+        target=lambda: said.append(shm.reply("a", "goes", STORY, max_tokens=500, sampling=SAMPLED))
+    )
+    reader.start()
+    while not any(one.session == "goes" and one.tokens > 320 for one in shm.info("a").sessions):
+        time.sleep(0.005)
+
+    shm.command("a", "kv.handoff", session="goes", to="b")
+    reader.join(60)
+
+    again, _ = shm.reply("b", "goes", resume=True)
+    assert (said[0][0], again) == (expected, expected)
+
+
+def test_a_handoff_that_was_refused_for_now_is_tried_again(shm: Fleet) -> None:
+    shm.start("a", *RESTORE)
+    shm.start("b", *RESTORE, program=FULL_AT_FIRST.format(module="house", kind="House", method="adopt"))
+    shm.reply("a", "s1", STORY, max_tokens=5)
+
+    shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, command_id="again", max_deliveries=4)
+
+    assert shm.wait_for(KvImported, seconds=30, handoff="again").session == "s1"
+    assert "no room just now" in shm.wait_for(KvRejected, handoff="again").reason
+    assert shm.sessions("b") == ["s1"]
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_session_that_the_other_context_has_no_room_for_stays(shm: Fleet, read: bool) -> None:
+    shm.start("a", *RESTORE)
+    shm.start("small", "--decide", "recompute", "--ctx", "256", "--parallel", "1")
+    tokens = shm.say("a", "s1", STORY * 2, compute=read)
+
+    error = shm.command("a", "kv.handoff", session="s1", to="small")
+
+    assert f"session 's1' has {tokens} tokens, and worker small has room for 256" in error
+    assert (shm.sessions("a"), shm.sessions("small")) == (["s1"], [])

@@ -16,6 +16,7 @@ from morphogen.consumers.kv import Sampling, SessionBusy, SessionError
 from morphogen.consumers.kv.conversation import (
     Began,
     Conversation,
+    Copied,
     Ended,
     Entry,
     Got,
@@ -23,6 +24,7 @@ from morphogen.consumers.kv.conversation import (
     Moved,
     Opened,
     Said,
+    Stayed,
     fold,
     ids,
     state_id,
@@ -58,6 +60,8 @@ def conversations(draw: st.DrawFn) -> list[Entry]:
             entries.append(Kept(state=f"k{kept}", file=f"k{kept}.kv", tokens=kept, size=1))
         if draw(st.integers(0, 9)) == 0:
             entries.append(Moved(to="b", name="s", handoff="h"))
+        if draw(st.integers(0, 9)) == 0:
+            entries.append(draw(st.sampled_from([Stayed(handoff="h"), Copied()])))
     return entries
 
 
@@ -255,3 +259,19 @@ def test_a_copy_goes_its_own_way() -> None:
     assert one.tokens == [1]
     assert one != other
     assert isinstance(one, Conversation)
+
+
+@given(conversations(), st.lists(st.sampled_from(["h1", "h2"]), max_size=4))
+def test_a_handoff_that_was_refused_and_those_of_a_first_one_are_not_this_sessions(
+    entries: list[Entry], handoffs: list[str]
+) -> None:
+    moves = [Moved(to="b", name="s", handoff=one) for one in handoffs]
+    before = fold([*entries, *moves])
+
+    stayed = fold([*entries, *moves, Stayed(handoff="h1")])
+    copied = fold([*entries, *moves, Copied()])
+
+    assert (stayed.moved, copied.moved) == (None, None)
+    assert stayed.handoffs == before.handoffs - {("s", "h1")}
+    assert copied.handoffs == set()
+    assert stayed.tokens == copied.tokens == before.tokens

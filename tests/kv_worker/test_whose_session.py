@@ -1,5 +1,9 @@
 """A session belongs to one worker, whatever was tried with it before and whoever is killed meanwhile; none is lost by a name."""
 
+import os
+import signal
+import time
+
 import pytest
 
 from .serving import Fleet
@@ -10,6 +14,16 @@ DIES_LOADING = """
 import os, signal
 from morphogen.consumers.kv.speaker import ContextSpeaker
 ContextSpeaker.load = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+"""
+FREEZES_SETTLING = """
+import os, signal
+from morphogen.consumers.kv import client
+ask = client.stands
+async def stands(*given):
+    answer = await ask(*given)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return answer
+client.stands = stands
 """
 DIES_FORGETTING = """
 import os, shutil, signal
@@ -45,7 +59,7 @@ def test_a_session_is_given_up_though_the_one_that_took_it_was_started_again_mea
     shm.start("b", *RESTORE)
     shm.start("a", *RESTORE)
 
-    with pytest.raises(Exception, match="session 's1' went to worker b: ask there"):
+    with pytest.raises(Exception, match="session 's1' went to worker b as 's2': ask there"):
         shm.say("a", "s1", "And then?")
     assert shm.say("b", "s2", "And then?") > 200
 
@@ -101,3 +115,101 @@ def test_a_worker_killed_while_it_forgets_a_session_can_have_it_back(shm: Fleet)
 
     assert shm.command("b", "kv.handoff", session="s1", to="a")["restored"] > 200
     assert shm.say("a", "s1", "And then?") > 200
+
+
+@pytest.mark.parametrize("how", ["copied there", "copied here and given there"])
+def test_a_session_that_was_refused_once_is_not_given_up_for_its_copy(shm: Fleet, how: str) -> None:
+    first = shm.start("a", *RESTORE)
+    shm.start("b", *RESTORE)
+    shm.reply("a", "s1", STORY, max_tokens=5)
+    shm.reply("b", "s1", "Another tale.", max_tokens=5)
+    assert "there is a session 's1' here already" in shm.command("a", "kv.handoff", session="s1", to="b")
+    if how == "copied there":
+        shm.command("a", "kv.handoff", session="s1", to="b", rename="s2", keep=True)
+    else:
+        shm.command("a", "kv.handoff", session="s1", to="a", rename="s2", keep=True)
+        shm.command("a", "kv.handoff", session="s2", to="b")
+    assert shm.command("b", "kv.drop", session="s2") == {"session": "s2"}
+    first.kill()
+
+    shm.start("a", *RESTORE)
+
+    assert shm.say("a", "s1", "And then?") > 200
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_worker_that_was_frozen_does_not_take_up_what_was_called_off(shm: Fleet, read: bool) -> None:
+    shm.start("a")
+    frozen = shm.start("b", "--decide", "recompute")
+    shm.reply("a", "warm", "A word.", max_tokens=3)
+    assert shm.command("a", "kv.handoff", session="warm", to="b")["to"] == "b"  # who b is, is known now
+    shm.say("a", "s1", STORY, compute=read)
+    os.kill(frozen.process.pid, signal.SIGSTOP)
+
+    assert "stays at a: expired" in shm.command("a", "kv.handoff", session="s1", to="b")
+    shm.say("a", "s1", "And then?")
+    os.kill(frozen.process.pid, signal.SIGCONT)
+    time.sleep(1.0)
+
+    assert shm.sessions("b") == ["warm"]
+    assert shm.command("a", "kv.handoff", session="s1", to="b")["to"] == "b"
+
+
+@pytest.mark.parametrize("then", ["goes on", "dies"])
+def test_a_session_whose_taker_fell_silent_is_nobodys_before_that_one_answers(shm: Fleet, then: str) -> None:
+    shm.start("a", *RESTORE)
+    taker = shm.start("b", *RESTORE, program=FREEZES_SETTLING)
+    shm.reply("a", "s1", STORY, max_tokens=5)
+
+    assert "session 's1' may be at worker b" in shm.command("a", "kv.handoff", session="s1", to="b")
+    with pytest.raises(Exception, match="session 's1' may be at worker b, to which it was on its way"):
+        shm.say("a", "s1", "And then?")
+    if then == "goes on":
+        os.kill(taker.process.pid, signal.SIGCONT)
+        with pytest.raises(Exception, match="session 's1' went to worker b: ask there"):
+            shm.say("a", "s1", "And then?")
+        assert shm.say("b", "s1", "And then?") > 200
+    else:
+        taker.kill()
+        shm.start("b", *RESTORE)
+        assert shm.say("a", "s1", "And then?") > 200
+        assert shm.sessions("b") == []
+
+
+def test_a_giver_started_again_waits_for_the_one_that_may_have_the_session(shm: Fleet) -> None:
+    dying = shm.start("a", *RESTORE, program=DIES_GIVING_UP)
+    taker = shm.start("b", *RESTORE)
+    shm.reply("a", "s1", STORY, max_tokens=5)
+    shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
+    assert dying.process.wait(20) == -9
+    taker.kill()
+
+    shm.start("a", *RESTORE)
+    for _ in range(2):
+        with pytest.raises(Exception, match="session 's1' may be at worker b"):
+            shm.say("a", "s1", "And then?")
+    shm.start("b", *RESTORE)
+
+    with pytest.raises(Exception, match="session 's1' went to worker b: ask there"):
+        shm.say("a", "s1", "And then?")
+    assert shm.say("b", "s1", "And then?") > 200
+
+
+def test_a_session_that_was_given_away_is_not_begun_again_by_its_name_and_is_followed_over_two_hops(
+    shm: Fleet,
+) -> None:
+    for name in ("a", "b", "c"):
+        shm.start(name, *RESTORE)
+    said, _ = shm.reply("a", "s1", STORY, max_tokens=5)
+    shm.command("a", "kv.handoff", session="s1", to="b")
+    shm.command("b", "kv.handoff", session="s1", to="c", rename="s2")
+
+    for worker, there in (("a", "b"), ("b", "c as 's2'")):
+        with pytest.raises(Exception, match=f"session 's1' went to worker {there}: ask there"):
+            shm.say(worker, "s1", "And then?")
+        with pytest.raises(Exception, match=f"session 's1' went to worker {there}: ask there"):
+            shm.reply(worker, "s1", "And then?", max_tokens=5)
+        assert shm.sessions(worker) == []
+    assert shm.reply("a", "s1", resume=True)[0] == said
+    assert shm.command("c", "kv.handoff", session="s2", to="a", rename="s1")["session"] == "s1"
+    assert shm.say("a", "s1", "And then?") > 200  # it may come back

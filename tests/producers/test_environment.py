@@ -78,3 +78,19 @@ def test_the_attempt_may_be_named() -> None:
 def test_the_hosts_of_a_job() -> None:
     assert hosts({"SLURM_NODELIST": "node[1-4]"})[0] == "node[1-4]"
     assert len(hosts({})) == 1
+
+
+def test_what_git_says_is_read_as_utf8_whatever_the_locale() -> None:
+    code = "from morphogen.producers.environment import describe; describe()"
+    strict = [
+        "-X",
+        "warn_default_encoding",
+        "-W",
+        "error::EncodingWarning:morphogen",
+        "-W",
+        "error::EncodingWarning:subprocess",
+    ]
+    done = subprocess.run(
+        [sys.executable, *strict, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

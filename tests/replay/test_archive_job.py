@@ -21,6 +21,8 @@ from morphogen.replay.archive import archive
 
 from .conftest import Body, Callable, fill
 
+TODAY = time.time_ns()
+
 
 def later() -> int:
     """Return a time at which everything stored so far is old."""
@@ -65,15 +67,27 @@ def test_the_log_is_trimmed_behind_the_archive_and_the_past_stays_whole(bus: Cal
         kept = await archive(conn, settings, trim_log=True, keep=0)
         assert kept.trimmed == 0  # too young: the broker still uses it to refuse duplicates
 
-        gone = await archive(conn, settings, trim_log=True, keep=0, now_ns=later)
+        gone = await archive(conn, settings, trim_log=True, keep=0, now_ns=later())
         assert gone.trimmed == last
         assert (await stream_info(conn, LOG)).messages == 0
         assert await everything(conn, settings) == before
 
         await fill(conn, "b", range(2))
-        again = await archive(conn, settings, trim_log=True, keep=0, now_ns=later)
+        again = await archive(conn, settings, trim_log=True, keep=0, now_ns=later())
         assert (again.first, again.trimmed) == (last + 1, 6)
         assert len(await everything(conn, settings)) == last + 6
+
+    bus(body)
+
+
+def test_a_clock_that_is_ahead_of_the_brokers_forgets_nothing_young(
+    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        await fill(conn, "a", range(3))
+        monkeypatch.setattr(time, "time_ns", lambda: TODAY + 2 * 86_400_000_000_000)
+
+        assert (await archive(conn, settings, trim_log=True, keep=86400)).trimmed == 0
 
     bus(body)
 
@@ -89,7 +103,7 @@ def test_a_damaged_file_stops_the_trimming_and_is_written_again_from_the_log(bus
         path.write_bytes(path.read_bytes()[:-1])
 
         with pytest.raises(ArchiveDamaged, match="nothing was trimmed"):
-            await archive(conn, settings, trim_log=True, now_ns=later)
+            await archive(conn, settings, trim_log=True, now_ns=later())
         assert (await stream_info(conn, LOG)).first_seq == 1
 
         report = await archive(conn, settings, repair=True)
@@ -117,7 +131,7 @@ def test_an_archive_that_is_not_of_this_log_stops_the_trimming(bus: Callable[[Bo
             writer.commit(segment.seal())
 
         with pytest.raises(ArchiveDamaged, match="message 1 of the log is not the one in"):
-            await archive(conn, settings, trim_log=True, now_ns=later)
+            await archive(conn, settings, trim_log=True, now_ns=later())
         assert (await stream_info(conn, LOG)).first_seq == 1
 
     bus(body)

@@ -24,6 +24,7 @@ from morphogen.replay.errors import BadRange, SinkFailed
 from morphogen.replay.projection import ProjectionSink, into_projection
 from morphogen.replay.replay import Replay, ReplayReport, replay
 from morphogen.replay.sinks import BusSink, FileSink, StreamSink
+from morphogen.replay.span import Instant
 from morphogen.schemas import decode_frame, verify_frame
 
 from .conftest import WRITER, Body, Callable, fill
@@ -81,6 +82,11 @@ def test_a_stretch_is_chosen_by_sequence_time_run_and_type(bus: Callable[[Body],
         assert await seqs(conn, settings, from_=4, to=8) == [4, 5, 6, 7, 8]
         assert await seqs(conn, settings, from_=middle) == list(range(10, 19))
         assert await seqs(conn, settings, to=middle) == list(range(1, 10))
+        stored = [message.stored async for batch in read(conn, after=9, upto=11) for message in batch]
+        assert await seqs(conn, settings, from_=Instant(stored[0], 1), to=Instant(stored[1], 1)) == [10, 11]
+        assert await seqs(conn, settings, from_=9, to=Instant(stored[1] - 1, 1)) == [9, 10]
+        with pytest.raises(BadRange, match=r"from 2\S+ \S+ UTC to 2\S+ \S+ UTC runs backwards"):
+            await seqs(conn, settings, from_=Instant(stored[1], 1), to=middle)
         assert await seqs(conn, settings, run="b", types=["log.*"]) == [12, 15, 18]
         assert await seqs(conn, settings, types=["*.layer"]) == [2, 5, 8, 11, 14, 17]
         assert await seqs(conn, settings, from_=99) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.consumers.projections.sql.errors import SqlError
 from morphogen.replay.errors import BadRange
-from morphogen.replay.span import due, nanoseconds, parse_point, parse_speed
+from morphogen.replay.span import Instant, due, parse_point, parse_speed, pinned
 
 moments = st.integers(0, 2**62)
 speeds = st.floats(1e-3, 1e6)
@@ -56,11 +56,21 @@ def test_places_are_sequences_times_and_ages() -> None:
     now = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
     assert parse_point("8123") == 8123
-    assert parse_point("2026-11-20") == datetime(2026, 11, 20).astimezone(UTC)
-    assert parse_point("2026-11-20T14:05:00+01:00") == datetime(2026, 11, 20, 13, 5, tzinfo=UTC)
-    assert parse_point("-2h", now) == now - timedelta(hours=2)
-    assert parse_point("-1.5d", now) == now - timedelta(hours=36)
-    assert parse_point("5 minutes ago", now) == now - timedelta(minutes=5)
+    assert parse_point("2026-11-20") == pinned(datetime(2026, 11, 20).astimezone(UTC))
+    assert parse_point("2026-11-20T14:05:00+01:00") == pinned(datetime(2026, 11, 20, 13, 5, tzinfo=UTC))
+    assert parse_point("-2h", now) == pinned(now - timedelta(hours=2))
+    assert parse_point("-1.5d", now) == pinned(now - timedelta(hours=36))
+    assert parse_point("5 minutes ago", now) == pinned(now - timedelta(minutes=5))
+
+
+@given(st.integers(0, 2**62))
+def test_a_time_in_nanoseconds_is_that_very_one_as_it_is_in_sql(ns: int) -> None:
+    seconds, rest = divmod(ns, 10**9)
+    text = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+    assert parse_point(text) == Instant(ns, 1)
+    assert parse_as_of(text)[1] == ns
+    assert parse_point(f"{text[:-4]}Z") == Instant(ns // 1000 * 1000, 1000)
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
@@ -69,8 +79,8 @@ def test_a_time_without_a_zone_is_local_as_it_is_in_sql(monkeypatch: pytest.Monk
     time.tzset()
     try:
         point = parse_point("2026-11-20T14:05")
-        assert isinstance(point, datetime)
-        assert nanoseconds(point) == parse_as_of("2026-11-20T14:05")[1]
+        assert isinstance(point, Instant)
+        assert point.ns == parse_as_of("2026-11-20T14:05")[1]
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -82,7 +92,7 @@ def test_a_time_without_a_zone_is_local_as_it_is_in_sql(monkeypatch: pytest.Monk
 )
 def test_ages_are_read_alike_by_replay_and_by_sql(text: str, seconds: float) -> None:
     now = datetime.now(UTC)
-    assert parse_point(text, now) == now - timedelta(seconds=seconds)
+    assert parse_point(text, now) == pinned(now - timedelta(seconds=seconds))
     ns = parse_as_of(text)[1]
     assert ns is not None
     assert 0 <= ns / 1e9 - (now.timestamp() - seconds) < 5
@@ -118,7 +128,8 @@ def test_bad_places_are_told_with_what_to_write(text: str) -> None:
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))
 def test_a_moment_keeps_its_microseconds(moment: datetime) -> None:
-    ns = nanoseconds(moment)
+    point = pinned(moment)
 
-    assert datetime(1970, 1, 1) + timedelta(microseconds=ns // 1000) == moment
-    assert ns % 1000 == 0
+    assert isinstance(point, Instant)
+    assert datetime(1970, 1, 1) + timedelta(microseconds=point.ns // 1000) == moment
+    assert point.ns % 1000 == 0

@@ -39,7 +39,7 @@ def test_a_running_producer_goes_on_after_all_it_sent_was_trimmed(bus: Callable[
                 for n in range(50):
                     lane.append(SCALARS, round_ * 50 + n, time.time_ns(), None, BODY)
                 assert await asyncio.to_thread(publisher.flush, 20)
-                await archive(conn, settings, trim_log=True, keep=0, now_ns=later)
+                await archive(conn, settings, trim_log=True, keep=0, now_ns=later())
                 assert (await stream_info(conn, LOG)).messages == 0
         finally:
             await asyncio.to_thread(publisher.close, 5)

@@ -101,3 +101,17 @@ def test_an_accuracy_that_was_not_measured_has_no_gain() -> None:
     found = Contribution(slot="a#0", seed="a#0.1", alpha=1.0, n=1, loss_with=1.0, loss_without=1.5)
 
     assert found.accuracy_gain is None and found.gain == 0.5
+
+
+def test_a_seed_that_a_graph_cuts_off_while_it_is_measured_has_no_gain() -> None:
+    torch.compiler.reset()
+    model, x = nn.Sequential(nn.Linear(6, 3)), batch("mlp")
+    compiled = torch.compile(model, backend="eager")
+    slots = adapt(compiled, example=x)
+    slot = grow(slots, "0", "training")
+    with torch.no_grad():
+        slot.params()[0].fill_(float("nan"))
+    found = contribution(slots, slot.id, lambda m: float(m(x).square().mean()))
+    torch.compiler.reset()
+
+    assert found.tripped is not None and found.gain is None

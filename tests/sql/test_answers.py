@@ -148,6 +148,21 @@ def test_as_of_answers_as_the_tables_stood(log: Any, start_projector: Start, wit
         query(count, as_of="yesterday-ish")
 
 
+def test_a_moment_that_the_log_has_is_past_though_the_clock_here_is_behind(
+    log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.metrics(2)
+    first = query("SELECT epoch_ns(min(stored)) FROM frames", wait=True).scalar()
+    behind = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: behind)
+    seconds, rest = divmod(first, 10**9)
+
+    moment = f"{dt.datetime.fromtimestamp(seconds, dt.UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    assert query("SELECT count(*) FROM metrics", as_of=moment).scalar() == 10
+    with pytest.raises(SqlError, match="future"):
+        query("SELECT 1", as_of=dt.datetime.now() + dt.timedelta(hours=1))
+
+
 def test_parameters_arrive_as_they_were_given(anywhere: None) -> None:
     moment = dt.datetime(2026, 1, 2, 3, 4, 5, 678901)
 

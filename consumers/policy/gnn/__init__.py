@@ -20,4 +20,4 @@ __all__ = ["Brain", "Environment", "Episode", "Learned", "LearningError", "Schoo
 
 _HOMES = {"Episode": "episode", "Trainer": "training", "Environment": "training", "LearningError": "errors"}
 
-__getattr__ = lazily(__name__, _HOMES)
+__getattr__ = lazily(__name__, _HOMES, torch="policy")

@@ -2,6 +2,7 @@
 
 PolicyError
 ├── LearningError      a policy cannot be trained with what it was given
+├── MissingExtra       an optional package is not installed
 └── CheckpointError    a checkpoint does not fit
 """
 
@@ -17,20 +18,24 @@ class LearningError(PolicyError):
     """A policy cannot be trained with what it was given."""
 
 
+class MissingExtra(PolicyError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
 def geometric() -> tuple[Any, Any]:
-    """Return PyTorch Geometric's GATv2 and attention pooling. Raises PolicyError naming the extra that brings them."""
+    """Return PyTorch Geometric's GATv2 and attention pooling. Raises MissingExtra."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what these packages say about torch while they load is not the user's to mend
         try:
             from torch_geometric.nn import GATv2Conv
             from torch_geometric.nn.aggr import AttentionalAggregation
         except ImportError as error:
-            raise PolicyError(f"{_EXTRA} ({error})") from error
+            raise MissingExtra(f"{_EXTRA} ({error})") from error
     return GATv2Conv, AttentionalAggregation
 
 
 def reinforcement() -> Any:
-    """Return TorchRL and TensorDict's parts that are used here, by name. Raises PolicyError naming the extra."""
+    """Return TorchRL and TensorDict's parts that are used here, by name. Raises MissingExtra."""
     from types import SimpleNamespace
 
     with warnings.catch_warnings():
@@ -41,7 +46,7 @@ def reinforcement() -> Any:
             from torchrl.modules import MaskedCategorical
             from torchrl.objectives import ClipPPOLoss
         except ImportError as error:
-            raise PolicyError(f"{_EXTRA} ({error})") from error
+            raise MissingExtra(f"{_EXTRA} ({error})") from error
     return SimpleNamespace(
         TensorDict=TensorDict,
         TensorDictModule=TensorDictModule,

@@ -43,7 +43,8 @@ class Decisions(Projection, name="decisions", version=1, types=tuple(cls.type fo
     """Observations, proposals, verdicts and outcomes, and each decision as one row over them.
 
     `helped` is NULL where no contribution was measured. `features` of an observation is a matrix, row after row, one row
-    a node. A decision counts as executed where a seed, a change or a ramp of a slot names it.
+    a node. A decision counts as executed where a seed, a change or a ramp of a slot names it. One that another process took
+    belongs to the attempt that had begun before it in the log: the clocks of two hosts do not tell.
     """
 
     tables = {
@@ -65,7 +66,7 @@ class Decisions(Projection, name="decisions", version=1, types=tuple(cls.type fo
                 FROM (
                     SELECT * FROM _proposals
                     QUALIFY row_number() OVER (PARTITION BY run, rank, decision ORDER BY seq, idx) = 1
-                ) p ASOF LEFT JOIN _adaptation_starts a ON p.run = a.run AND p.rank = a.rank AND p.time >= a.time
+                ) p ASOF LEFT JOIN _adaptation_starts a ON p.run = a.run AND p.rank = a.rank AND p.seq >= a.seq
             ), judged AS (
                 SELECT * FROM _verdicts
                 QUALIFY row_number() OVER (PARTITION BY run, rank, decision ORDER BY seq, idx) = 1

@@ -90,7 +90,10 @@ class Slots(Projection, name="slots", version=1, types=tuple(cls.type for cls in
                    coalesce(e.germinated, sown.germinated, 0)::BIGINT AS germinated,
                    coalesce(e.fossilized, j.fossilized, 0)::BIGINT AS fossilized,
                    coalesce(e.pruned, j.pruned, 0)::BIGINT AS pruned, e.contributing, b.host_params,
-                   coalesce(e.params_grown, s.params_grown) AS params_grown, s.params_total, s.val_loss, s.val_accuracy,
+                   coalesce(e.params_grown, s.params_grown) AS params_grown,
+                   CASE WHEN e.run IS NULL THEN s.params_total
+                        ELSE try_cast(b.host_params::HUGEINT + e.params_grown AS BIGINT) END AS params_total,
+                   s.val_loss, s.val_accuracy,
                    e.rollbacks, e.measured, b.config, b.time AS started, e.time AS ended
             FROM begun b LEFT JOIN places p USING (run, attempt, rank) LEFT JOIN seen s USING (run, attempt, rank)
             LEFT JOIN ended e USING (run, attempt, rank) LEFT JOIN sown USING (run, attempt, rank)

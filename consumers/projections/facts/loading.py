@@ -1,8 +1,9 @@
 """Texts of modules on their way into the log and out of it: what is written, what is in force, who stands on whom."""
 
+import functools
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from morphogen.schemas import Event, KnowledgeLoaded
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
     from morphogen.schemas.knowledge.program import Program
+    from morphogen.schemas.knowledge.tree import System
 
 
 def load_events(program: "Program", path: str) -> list[KnowledgeLoaded]:
@@ -64,27 +66,32 @@ def clash_of(settings: "Settings", events: Sequence[KnowledgeLoaded]) -> str | N
     new = {system: one.text for one in events for system in one.systems}
     loads = query("SELECT system, text FROM knowledge WHERE in_force ORDER BY system", wait=True, settings=settings)
     kept = [row for row in loads.rows() if row[0] not in new]
-    taken = {word: name for system, text in kept for word, name in _words(system, text)}
+    systems_of = _reader()
+    taken = {word: name for system, text in kept for word, name in _words(system, systems_of(text))}
     for system, text in new.items():
-        for word, name in _words(system, text):
+        for word, name in _words(system, systems_of(text)):
             there = taken.setdefault(word, name)
             if there.partition(".")[0] != system:
                 return f"`{name}` and `{there}` are both `{word}` in SQL: rename one of them, or drop its system"
     return None
 
 
-def _words(system: str, text: str) -> list[tuple[str, str]]:
-    from morphogen.schemas.knowledge.cases import words_of
+def _reader() -> "Callable[[str], Sequence[System]]":
+    """Return what gives the systems of a text, and parses each text once: many systems may be of one text."""
     from morphogen.schemas.knowledge.parse import parse
 
-    declared = [one for one in parse(text).module.systems if one.name == system]
+    return functools.cache(lambda text: parse(text).module.systems)
+
+
+def _words(system: str, systems: "Sequence[System]") -> list[tuple[str, str]]:
+    from morphogen.schemas.knowledge.cases import words_of
+
+    declared = [one for one in systems if one.name == system]
     return [(word, name) for one in declared for word, name, _ in words_of(one)]
 
 
 def users_of(settings: "Settings", system: str) -> list[str]:
     """Return the loaded systems whose module uses the one that declares `system`."""
-    from morphogen.schemas.knowledge.parse import parse
-
     from ..sql.query import query
 
     rows = query(
@@ -92,9 +99,10 @@ def users_of(settings: "Settings", system: str) -> list[str]:
         "WHERE k.in_force AND e.type = 'knowledge.loaded' ORDER BY k.system", settings=settings,
     ).rows()  # fmt: skip
     users = []
+    systems_of = _reader()
     for user, body in rows:
         loaded = json.loads(body)
-        used = (parse(text).module.systems for text in loaded["used"].values())
+        used = map(systems_of, loaded["used"].values())
         if system not in loaded["systems"] and any(one.name == system for systems in used for one in systems):
             users.append(user)
     return users

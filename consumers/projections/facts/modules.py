@@ -134,8 +134,6 @@ def _program(text: str, path: str, used: tuple[tuple[str, str], ...]) -> Program
         return load_text(text, path, used=dict(used), sealed=True)
     except KnowledgeError as error:
         return str(error)
-    except ImportError:
-        return "reading knowledge needs Lark: pip install 'morphogen[knowledge]'"
     except RecursionError:
         return f"{path}: the module is nested too deeply to be read here"
 

@@ -234,8 +234,8 @@ class Service:
 
     def _beyond_tables(self, ns: int) -> bool:
         """Tell whether messages stored by that time may still be on their way into the tables."""
-        row = self._store.cursor().execute("SELECT epoch_ns(max(stored)) FROM frames").fetchone()
-        return row is None or row[0] is None or ns >= row[0]
+        newest = self._store.newest_ns()
+        return newest is None or ns >= newest
 
     async def _log_end(self) -> int:
         return (await stream_info(self._conn, LOG)).last_seq

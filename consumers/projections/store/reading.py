@@ -40,6 +40,11 @@ class Readable(Standing):
         )
         return int(row[0]) if row else 0
 
+    def newest_ns(self) -> int | None:
+        """Return when the broker stored the newest message that is in the tables (unix ns), None where there is none."""
+        row = self.cursor().execute("SELECT epoch_ns(max(stored)) FROM frames").fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
     def tables(self) -> list[str]:
         """Return the names of all tables of live generations, hidden ones too."""
         return [table for one in self.generations if one.live and not one.hidden for table in one.projection.tables]
