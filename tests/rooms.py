@@ -26,9 +26,9 @@ READY = "ready stores"  # a folder beside those of the rooms
 FAILED = "failed"  # another, where pytest keeps for each room which tests failed
 # By what they took last, so that no core waits long for the last room.
 LONGEST = (
+    "kv_worker",
     "bus",
     "sql",
-    "kv_worker",
     "slots",
     TYPES,
     "loops",
