@@ -96,16 +96,7 @@ class Store:
         if (ref.transport, ref.place) != (by.transport, by.place):  # equal blobs are one
             with suppress(*LOST):
                 self.transports[item.tier].release(ref)
-        self._tell(
-            KvReleased(
-                state=item.state,
-                worker=self._name,
-                tier=item.tier,
-                reason="replaced",
-                size=item.size,
-                session=item.session,
-            )
-        )
+        self._released(item, "replaced")
 
     def touch(self, state: str) -> None:
         """Take note that a state was used."""
@@ -125,12 +116,20 @@ class Store:
             self.transports[item.tier].release(ref)
         except LOST:
             reason = "expired"
+        self._released(item, reason)
+        return True
+
+    def _released(self, item: Item, reason: str) -> None:
         self._tell(
             KvReleased(
-                state=state, worker=self._name, tier=item.tier, reason=reason, size=item.size, session=item.session
+                state=item.state,
+                worker=self._name,
+                tier=item.tier,
+                reason=reason,
+                size=item.size,
+                session=item.session,
             )
         )
-        return True
 
     def hold(self, who: str, state: str, tier: str, *, size: int = 0, session: str | None = None) -> None:
         """Take note, before it is told, that a state lies somewhere for `who`: a session that goes on from it, a handoff."""

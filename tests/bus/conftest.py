@@ -1,6 +1,7 @@
 """Fixtures of the bus: stories told on a connection of their own, and brokers of somebody else's configuration."""
 
 import asyncio
+import resource
 import socket
 import subprocess
 import time
@@ -59,3 +60,12 @@ def server_of(tmp_path: Path) -> Iterator[Callable[[str], int]]:
 def _listens(port: int) -> bool:
     with socket.socket() as asking:
         return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[None]:
+    """Let nothing more be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -210,15 +210,6 @@ def test_more_runs_than_files_may_be_open_are_written_read_and_verified(
     assert archive.newest() == (180, messages[-1].stored)
 
 
-@pytest.fixture
-def no_descriptors() -> Iterator[None]:
-    """Let nothing more be opened."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_a_file_that_may_not_be_opened_is_not_called_damaged(folder: Path, request: pytest.FixtureRequest) -> None:
     archive = put(folder, [frame(1), frame(2)])
     reader = archive.read()

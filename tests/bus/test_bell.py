@@ -2,21 +2,11 @@
 
 import gc
 import os
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from morphogen.bus.spool.bell import Bell, Ear
-
-
-@pytest.fixture
-def no_descriptors() -> Iterator[None]:
-    """Let nothing more be opened."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_publisher_that_lets_go_while_somebody_rings_disturbs_nobody() -> None:
