@@ -150,12 +150,11 @@ class BusSink:
 
     Each message is published once under an id of its own, so that one that is put again (after a lost broker, or a
     resumed replay of the same name) is not stored twice. Messages that are no frames cannot be marked and stay
-    behind, counted in `left_behind`.
+    behind.
     """
 
     def __init__(self, conn: Connection, replay: str) -> None:
         self.replay: str | None = replay
-        self.left_behind = 0
         self._conn = conn
         self._prefix = f"morphogen.replay.{token(replay)}"
         self._name = replay
@@ -166,7 +165,6 @@ class BusSink:
     async def put(self, message: Message, frame: Frame | None, error: str | None) -> None:
         """Publish a frame."""
         if frame is None:
-            self.left_behind += 1
             return
         subject = f"{self._prefix}.{token(frame.run)}.{token(frame.family)}"
         ack = await publish_once(self._conn, subject, message.data, msg_id=f"replay.{self._name}.{message.seq}")

@@ -131,13 +131,6 @@ def block_hashes(
     return [digest.hex() for digest in chain(tokens, root.encode(), block, upto=upto)]
 
 
-def more_hashes(
-    tokens: "Sequence[int] | npt.NDArray[Any]", last: str, block: int = BLOCK, *, upto: int | None = None
-) -> list[str]:
-    """Return the hashes of the blocks that follow the one of hash `last`, as `block_hashes` would over the whole."""
-    return [digest.hex() for digest in chain(tokens, bytes.fromhex(last), block, upto=upto)]
-
-
 def chain(
     tokens: "Sequence[int] | npt.NDArray[Any]", before: bytes, block: int = BLOCK, *, upto: int | None = None
 ) -> Iterator[bytes]:

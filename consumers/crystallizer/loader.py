@@ -118,15 +118,6 @@ class Loader:
         found = self._shadows.get(signature)
         return None if found is None else found.version
 
-    def why_not(
-        self, signature: str, params: Mapping[str, Any], environment: Mapping[str, str]
-    ) -> tuple[Guard, str] | None:
-        """Return the guard that would keep the tool from being called, and why; None where none would. Runs nothing.
-
-        Raises NoTool where there is no active version.
-        """
-        return missed(self._loaded(signature).guards, params, environment)
-
     def call(
         self,
         signature: str,

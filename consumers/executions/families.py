@@ -42,7 +42,6 @@ class _Record:
     started: ExecutionStarted | None = None
     steps: dict[int, Step] = field(default_factory=dict)
     finished: ExecutionFinished | None = None
-    finished_at: At | None = None
     feedback: ExecutionFeedback | None = None
     kept: bool = True
     trace: Trace | None = None
@@ -91,7 +90,7 @@ class Families:
                 self._step(event)
             case ExecutionFinished():
                 record = self._record(event.execution)
-                record.finished, record.finished_at = event, at
+                record.finished = event
                 self._open.pop(event.execution, None)
                 self._changed(record)
             case ExecutionFeedback():

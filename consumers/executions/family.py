@@ -52,8 +52,7 @@ class Family:
     modes: Mapping[str, ModeTally]
     traces: tuple[Trace, ...]
     params: Mapping[str, Seen]
-    first_ns: int  # when the broker stored that the first, and the last, began
-    last_ns: int
+    last_ns: int  # when the broker stored that the last began
 
     @property
     def tool(self) -> str:
@@ -113,7 +112,6 @@ def family_of(signature: str, members: Sequence[Trace]) -> Family:
         modes=dict(sorted(modes.items())),
         traces=tuple(one for one in members if one.kept and one.outcome is not None),
         params={name: _seen(name, trials) for name in names},
-        first_ns=min(one.at.stored_ns for one in members),
         last_ns=max(one.at.stored_ns for one in members),
     )
 

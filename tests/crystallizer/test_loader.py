@@ -155,8 +155,6 @@ def test_a_guard_is_checked_before_anything_is_run_and_a_miss_is_counted(sandbox
         assert missed.value.uses == ()
         misses.append(missed.value.invoked)
     assert acted == []
-    assert loader.why_not(FAMILY, {"n": 10}, HERE) is not None
-    assert loader.why_not(FAMILY, {"n": 1}, HERE) is None
     assert call(loader, 4).ok
     assert acted == [4]
     loader.refresh(misses)

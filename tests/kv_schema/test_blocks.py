@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from morphogen.schemas.kv import (
     BLOCK,
     block_hashes,
-    more_hashes,
+    chain,
     pack_hashes,
     unpack_hashes,
     worker_subject,
@@ -66,7 +66,8 @@ def test_a_chain_goes_on_from_its_last_hash(tokens: list[int], block: int, cut: 
     if len(whole) < cut:
         return
 
-    assert more_hashes(tokens[cut * block :], whole[cut - 1], block) == whole[cut:]
+    more = chain(tokens[cut * block :], bytes.fromhex(whole[cut - 1]), block)
+    assert [digest.hex() for digest in more] == whole[cut:]
 
 
 @given(TOKENS)

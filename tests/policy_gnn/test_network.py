@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from morphogen.consumers.policy import FEATURES, Observation
 from morphogen.consumers.policy.gnn import Brain, Learned, Settings
 from morphogen.consumers.policy.gnn.batch import batch_of
-from morphogen.consumers.policy.gnn.chances import best, chances, entropies
+from morphogen.consumers.policy.gnn.chances import best, chances
 from morphogen.consumers.policy.gnn.encode import encode
 from morphogen.consumers.policy.gnn.forward import GERMINATE, node_inputs, think
 from morphogen.consumers.policy.gnn.network import Network
@@ -159,8 +159,6 @@ def test_a_kind_is_not_likelier_because_there_is_more_of_it() -> None:
 
     assert found[0] == pytest.approx(1 / 6, abs=1e-6)
     assert best(found, seen.ops) == 0
-    told = entropies(found, observation.actions)
-    assert told == pytest.approx({"op": np.log(6), "slot": 5 / 6 * np.log(10), "blueprint": np.log(4) / 6}, abs=1e-4)
 
 
 def test_deciding_wakes_up_neither_torch_nor_pytorch_geometric() -> None:

@@ -1,11 +1,8 @@
 """From logits to chances: legality, predicted rewards, the floor, and how much is left open in each part of a choice."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from morphogen.schemas import Action
 
 from .encode import Encoded
 from .forward import GERMINATE, Thought
@@ -51,20 +48,3 @@ def best(shares: "Floats", ops: "Indices") -> int:
     """Return the likeliest action of the likeliest kind; of equal ones the first."""
     kind = np.bincount(ops, weights=shares, minlength=len(OPS) + 1).argmax()
     return int(np.where(ops == kind, shares, -1).argmax())
-
-
-def entropies(shares: "Floats", actions: Sequence[Action]) -> dict[str, float]:
-    """Return in nats how open the choice was: of the kind, of the slot given the kind, of the blueprint given both."""
-    told = [
-        (action.op, (action.op, action.slot), (action.op, action.slot, action.blueprint, action.alpha))
-        for action in actions
-    ]
-    one, two, three = (_entropy(shares, [parts[at] for parts in told]) for at in range(3))
-    return {"op": one, "slot": max(0.0, two - one), "blueprint": max(0.0, three - two)}
-
-
-def _entropy(shares: "Floats", names: Sequence[object]) -> float:
-    mass: dict[object, float] = {}
-    for share, name in zip(shares.tolist(), names, strict=True):
-        mass[name] = mass.get(name, 0.0) + share
-    return float(-sum(share * np.log(share) for share in mass.values() if share > 0))

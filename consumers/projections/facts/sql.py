@@ -45,15 +45,6 @@ def fact_sql(condition: Condition, relation: Relation) -> str:
     return f"SELECT {shown}, {truth} AS truth, {holds} AS holds FROM {source}"
 
 
-def conditions_sql(conditions: Mapping[str, Node], relation: Relation) -> str:
-    """Return one SELECT with a column of truth for each of some conditions over one case, by the names given."""
-    compiler = _Compiler(relation)
-    ends = [compiler.at_end(body) for body in conditions.values()]
-    truths = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in zip(conditions, ends, strict=True))
-    shown = ", ".join(quoted(name) for name in relation.shown)
-    return f"SELECT {shown}, {truths} FROM {compiler.source()}"
-
-
 def quoted(name: str) -> str:
     """Return a name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'

@@ -157,13 +157,6 @@ class Lockstep:
         self.at = np.where(heads > 0, starts + lengths, self.at + 1)
         return self._words_of(starts, lengths, missing, None)
 
-    def skip_text(self) -> None:
-        """Pass over a text or nil."""
-        if (self._marks() == _NIL).all():
-            self._offset += 1
-        else:
-            self.texts(optional=True)
-
     def skip(self) -> None:
         """Pass over a number, a truth value or nil, or over texts where all are texts."""
         marks = self._marks()

@@ -87,10 +87,6 @@ class Text:
         """Return some rows as Python values, None where unknown."""
         return [None if code < 0 else self.words[code] for code in self.codes[at].tolist()]
 
-    def objects(self) -> "npt.NDArray[np.object_]":
-        """Return the strings as objects, None where unknown."""
-        return np.array([*self.words, None], dtype=np.object_)[self.codes]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Flag:
