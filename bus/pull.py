@@ -12,8 +12,9 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from morphogen.schemas.moments import exact
 
 from .errors import BusError
 
@@ -95,7 +96,7 @@ class Pull:
         }
         if self._since_ns is not None:
             del config["opt_start_seq"]
-            config.update(deliver_policy="by_start_time", opt_start_time=_rfc3339(self._since_ns))
+            config.update(deliver_policy="by_start_time", opt_start_time=exact(self._since_ns))
         if self._filters:
             config["filter_subjects"] = self._filters
         self._nc = self._conn.nc
@@ -235,8 +236,3 @@ class Pull:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _rfc3339(ns: int) -> str:
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -86,7 +86,7 @@ class StreamInfo:
     """What a stream holds; `epoch` names this very stream, so that a recreated one is not taken for it.
 
     An empty stream has `first_seq` one above `last_seq`; `created` is unix ns. `now` is the broker's clock as it answered
-    (unix ns), the one by which messages were stored; of a server before 2.10, when the newest message was.
+    (unix ns), the one by which messages are stored.
     """
 
     name: str
@@ -125,7 +125,7 @@ async def stream_info(conn: Connection, stream: str) -> StreamInfo:
         messages=int(state["messages"]),
         bytes=int(state["bytes"]),
         created=created,
-        now=unix_ns(answer.get("ts") or state["last_ts"]),
+        now=unix_ns(answer["ts"]),
     )
 
 

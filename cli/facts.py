@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import app, settings_of
-from .moments import exact, moment
+from .moments import moment
 from .saying import echo
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _short(value: Any) -> str:
 
 def _json_line(row: tuple[Any, ...]) -> str:
     from morphogen.schemas import jsonable
+    from morphogen.schemas.moments import exact
 
     system, fact, run, key, holds, evidence, since, seq, idx, part, step, event = row
     return json.dumps(

@@ -162,7 +162,7 @@ class Replay:
 def _backwards(first: int | Instant | None, last: int | Instant | None) -> bool:
     """Tell whether two places of one kind are the wrong way round; a sequence and a moment cannot be compared."""
     if isinstance(first, Instant) and isinstance(last, Instant):
-        return first.ns > last.ns
+        return first.ns >= last.ns + last.width
     return isinstance(first, int) and isinstance(last, int) and first > last
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from morphogen.schemas.moments import parse_moment, unix_ns
+from morphogen.schemas.moments import exact, parse_moment, unix_ns
 
 from .errors import BadRange
 
@@ -23,8 +23,7 @@ class Instant:
     width: int = 1000
 
     def __str__(self) -> str:
-        seconds, rest = divmod(self.ns, 1_000_000_000)
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:09d} UTC"
+        return exact(self.ns)
 
 
 Point = int | datetime | Instant

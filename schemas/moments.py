@@ -1,4 +1,4 @@
-"""What a person types for a moment: a time, or how long ago it was."""
+"""Moments as text: what a person types, a time or how long ago it was, and what a program is told."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -53,3 +53,9 @@ def in_utc(moment: datetime) -> datetime:
 def unix_ns(moment: datetime) -> int:
     """Return a moment with a zone as unix nanoseconds, exactly."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def exact(ns: int) -> str:
+    """Return a time in unix nanoseconds to the nanosecond, in UTC: `2026-11-20T13:05:00.123456789Z`."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"

@@ -295,7 +295,8 @@ def _told(path: Path, file: ArchivedFile) -> Iterator[None]:
     except MemoryError as error:
         raise _unreadable(path, OSError(errno.ENOMEM, "")) from error
     except (OSError, pa.ArrowException, KeyError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # what Parquet finds wrong has no number
+        # What Parquet finds wrong has no number, and bytes that a disk cannot give back are lost.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
             raise _unreadable(path, error) from error
         raise _damaged(path, file, str(error).splitlines()[0][:200].rstrip(".")) from error
 

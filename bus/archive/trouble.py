@@ -12,7 +12,7 @@ _ADVICE = {
     errno.ENOMEM: "free some memory",
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
-    errno.EIO: "look after the disk",
+    errno.EIO: "check the disk",
 }
 
 

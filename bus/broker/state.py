@@ -238,8 +238,10 @@ def start_lock(files: BrokerFiles, deadline: float) -> Iterator[None]:
 def claim_store(files: BrokerFiles, deadline: float = 1.0) -> int | None:
     """Return a descriptor that holds the store, to be inherited by a new broker, or None where it is held."""
     opened = os.open(files.alive_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)  # where streams are closed it is one, and a child's are set anew
-    os.close(opened)
+    try:  # where streams are closed it is one of theirs, and a child's are set anew
+        fd = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(opened)
     # Somebody's glance (is_held) shares the lock for an instant, so one refusal proves nothing.
     if _lock(fd, deadline):
         return fd

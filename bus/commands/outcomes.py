@@ -16,7 +16,7 @@ from ..reader import Message, read
 if TYPE_CHECKING:
     from ..connection import Connection
 
-_LARGEST = 200_000  # commands remembered
+_LARGEST = 100_000  # commands remembered
 
 
 class Held(NamedTuple):
@@ -43,6 +43,7 @@ class Outcomes:
         self._subject = f"morphogen.log.*.outcome.{label}"
         self._lock = asyncio.Lock()
         self._from: int | None = None
+        self._generation = conn.generation
         self._seq = 0
         self._done: set[str] = set()
         self._tries: dict[str, int] = {}
@@ -51,8 +52,10 @@ class Outcomes:
     async def look(self, command_id: str, log_seq: int) -> Past:
         """Return what became of a command that stands in the log at `log_seq` (0 where it is not known)."""
         async with self._lock:
-            if self._from is None or log_seq < self._from or len(self._done) + len(self._tries) > _LARGEST:
+            restarted = self._generation != self._conn.generation  # a broker that lost power has lost its last messages
+            if self._from is None or log_seq < self._from or restarted or len(self._tries) > _LARGEST:
                 self._from = self._seq = log_seq
+                self._generation = self._conn.generation
                 self._done.clear()
                 self._tries.clear()
                 self._held.clear()

@@ -2,10 +2,10 @@
 
 A handler that raises is tried again after a pause; a command that is expired, unknown, unreadable, or was
 tried as often as it may, goes to the dead letters with the reason. A try is what the log has as accepted, however
-often the broker delivers. The acknowledgement follows the outcome, and
-the outcome the effect: whoever is given a command again looks for an outcome in the log before acting. What
-remains is the moment between a handler's effect and its outcome: a worker killed there has its handler run again,
-so a handler whose effect must never double keys it by `command.id`.
+often the broker delivers; where the log was trimmed since, each delivery counts as one. The acknowledgement follows
+the outcome, and the outcome the effect: whoever is given a command again looks for an outcome in the log before
+acting. What remains is the moment between a handler's effect and its outcome: a worker killed there has its handler
+run again, so a handler whose effect must never double keys it by `command.id`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from morphogen.schemas import (
 from ..aside import in_thread
 from ..emit import emit
 from ..errors import BusError, CommandError
-from ..streams import COMMANDS, stream_info
+from ..streams import COMMANDS, LOG, stream_info
 from .outcomes import Held, Outcomes, lease
 from .workqueue import Delivery, WorkQueue
 
@@ -213,21 +213,23 @@ class Worker:
             return
         if delivery.count > 1 or delivery.seq <= self._queue.last_seq:
             done, tried, held = await self._outcomes.look(key, delivery.log_seq)
-            if key in self._running or key in self._done:
-                await delivery.retry(self._ack_wait)  # begun, or ended, while we looked
-                return
             if done:
                 await delivery.done()
                 return
             if held is not None and (wait := await self._lease(held)) > 0:
                 await delivery.retry(wait)
                 return
-            if self._unbegun.get(key) == tried:
+            if held is not None and held[:2] == (self.name, self._unbegun.get(key)):
                 tried -= 1
-        if order.lasts is not None and await self._now() - delivery.stored > order.lasts:
+            elif tried == 0 and delivery.count > 1 and await self._is_trimmed(delivery):
+                tried = delivery.count - 1
+        expired = order.lasts is not None and await self._now() - delivery.stored > order.lasts
+        if key in self._running or key in self._done:
+            await delivery.retry(self._ack_wait)  # begun, or ended, while we asked
+        elif expired:
             await self._bury(delivery, order, "it expired before a worker could do it", tried)
         elif tried >= order.tries:
-            reason = f"given up after {tried} deliveries: the last worker died, or never said how it went"
+            reason = f"given up after try {tried}: the last worker died, or never said how it went"
             await self._bury(delivery, order, reason, tried)
         elif issued.name not in self._handlers:
             known = ", ".join(sorted(self._handlers))
@@ -323,6 +325,10 @@ class Worker:
         if self._conn.generation > 1:  # its taker may have lost the broker with us, and shows life from then on
             wait = max(wait, self._queue.began + self._ack_wait - time.monotonic())
         return wait
+
+    async def _is_trimmed(self, delivery: Delivery) -> bool:
+        """Tell whether the log has forgotten a command, and what was said of it first."""
+        return (await stream_info(self._conn, LOG)).first_seq > delivery.log_seq
 
     async def _now(self) -> int:
         """Return the broker's time (unix ns), by which it says when it stored something."""

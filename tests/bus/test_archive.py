@@ -226,7 +226,7 @@ def test_a_file_that_may_not_be_opened_is_not_called_damaged(folder: Path, reque
         ArchiveWriter(archive).segment().add([frame(3)])
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.ENFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENFILE, errno.ENOMEM, errno.EPERM])
 def test_what_the_machine_refuses_is_told_as_it_says_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -239,6 +239,21 @@ def test_what_the_machine_refuses_is_told_as_it_says_it(
 
     with pytest.raises(ArchiveUnreadable, match=f"{os.strerror(number)}; "):
         got(archive)
+
+
+def test_bytes_that_the_disk_cannot_give_back_are_lost_and_can_be_written_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = put(folder, [frame(1)])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(archives.pq, "ParquetFile", refuse)
+
+    [(segment, [line])] = archive.damages()
+    assert segment.first == 1
+    assert "1-1.parquet is damaged: [Errno 5] Input/output error. Restore it" in line
 
 
 def test_a_file_that_a_repair_replaces_while_it_is_read_is_read_on(folder: Path) -> None:

@@ -3,23 +3,30 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from morphogen.cli.moments import exact, moment
+from morphogen.cli.moments import moment
 from morphogen.consumers.projections.sql.asof import parse_as_of
 from morphogen.replay.span import Instant, parse_point
+from morphogen.schemas.moments import exact
 
 SECOND = 1_000_000_000
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Bogota"])  # where no hour comes twice
+HOUR = 3600 * SECOND
+CLOCKS_BACK = 1_792_890_000 * SECOND  # in Berlin, 2026-10-25
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
 def test_what_people_are_shown_is_local_time_as_they_type_it(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
 
-        @given(st.integers(10**18, 2**62))
+        @given(st.integers(10**18, 2**62) | st.integers(CLOCKS_BACK - 2 * HOUR, CLOCKS_BACK + 2 * HOUR))
+        @example(CLOCKS_BACK - SECOND)
+        @example(CLOCKS_BACK)
         def shown(ns: int) -> None:
             assert parse_as_of(moment(ns))[1] == ns // SECOND * SECOND
 

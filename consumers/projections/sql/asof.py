@@ -62,9 +62,8 @@ def cut_at(store: "Store", as_of: int | None, as_of_ns: int | None, position: in
     if as_of_ns is None:
         return None
     ahead = as_of_ns - time.time_ns()
-    if ahead > 1_000_000_000 and as_of_ns > (
-        store.newest_ns() or 0
-    ):  # what the log has is past, whatever the clock here
+    # What the log has is past, whatever the clock here.
+    if ahead > 1_000_000_000 and as_of_ns > (store.newest_ns() or 0):
         told = f"{ahead / 1e9:.0f} s" if as_of_ns < _LAST_NS else "centuries"
         raise SqlError(f"as_of lies {told} in the future: ask for a time that has passed")
     return store.seq_at(as_of_ns)
