@@ -78,7 +78,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag="moved", tag_field="i
 
     to: str
     name: str
-    handoff: str
+    handoff: str  # this try of it: each offer is another one
 
 
 class Stayed(msgspec.Struct, frozen=True, kw_only=True, tag="stayed", tag_field="is"):
@@ -173,7 +173,7 @@ class Conversation:
     revision: int = 0
     kept: dict[str, Kept] = field(default_factory=dict)
     moved: Moved | None = None
-    handoffs: set[tuple[str, str]] = field(default_factory=set)  # that it was offered by: its name there, the handoff
+    handoffs: set[str] = field(default_factory=set)  # all that it was offered by, to whomever
 
     def take(self, entry: Entry) -> None:
         """Fold a record in. Raises ValueError for one that cannot follow what is there."""
@@ -217,11 +217,11 @@ class Conversation:
                 self.kept[entry.state] = entry
             case Moved():
                 self.moved = entry
-                self.handoffs.add((entry.name, entry.handoff))
+                self.handoffs.add(entry.handoff)
             case Stayed():
-                self.handoffs = {one for one in self.handoffs if one[1] != entry.handoff}
+                self.handoffs.discard(entry.handoff)
             case Copied():
-                self.handoffs = set()
+                self.handoffs.clear()
         if not isinstance(entry, Moved | Kept):
             self.moved = None
         self.revision += 1

@@ -92,13 +92,13 @@ async def give(
             + (f" by {args.transport}" if args.transport else ": they share no host, and no broker with blobs")
         )
     sent = await lane(lambda: _Sent(house, args, handoff, transport, tier, cause))
-    offers.make(sent.offer.attempt)
+    offers.make(sent.attempt)
     try:
         given = await _deliver(conn, house, lane, args, sent, offers)
         known[args.to] = target
         return given
     finally:
-        offers.over(sent.offer.attempt)
+        offers.over(sent.attempt)
         await lane(sent.release)
 
 
@@ -127,6 +127,7 @@ class _Sent:
     ) -> None:
         self._house, self._transport, self._refs, self._given = house, transport, list[KvRef](), list[KvRef]()
         self.args, self.handoff, self.cause = args, handoff, cause
+        self.attempt = uuid.uuid4().hex
         try:
             exported = house.export(args.session, transport, tier=tier)
             if exported is not None:
@@ -137,7 +138,7 @@ class _Sent:
                 cause = house.tell(exported, cause=cause)
             session = house.session(args.session, create=False)
             if not args.keep:  # in the journal that travels, too: by it the other one knows this session again
-                session.journal.append(Moved(to=args.to, name=args.rename or args.session, handoff=handoff))
+                session.journal.append(Moved(to=args.to, name=args.rename or args.session, handoff=self.attempt))
             journal = session.journal.whole() + (record(Copied()) if args.keep else b"")
             journal_ref = None
             if len(journal) > _IN_MESSAGE:
@@ -174,7 +175,7 @@ class _Sent:
             told = house.tell(event, cause=cause)
         self.offer = Offer(
             handoff=handoff,
-            attempt=uuid.uuid4().hex,
+            attempt=self.attempt,
             source=house.name,
             session=args.rename or args.session,
             state=self.state,
@@ -195,7 +196,7 @@ class _Sent:
     def stays(self) -> None:
         """Take note that the session was not taken, and never will be by this offer."""
         if not self.args.keep:
-            self._house.stays(self.args.session, self.handoff)
+            self._house.stays(self.args.session, self.attempt)
 
     def release(self) -> None:
         """Give back what was written, once."""
@@ -213,8 +214,11 @@ async def _deliver(
     """Offer, hear what becomes of it, and give the session up where the other one has it."""
     heard = await _heard(conn, args, sent)
     answer = heard if isinstance(heard, Answer) else None
-    if answer is None and not offers.call_off(sent.offer.attempt) and not args.keep:
-        here = await has(conn, args.to, sent.offer.session, sent.handoff)
+    settled = not offers.call_off(sent.attempt)  # by our word, without which nobody has the session
+    if answer is not None and answer.what == "imported" and not settled and not args.keep:
+        answer, heard = None, f"worker {args.to} took it up by an earlier try of this handoff, after which it came back"
+    if answer is None and settled and not args.keep:
+        here = await has(conn, args.to, sent.offer.session, sent.attempt)
         if here is None:
             raise HandoffUnsure(
                 f"session {args.session!r} may be at worker {args.to}, which took it up and fell silent: it is told when "

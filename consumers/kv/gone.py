@@ -1,7 +1,7 @@
 """Which handoffs brought sessions to a worker that are not there any more: given on, or dropped.
 
-Who gave one here and died before it could forget it asks for the handoff and the name that it gave, and not for the session,
-which may be on a third worker by now. A line each; one that a kill or a full disk tore is known no more, and spoils no other.
+Who gave one here and died before it could forget it asks for the handoff, and not for the session, which may be on a third
+worker by now. A line a handoff; one that a kill or a full disk tore is known no more, and spoils no other.
 """
 
 import os
@@ -26,15 +26,12 @@ class Gone:
             fresh.write_text("".join(f"{line}\n" for line in known), "utf-8")
             fresh.replace(path)
 
-    def __contains__(self, came: tuple[str, str]) -> bool:
-        return _line(came) in self._known
+    def __contains__(self, handoff: str) -> bool:
+        return token(handoff) in self._known
 
-    def add(self, came: Iterable[tuple[str, str]]) -> None:
-        """Write down that what came under a name, by a handoff, is about to go.
-
-        Raises OSError; this process knows it all the same.
-        """
-        new = sorted({_line(one) for one in came} - self._known)
+    def add(self, handoffs: Iterable[str]) -> None:
+        """Write down that what these handoffs brought is about to go. Raises OSError; this process knows it all the same."""
+        new = sorted({token(one) for one in handoffs} - self._known)
         if not new:
             return
         self._known.update(new)
@@ -42,8 +39,3 @@ class Gone:
             file.write("\n" + "".join(f"{line}\n" for line in new))  # it may stand behind a torn line
             file.flush()
             os.fsync(file.fileno())
-
-
-def _line(came: tuple[str, str]) -> str:
-    name, handoff = came
-    return f"{token(name)}/{token(handoff)}"

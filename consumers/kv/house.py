@@ -76,8 +76,7 @@ class House:
 
     def had(self, name: str, handoff: str) -> bool:
         """Tell whether a handoff brought a session here, which may have gone on since."""
-        came = name, handoff
-        return came in self._gone or (self.known(name) and came in self.session(name).conversation.handoffs)
+        return handoff in self._gone or (self.known(name) and handoff in self.session(name).conversation.handoffs)
 
     def place(self, name: str) -> Path:
         """Return the folder of a session."""

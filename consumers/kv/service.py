@@ -170,8 +170,9 @@ class Service:
             return self._ended(session, text)
 
         turn: Turn | None = await self.lane(work)
-        if turn is not None:
-            self.turns[name] = turn
+        if turn is None:
+            return self.turns.get(name)  # it arrived just now, and goes on already
+        self.turns[name] = turn
         return turn
 
     def _ended(self, session: Session, text: str) -> Turn:

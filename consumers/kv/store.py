@@ -82,21 +82,21 @@ class Store:
                 )
             self.shelf, moves = before.put(item)
         except NoRoomLeft:
-            if older is None or older[1].place != exported.ref.place:
-                with suppress(*LOST):
-                    self.transports[exported.tier].release(exported.ref)
+            self._give_back(item.tier, exported.ref, older)
             raise
         if older is not None:
-            self._replaced(*older, exported.ref)
+            self._released(older[0], "replaced")
         self._tell(exported)
         self._refs[exported.state] = exported.ref
         self._carry_out(before, moves)
+        if older is not None:  # last: who is killed before this has the new one written down
+            self._give_back(older[0].tier, older[1], (item, exported.ref))
 
-    def _replaced(self, item: Item, ref: KvRef, by: KvRef) -> None:
-        if (ref.transport, ref.place) != (by.transport, by.place):  # equal blobs are one
+    def _give_back(self, tier: str, ref: KvRef, beside: tuple[Item, KvRef] | None) -> None:
+        """Give back bytes, unless they are those of another one that stays: equal blobs are one."""
+        if beside is None or beside[1].place != ref.place:
             with suppress(*LOST):
-                self.transports[item.tier].release(ref)
-        self._released(item, "replaced")
+                self.transports[tier].release(ref)
 
     def touch(self, state: str) -> None:
         """Take note that a state was used."""

@@ -111,7 +111,7 @@ class Taking:
             conversation, whole = read_journal(journal, f"the journal of session {offer.session!r}")
             if whole != len(journal):
                 raise SessionError(f"the journal of session {offer.session!r} was cut off: hand it over again")
-            if len(conversation.tokens) >= house.context.room:
+            if len(conversation.tokens) > house.context.room:
                 raise SessionError(
                     f"session {offer.session!r} has {len(conversation.tokens)} tokens, and worker {house.name} has room for "
                     f"{house.context.room}: start it with a larger context (--ctx)"

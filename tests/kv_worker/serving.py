@@ -3,11 +3,10 @@
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,24 @@ from morphogen.consumers.kv import client
 from morphogen.consumers.kv.wire import Bit, Info
 from morphogen.schemas import CommandFinished, DeadLetter
 
+from .nursery import born
+
 STARTS = 60.0  # seconds
+
+# Programs that are put before the command line: the first one of every worker, as nobody far away starts under its name.
+_SURE_OF_ITS_NAME = """
+from morphogen.consumers.kv import claim
+claim._PATIENCE = 0.05
+"""
+_SERVES = """
+from morphogen.cli import main
+sys.exit(main())
+"""
+IMPATIENT = """
+from morphogen.consumers.kv import client, giving
+giving._SILENCE = 1.0
+client.has.__kwdefaults__["timeout"] = 1.0
+"""
 
 
 @dataclass
@@ -25,16 +41,32 @@ class Served:
     """A worker's process."""
 
     name: str
-    process: "subprocess.Popen[str]"
+    process: BaseProcess
     log: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs; the number of a signal that ended it is below zero."""
+        return self.process.exitcode
+
+    def wait(self) -> int:
+        """Return its exit status once it has ended."""
+        self.process.join(20)
+        assert self.status is not None, f"worker {self.name} does not end: {self.log.read_text()}"
+        return self.status
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.wait()
 
     def end(self) -> int:
         self.process.terminate()
-        return self.process.wait(20)
+        return self.wait()
 
 
 @dataclass
@@ -48,7 +80,7 @@ class Fleet:
     logs: Path
     workers: list[Served] = field(default_factory=list)
 
-    def start(self, name: str, *options: str, program: str | None = None) -> Served:
+    def start(self, name: str, *options: str, program: str = "") -> Served:
         """Start a worker and wait until it serves; `program` is Python that is run before the command line."""
         return self.wait_until_it_serves(self.launch(name, *options, program=program))
 
@@ -56,26 +88,23 @@ class Fleet:
         """Return a worker that was launched, once it serves."""
         end = time.monotonic() + STARTS
         while "serves" not in served.log.read_text():
-            assert served.process.poll() is None, served.log.read_text()
+            assert served.status is None, served.log.read_text()
             assert time.monotonic() < end, served.log.read_text()
             time.sleep(0.02)
         return served
 
-    def launch(self, name: str, *options: str, program: str | None = None, home: Path | None = None) -> Served:
+    def launch(self, name: str, *options: str, program: str = "", home: Path | None = None) -> Served:
         """Start a worker, in a data folder of its own where one is given, and wait for nothing."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MORPHOGEN_HOME": str(home or self.home)}
+        environment = {**os.environ, "MORPHOGEN_HOME": str(home or self.home)}
         if home is not None:
             broker = brokers.ensure(Settings.from_environ(home=self.home))
             environment.update(MORPHOGEN_URL=broker.urls[0], MORPHOGEN_TOKEN=broker.token or "")
-        line = "from morphogen.cli import main; import sys; sys.exit(main())"
         arguments = [
-            sys.executable, "-c", f"{program or ''}\n{line}", "serve", "llama", "--model", str(self.model), "--name", name,
-            "--ctx", "2048", "--parallel", "2", "--threads", "1", "--batch", "128",
-            "--memory-folder", str(self.memory), *options,
+            "serve", "llama", "--model", str(self.model), "--name", name, "--ctx", "2048", "--parallel", "2",
+            "--threads", "1", "--batch", "128", "--memory-folder", str(self.memory), *options,
         ]  # fmt: skip
         log = self.logs / f"{name}-{len(self.workers)}.log"
-        with log.open("w") as file:
-            process = subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, text=True)
+        process = born(_SURE_OF_ITS_NAME + program + _SERVES, arguments, log, environment)
         served = Served(name, process, log)
         self.workers.append(served)
         return served
@@ -83,13 +112,10 @@ class Fleet:
     def end(self) -> None:
         """End all workers that still run."""
         for worker in self.workers:
-            if worker.process.poll() is None:
-                worker.process.terminate()
+            worker.process.terminate()
         for worker in self.workers:
-            try:
-                worker.process.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
+            worker.process.join(20)
+            worker.kill()
         self.workers.clear()
 
     def info(self, worker: str) -> Info:

@@ -2,13 +2,17 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from morphogen.bus import Bus
+from morphogen.bus.requests import respond
 from morphogen.consumers.kv import Sampling
+from morphogen.consumers.kv.wire import INFO, OFFER, Answer, pack
 from morphogen.kernels.kv.transport import SharedMemory
 from morphogen.schemas.kv import (
     KvAccepted,
@@ -21,9 +25,10 @@ from morphogen.schemas.kv import (
     SessionLoaded,
     SessionTurn,
     unpack_hashes,
+    worker_subject,
 )
 
-from .serving import Fleet
+from .serving import IMPATIENT, Fleet
 
 STORY = "Once upon a time there was a fox that ran over the hills and far away, to the sea and back again. " * 3
 SAMPLED = Sampling(temperature=0.9, top_k=40, seed=11)
@@ -45,6 +50,16 @@ DIES_GIVING_UP = """
 import os, signal
 from morphogen.consumers.kv.house import House
 House.forget = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+"""
+REAPS_OFTEN = """
+from morphogen.consumers.kv import worker
+worker._REAP_EVERY = 0.2
+"""
+SLOW_TO_ADOPT = """
+import time
+from morphogen.consumers.kv.house import House
+adopt = House.adopt
+House.adopt = lambda *given, **more: (time.sleep(0.5), adopt(*given, **more))[1]
 """
 FULL_AT_FIRST = """
 from morphogen.consumers.kv.{module} import {kind}
@@ -129,13 +144,13 @@ def test_a_reply_goes_on_at_the_other_worker_and_its_reader_follows(pair: Fleet)
 
 
 def test_a_worker_killed_while_it_imports_leaves_the_session_with_the_other_and_no_segment(shm: Fleet) -> None:
-    shm.start("a", *RESTORE)
+    shm.start("a", *RESTORE, program=IMPATIENT)
     dying = shm.start("b", *RESTORE, program=DIES_IMPORTING)
     before, _ = shm.reply("a", "s1", STORY, max_tokens=20)
 
     error = shm.command("a", "kv.handoff", session="s1", to="b")
 
-    assert dying.process.wait(10) == -9
+    assert dying.wait() == -9
     assert isinstance(error, str)
     assert "session 's1' stays at a: expired: worker b gave no answer to the offer" in error
     assert "\n" not in error
@@ -152,18 +167,18 @@ def test_a_worker_killed_while_it_imports_leaves_the_session_with_the_other_and_
 
 def test_a_worker_killed_before_its_offer_leaves_no_segment_and_has_its_session_again(shm: Fleet) -> None:
     dying = shm.start("a", *RESTORE, program=DIES_OFFERING)
-    shm.start("b", *RESTORE)
+    shm.start("b", *RESTORE, program=REAPS_OFTEN)
     text, _ = shm.reply("a", "s1", STORY, max_tokens=20)
-    shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b", "ttl": 2.0}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b", "ttl": 1.0}, max_deliveries=1)
+    assert dying.wait() == -9
 
     shared = SharedMemory(shm.memory)
-    end = time.monotonic() + 20  # worker b reaps, once the offer's own two seconds are over
+    end = time.monotonic() + 20  # worker b reaps, once the offer's own second is over
     while any(segment.state == "ready" for segment in shared.segments()) and time.monotonic() < end:
-        time.sleep(0.2)
+        time.sleep(0.05)
     holders = [lease.holder for segment in shared.segments() for lease, _ in segment.leases]
     living = {holder.pid for holder in holders if not isinstance(holder, str)}
-    assert living == {shm.workers[1].process.pid}
+    assert living == {shm.workers[1].pid}
     shared.close()
     assert shm.sessions("b") == []
     shm.start("a", *RESTORE)
@@ -212,7 +227,7 @@ def test_a_worker_killed_after_the_other_one_took_over_does_not_have_the_session
     shm.start("b", *RESTORE)
     shm.reply("a", "s1", STORY, max_tokens=20)
     shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    assert dying.wait() == -9
     shm.wait_for(KvImported, worker="b")
 
     shm.start("a", *RESTORE)
@@ -364,7 +379,7 @@ def test_a_reply_that_is_not_restored_at_once_is_not_told_twice(shm: Fleet, how:
         "b",
         "--decide",
         "recompute" if how == "recomputed" else "restore",
-        program=None if how == "recomputed" else full,
+        program="" if how == "recomputed" else full,
     )
     expected, _ = shm.reply("a", "stays", STORY, max_tokens=500, sampling=SAMPLED)
     said: list[Any] = []
@@ -404,3 +419,53 @@ def test_a_session_that_the_other_context_has_no_room_for_stays(shm: Fleet, read
 
     assert f"session 's1' has {tokens} tokens, and worker small has room for 256" in error
     assert (shm.sessions("a"), shm.sessions("small")) == (["s1"], [])
+
+
+def test_a_session_that_fills_its_context_goes_to_another_one_of_that_size(shm: Fleet) -> None:
+    for name in ("a", "b"):
+        shm.start(name, *RESTORE, "--ctx", "256", "--parallel", "1")
+    said, last = shm.reply("a", "s1", "Go on.", max_tokens=500)
+
+    given = shm.command("a", "kv.handoff", session="s1", to="b")
+
+    assert (last.tokens, last.finish) == (256, "length")
+    assert given["restored"] >= 255
+    assert shm.reply("b", "s1", resume=True)[0] == said
+
+
+def test_who_asks_for_a_reply_that_is_just_arriving_reads_all_of_it(shm: Fleet) -> None:
+    shm.start("a", *RESTORE)
+    shm.start("b", *RESTORE, program=SLOW_TO_ADOPT)
+    expected, _ = shm.reply("a", "stays", STORY, max_tokens=500, sampling=SAMPLED)
+    with ThreadPoolExecutor() as readers:
+        first = readers.submit(shm.reply, "a", "goes", STORY, max_tokens=500, sampling=SAMPLED)
+        while not any(one.session == "goes" and one.running for one in shm.info("a").sessions):
+            time.sleep(0.005)
+        handoff = readers.submit(shm.command, "a", "kv.handoff", session="goes", to="b")
+        shm.wait_for(KvAccepted, worker="b")
+        second = shm.reply("b", "goes", resume=True)
+
+        assert handoff.result()["restored"] > 200
+        assert (first.result()[0], second[0]) == (expected, expected)
+
+
+def test_a_session_is_given_up_by_its_own_workers_word_alone(pair: Fleet) -> None:
+    conn = pair.bus.conn
+    info = msgspec.structs.replace(pair.info("a"), worker="hasty")
+
+    async def who(_: bytes) -> bytes:
+        return pack(info)
+
+    async def took(_: bytes) -> bytes:  # and never asked whether the offer stands
+        return pack(Answer(what="imported"))
+
+    responders = [
+        pair.bus.run(respond(conn, worker_subject("hasty", request), handler))
+        for request, handler in ((INFO, who), (OFFER, took))
+    ]
+    pair.reply("a", "nine", STORY, max_tokens=5)
+
+    assert "session 'nine' stays at a" in pair.command("a", "kv.handoff", session="nine", to="hasty")
+    assert pair.say("a", "nine", "And then?") > 200
+    for responder in responders:
+        pair.bus.run(responder.close())

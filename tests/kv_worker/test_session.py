@@ -23,6 +23,7 @@ from morphogen.kernels.kv.transport import Disk
 from morphogen.schemas.kv import SessionLoaded, SessionSaved, SessionTurn
 
 from ..kv.models import SWA, write_llama
+from .nursery import born
 
 STORY = "Once upon a time there was a fox that ran over the hills and far away, to the sea and back again."
 SAMPLED: dict[str, Any] = {"temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 5, "repeat_penalty": 1.1}
@@ -47,13 +48,12 @@ for piece in pieces:
 
 
 def killed(model: Path, name: str, after: int, every: int, options: dict[str, Any]) -> str:
-    program = VICTIM.replace("{story!r}", repr(STORY))
-    arguments = [sys.executable, "-c", program, str(model), name, str(after), str(every), repr(options)]
-    ended = subprocess.run(
-        arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False, timeout=90
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    return ended.stdout.decode()
+    program, log = VICTIM.replace("{story!r}", repr(STORY)), Path(os.environ["MORPHOGEN_HOME"]) / "said"
+    log.unlink(missing_ok=True)
+    victim = born(program, [str(model), name, str(after), str(every), repr(options)], log)
+    victim.join(90)
+    assert victim.exitcode == -signal.SIGKILL, log.read_text()
+    return log.read_text()
 
 
 def whole(llama: Callable[..., Any], options: dict[str, Any]) -> Session:

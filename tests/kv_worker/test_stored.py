@@ -7,6 +7,20 @@ from morphogen.schemas.kv import KvReleased
 from .serving import Fleet
 from .test_handoff import STORY
 
+# Put before the command line of a worker: it ends itself as it gives back the bytes of a state that was stored before.
+DIES_REPLACING = """
+import os, signal
+from morphogen.consumers.kv.store import Store
+put = Store.put
+def replace(store, exported):
+    disk = store.transports["disk"]
+    release = disk.release
+    if store.get(exported.state):
+        disk.release = lambda ref: (release(ref), os.kill(os.getpid(), signal.SIGKILL))
+    put(store, exported)
+Store.put = replace
+"""
+
 
 @pytest.mark.parametrize("how", ["dropped", "given away"])
 def test_what_was_stored_of_a_session_goes_with_it_but_for_pins_and_what_another_one_needs(
@@ -48,3 +62,17 @@ def test_what_is_stored_stays_as_it_was_where_it_cannot_be_stored_anew(shm: Flee
     assert shm.info("a").used == used
     shm.command("a", "kv.drop", session="s1")
     assert shm.info("a").used == used  # pinned still
+
+
+def test_a_worker_killed_while_it_replaces_what_is_pinned_has_it_when_it_is_started_again(shm: Fleet) -> None:
+    dying = shm.start("a", program=DIES_REPLACING)
+    shm.reply("a", "s1", STORY, max_tokens=5)
+    pinned = shm.command("a", "kv.export", session="s1", tier="disk", pin=True)
+    shm.bus.send("kv.a", "kv.export", {"session": "s1", "tier": "disk"}, max_deliveries=1)
+    assert dying.wait() == -9
+
+    shm.start("a")
+
+    assert shm.info("a").used["disk"] == pinned["size"]
+    assert shm.command("a", "kv.drop", session="s1") == {"session": "s1"}
+    assert shm.command("a", "kv.drop", state=pinned["state"]) == {"state": pinned["state"]}

@@ -2,11 +2,12 @@
 
 import os
 import signal
-import time
 
 import pytest
 
-from .serving import Fleet
+from morphogen.schemas.kv import KvRejected
+
+from .serving import IMPATIENT, Fleet
 from .test_handoff import DIES_GIVING_UP, RESTORE, STORY
 
 # Put before the command line of a worker: it ends itself with the session half here.
@@ -53,7 +54,7 @@ def test_a_session_is_given_up_though_the_one_that_took_it_was_started_again_mea
     taker = shm.start("b", *RESTORE)
     shm.reply("a", "s1", STORY, max_tokens=5)
     shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b", "rename": "s2"}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    assert dying.wait() == -9
     taker.kill()
 
     shm.start("b", *RESTORE)
@@ -71,7 +72,7 @@ def test_a_session_is_given_up_though_it_is_not_with_the_one_that_took_it_any_mo
     shm.start("c", *RESTORE)
     shm.reply("a", "s1", STORY, max_tokens=5)
     shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    assert dying.wait() == -9
     if what == "given on":
         assert shm.command("b", "kv.handoff", session="s1", to="c")["restored"] > 200
     else:
@@ -90,11 +91,11 @@ def test_a_session_is_given_up_though_it_is_not_with_the_one_that_took_it_any_mo
 
 
 def test_a_worker_killed_with_a_session_half_taken_has_none_of_it_and_takes_it_the_next_time(shm: Fleet) -> None:
-    shm.start("a", *RESTORE)
+    shm.start("a", *RESTORE, program=IMPATIENT)
     dying = shm.start("b", *RESTORE, program=DIES_LOADING)
     shm.reply("a", "s1", STORY, max_tokens=5)
     assert "stays at a" in shm.command("a", "kv.handoff", session="s1", to="b")
-    assert dying.process.wait(10) == -9
+    assert dying.wait() == -9
 
     shm.start("b", *RESTORE)
 
@@ -109,7 +110,7 @@ def test_a_worker_killed_while_it_forgets_a_session_can_have_it_back(shm: Fleet)
     shm.start("b", *RESTORE)
     shm.reply("a", "s1", STORY, max_tokens=5)
     shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    assert dying.wait() == -9
 
     shm.start("a", *RESTORE)
 
@@ -139,17 +140,17 @@ def test_a_session_that_was_refused_once_is_not_given_up_for_its_copy(shm: Fleet
 
 @pytest.mark.parametrize("read", [True, False])
 def test_a_worker_that_was_frozen_does_not_take_up_what_was_called_off(shm: Fleet, read: bool) -> None:
-    shm.start("a")
+    shm.start("a", program=IMPATIENT)
     frozen = shm.start("b", "--decide", "recompute")
     shm.reply("a", "warm", "A word.", max_tokens=3)
     assert shm.command("a", "kv.handoff", session="warm", to="b")["to"] == "b"  # who b is, is known now
     shm.say("a", "s1", STORY, compute=read)
-    os.kill(frozen.process.pid, signal.SIGSTOP)
+    os.kill(frozen.pid, signal.SIGSTOP)
 
     assert "stays at a: expired" in shm.command("a", "kv.handoff", session="s1", to="b")
     shm.say("a", "s1", "And then?")
-    os.kill(frozen.process.pid, signal.SIGCONT)
-    time.sleep(1.0)
+    os.kill(frozen.pid, signal.SIGCONT)
+    shm.wait_for(KvRejected, worker="b", session="s1")
 
     assert shm.sessions("b") == ["warm"]
     assert shm.command("a", "kv.handoff", session="s1", to="b")["to"] == "b"
@@ -157,7 +158,7 @@ def test_a_worker_that_was_frozen_does_not_take_up_what_was_called_off(shm: Flee
 
 @pytest.mark.parametrize("then", ["goes on", "dies"])
 def test_a_session_whose_taker_fell_silent_is_nobodys_before_that_one_answers(shm: Fleet, then: str) -> None:
-    shm.start("a", *RESTORE)
+    shm.start("a", *RESTORE, program=IMPATIENT)
     taker = shm.start("b", *RESTORE, program=FREEZES_SETTLING)
     shm.reply("a", "s1", STORY, max_tokens=5)
 
@@ -165,7 +166,7 @@ def test_a_session_whose_taker_fell_silent_is_nobodys_before_that_one_answers(sh
     with pytest.raises(Exception, match="session 's1' may be at worker b, to which it was on its way"):
         shm.say("a", "s1", "And then?")
     if then == "goes on":
-        os.kill(taker.process.pid, signal.SIGCONT)
+        os.kill(taker.pid, signal.SIGCONT)
         with pytest.raises(Exception, match="session 's1' went to worker b: ask there"):
             shm.say("a", "s1", "And then?")
         assert shm.say("b", "s1", "And then?") > 200
@@ -181,7 +182,7 @@ def test_a_giver_started_again_waits_for_the_one_that_may_have_the_session(shm: 
     taker = shm.start("b", *RESTORE)
     shm.reply("a", "s1", STORY, max_tokens=5)
     shm.bus.send("kv.a", "kv.handoff", {"session": "s1", "to": "b"}, max_deliveries=1)
-    assert dying.process.wait(20) == -9
+    assert dying.wait() == -9
     taker.kill()
 
     shm.start("a", *RESTORE)

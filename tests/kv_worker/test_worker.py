@@ -31,7 +31,9 @@ SAMPLED = Sampling(temperature=0.9, top_k=40, seed=11)
 # Put before the command line of a worker: its model is a large one.
 LOADS_SLOWLY = """
 import time
+from morphogen.consumers.kv import claim
 from morphogen.consumers.kv.worker import KvWorker
+claim._PATIENCE = 0.5
 load = KvWorker._load
 KvWorker._load = lambda worker: (time.sleep(1.5), load(worker))[1]
 """
@@ -173,16 +175,16 @@ def test_a_name_is_one_workers_and_a_file_that_is_no_model_is_told(shm: Fleet, t
 def test_of_two_that_start_at_once_under_one_name_on_two_machines_one_serves(shm: Fleet, tmp_path: Path) -> None:
     both = [shm.launch("a", home=tmp_path / home, program=LOADS_SLOWLY) for home in ("one", "two")]
     end = time.monotonic() + STARTS
-    while not all("serves" in one.log.read_text() or one.process.poll() is not None for one in both):
+    while not all("serves" in one.log.read_text() or one.status is not None for one in both):
         assert time.monotonic() < end
         time.sleep(0.02)
 
-    (served,) = (one for one in both if one.process.poll() is None)
+    (served,) = (one for one in both if one.status is None)
     (refused,) = (one for one in both if one is not served)
 
-    assert refused.process.returncode == 1
+    assert refused.status == 1
     assert "a worker 'a' answers at this broker already: give this one another --name" in refused.log.read_text()
-    assert shm.info("a").pid == served.process.pid
+    assert shm.info("a").pid == served.pid
 
 
 def test_turns_are_in_the_log_with_what_they_reused(pair: Fleet) -> None:
