@@ -1,12 +1,12 @@
 """One growth to a run: its events name neither model nor grower, so two of them could not be told apart."""
 
-import weakref
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from .errors import GrowthError
 from .recorder import Recorder
 
-_CLAIMED: dict[int, "weakref.ref[Recorder]"] = {}  # by the id of what records the run
+_CLAIMED: WeakValueDictionary[int, Recorder] = WeakValueDictionary()  # by the id of what records the run
 
 
 def unclaimed(run: Recorder) -> None:
@@ -20,9 +20,8 @@ def unclaimed(run: Recorder) -> None:
 
 def claim(run: Recorder) -> None:
     """Keep a run for one growth."""
-    key = id(run)
     with suppress(TypeError):  # what cannot be referred to weakly cannot be told from what follows it at its place
-        _CLAIMED[key] = weakref.ref(run, lambda _: _CLAIMED.pop(key, None))
+        _CLAIMED[id(run)] = run
 
 
 def release(run: Recorder) -> None:

@@ -20,7 +20,6 @@ from morphogen.consumers.executor import (
 )
 from morphogen.consumers.executor.executor import EVALUATE
 from morphogen.consumers.policy import (
-    Decided,
     Decider,
     Limits,
     Policy,
@@ -40,6 +39,7 @@ from morphogen.schemas import (
     sound,
 )
 
+from .acting import WAIT, Acting
 from .beginning import beginning
 from .claims import claim, release, unclaimed
 from .config import GrowthConfig, converted
@@ -49,12 +49,10 @@ from .given import joinable, number, stepping, strange, text, whole
 from .judging import Judging
 from .link import Link
 from .offers import Offers, offers
-from .outcomes import Carried
 from .places import placed
 from .recorder import Recorder
 from .shadow import Shadow
 
-WAIT = Action(op="wait")
 REMOTE = "remote"
 PROPOSED = "proposed"
 
@@ -268,78 +266,16 @@ class Grower:
             self._failures += 1
         self._judging.judge(executor)
         action = WAIT
+        acting = Acting(executor, self._offers, self._judging.outcomes, self._say)
         if self._inbox is not None:
-            action = self._obey(executor, self._inbox)
+            action = acting.obey(self._inbox, self.config.remote_wait)
         elif (epoch + 1) % self._every == 0:
-            action = self._decide(executor, cause)
+            action = acting.decide(self._decider, cause)
         self._judging.judge(executor)
         self._go_on(executor)
         if self._inbox is not None or (epoch + 1) % self._every == 0:
             self._link.pace()
         return action
-
-    def _decide(self, executor: Executor, cause: str | None) -> Action:
-        """Ask the policy and the guards, and have done what they agree on; each step is an event, caused by the one before."""
-        decided: Decided = self._decider.decide()
-        for event in decided.events:
-            cause = self._say(event, cause) or cause
-        action = decided.action
-        if action.op == "wait":
-            return WAIT
-        applied = executor.apply(action, decision=decided.decision, cause=cause)
-        if not applied.done:
-            return WAIT
-        self._measure_blueprint(action, cause)
-        self._judging.outcomes.carried(
-            Carried(
-                decision=decided.decision,
-                action=action,
-                epoch=executor.epoch,
-                seed=applied.seed,
-                cause=cause,
-                observation=decided.proposed.observation,
-                index=decided.proposed.index,
-                logprob=decided.proposed.logprob,
-                value=decided.proposed.value,
-                seen=decided.observation,
-            )
-        )
-        return action
-
-    def _obey(self, executor: Executor, inbox: Inbox) -> Action:
-        """Do what was asked for by commands, in their order; each is told what came of it."""
-        done = WAIT
-        for order in inbox.take(self.config.remote_wait):
-            try:
-                applied = executor.apply(order.action, decision=order.decision, cause=order.cause)
-            except BaseException:
-                order.refused("the training loop was interrupted")
-                raise
-            if not applied.done:
-                order.refused(applied.reason)
-                continue
-            if order.action.op != "wait":
-                done = order.action
-                self._measure_blueprint(order.action, order.cause)
-                self._judging.outcomes.carried(
-                    Carried(
-                        decision=order.decision or order.command,
-                        action=order.action,
-                        epoch=executor.epoch,
-                        seed=applied.seed,
-                        cause=order.cause,
-                    )
-                )
-            stage = None if applied.slot is None else str(self.slots[applied.slot].stage)
-            order.done({"epoch": executor.epoch, "slot": applied.slot, "seed": applied.seed, "stage": stage})
-        return done
-
-    def _measure_blueprint(self, action: Action, cause: str | None) -> None:
-        """Say what is true of a blueprint that was proposed, now that it stands."""
-        address = self.slots[action.slot].blueprint if action.op == "germinate" and action.slot else None
-        measured = None if address is None else self._offers.measured(address)
-        if measured is not None:
-            self._say(measured, cause)
 
     def _end(self, measured: dict[str, float], *, measure: bool) -> None:
         executor = self._executor

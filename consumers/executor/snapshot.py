@@ -16,7 +16,8 @@ class Snapshot:
     """Copies of the parameters and buffers of a model and of the optimizer's state of each parameter.
 
     Held by tensor, not by name: what has grown or gone since is left alone by `restore`. Learning rates and all
-    that schedulers keep are not part of it, nor are the alphas of seeds, which go by ramps of their own. Costs as much memory as the model and its optimizer state.
+    that schedulers keep are not part of it, nor are the alphas of seeds, which go by ramps of their own. Costs as much
+    memory as the model and its optimizer state.
     """
 
     step: int

@@ -21,8 +21,8 @@ BRANCH = "branch"
 _MOST = 16  # arguments that are looked at beyond the named ones, where a forward takes *args or **kwargs
 
 
-def branch(host: nn.Module, grafts: list[Graft]) -> None:
-    """Put seeds at a host, which has none any more, as a branch of plain torch."""
+def branch(host: nn.Module, grafts: list[Graft], inside: nn.Module) -> None:
+    """Put seeds at a host, which has none any more, as a branch of plain torch: a child of `inside`, its `holder`."""
     root = nn.Module()
     graph = fx.Graph()
     graph.placeholder("module")
@@ -33,15 +33,16 @@ def branch(host: nn.Module, grafts: list[Graft]) -> None:
     graph.output(output)
     graph.lint()
     made = fx.GraphModule(root, graph, "Branch")
-    made.train(host.training)
-    holder, name = _holder(host), BRANCH
-    while hasattr(holder, name):
+    made.training = host.training
+    name = BRANCH
+    while hasattr(inside, name):
         name += "_"
-    holder.add_module(name, made)
+    inside.add_module(name, made)
     host.register_forward_hook(made, prepend=True, with_kwargs=True)
 
 
-def _holder(host: nn.Module) -> nn.Module:
+def holder(host: nn.Module) -> nn.Module:
+    """Return the module that a branch of `host` is to be a child of, in a model that has neither seeds nor branches."""
     if not isinstance(host, nn.Sequential):
         return host
     inner = [part for part in host.modules() if not isinstance(part, nn.Sequential) and not list(part.children())]

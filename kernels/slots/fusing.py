@@ -8,11 +8,12 @@ from collections.abc import Container
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from morphogen.schemas import line_of
 
 from . import fastpaths
-from .branching import branch
+from .branching import branch, holder
 from .copying import bare, copied
 from .errors import SlotError
 from .folding import fold
@@ -31,10 +32,11 @@ def fuse(model: nn.Module, example: object = None) -> nn.Module:
 
     A model that uses such a weight also by itself (`F.linear(h, encoder.weight.t())`) would become another one, which
     its modules do not tell: give an `example` then, an input as `adapt` takes it. Copy and model are run on it in eval
-    mode, and what makes them differ is not folded. Raises SlotError for a seed of a class of ours that cannot be
-    traced, and for an example that the model does not run on.
+    mode, and what makes them differ is not folded. A model that `torch.compile` or DistributedDataParallel has wrapped
+    comes out without the wrapper. Raises SlotError for a seed of a class of ours that cannot be traced, and for an
+    example that the model does not run on.
     """
-    model = getattr(model, "_orig_mod", model)
+    model = _inner(model)
     hosts = [name for name, module in model.named_modules() if grafts(module) is not None]
     plain = _fused(model, hosts)
     if example is None or not hosts:
@@ -46,18 +48,20 @@ def fuse(model: nn.Module, example: object = None) -> nn.Module:
     return _fused(model, sound)
 
 
+def _inner(model: nn.Module) -> nn.Module:
+    wrapped = model.module if isinstance(model, DistributedDataParallel | DataParallel) else None
+    wrapped = getattr(model, "_orig_mod", wrapped)
+    return _inner(wrapped) if isinstance(wrapped, nn.Module) else model
+
+
 def _fused(model: nn.Module, folded: Container[str]) -> nn.Module:
     """Fuse, and fold only into the hosts of these names."""
     plain = bare(model)
     fastpaths.reopen(plain)
     owners = _owners(plain)
-    for name, host in list(plain.named_modules()):
-        bank = grafts(host)
-        if bank is None:
-            continue
-        found = [graft for graft in bank.values() if isinstance(graft, Graft)]
-        for key in list(bank):
-            detach(host, int(key))
+    grown = [(name, host, _taken(host)) for name, host in list(plain.named_modules()) if grafts(host) is not None]
+    left: list[tuple[nn.Module, list[Graft], nn.Module]] = []
+    for name, host, found in grown:
         branches: list[Graft] = []
         for graft in found:
             if graft.poll() is not None or not graft.live:
@@ -68,9 +72,21 @@ def _fused(model: nn.Module, folded: Container[str]) -> nn.Module:
             if not (name in folded and first and fold(host, graft, owners)):
                 branches.append(graft)
         if branches:
-            branch(host, branches)
-            _keep_called(plain, host)
+            left.append((host, branches, holder(host)))
+    for host, branches, inside in left:
+        branch(host, branches, inside)
+        _keep_called(plain, host)
     return plain
+
+
+def _taken(host: nn.Module) -> list[Graft]:
+    """Take every seed out of a host that has some."""
+    bank = grafts(host)
+    assert bank is not None
+    found = [graft for graft in bank.values() if isinstance(graft, Graft)]
+    for key in list(bank):
+        detach(host, int(key))
+    return found
 
 
 def _owners(model: nn.Module) -> dict[int, int]:
@@ -118,7 +134,7 @@ def plain_module(seed: nn.Module) -> nn.Module:
         text = f"{type(error).__name__}: {line_of(error)}"
         raise SlotError(f"a seed of class {type(seed).__name__} cannot be traced into plain torch: {text}") from error
     traced = fx.GraphModule(seed, graph, type(seed).__name__)
-    traced.train(seed.training)
+    traced.training = seed.training
     return copy.deepcopy(traced)
 
 

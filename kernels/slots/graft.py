@@ -55,7 +55,7 @@ class Graft(nn.Module):
         self.isolate = isolate
         self.cutoff = cutoff
         self._mode = OFF
-        self._level, self._written = 0.0, 0  # the level that was read last, and the version of the buffer then
+        self._level, self._read = 0.0, (0, 0)  # the level that was read last, and of which buffer, in which version
         self.tripped: str | None = None
         self.just_tripped = False  # no forward pass has begun since
         self.watching = False
@@ -77,13 +77,18 @@ class Graft(nn.Module):
 
     @property
     def level(self) -> float:
-        """Alpha as a number. On a GPU it is read again only where the version of the buffer has changed: no waiting."""
-        alpha = self.alpha
+        """Alpha as a number. On a GPU it is read again only where the buffer, or its version, is another one: no waiting."""
+        alpha = self._buffers["alpha"]
         if type(alpha) is not Tensor or alpha.is_meta or not _plain(alpha):
             return self._level
+        if _at_hand(alpha):
+            level = float(alpha)
+            if level != self._level:  # a module takes longer to set what it holds than to look at it
+                self._level = level
+            return level
         version = _version(alpha)
-        if alpha.device.type == "cpu" or version != self._written:
-            self._level, self._written = float(alpha), version
+        if version != self._read:
+            self._level, self._read = float(alpha), version
         return self._level
 
     @property
@@ -95,7 +100,7 @@ class Graft(nn.Module):
         """Set alpha, as number and as buffer."""
         with torch.no_grad():
             self.alpha.fill_(level)
-        self._level, self._written = level, _version(self.alpha)
+        self._level, self._read = level, _version(self.alpha)
 
     @contextmanager
     def held_at(self, level: float) -> Iterator[None]:
@@ -246,8 +251,14 @@ def _alpha_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _version(tensor: Tensor) -> tuple[int, int]:
+    """Tell a tensor in its present version from itself in others, and from others: a copied module counts anew."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
+
+
+def _at_hand(tensor: Tensor) -> bool:
+    """Whether a number can be read from a tensor without waiting."""
+    return tensor.is_cpu
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from morphogen.kernels.slots import Slots, adapt, contribution, fuse
+from morphogen.kernels.slots import Slots, adapt, contribution, fuse, graft
 from morphogen.kernels.slots.fastpaths import settle
 
 from .hosts import batch, grow, host, same_bits
@@ -40,6 +40,24 @@ def test_a_copy_whose_buffers_follow_is_the_same_network_whatever_stage_it_was_m
 
     assert same_bits(average(X), model(X))
     assert same_bits(fuse(average)(X), fuse(model)(X))
+
+
+def test_where_reading_waits_for_the_device_a_copy_does_not_go_by_the_versions_of_its_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graft, "_at_hand", lambda tensor: False)
+    model = host("mlp").eval()
+    slot = grow(adapt(model, example=X), "0", alpha=0.0)
+    for alpha in (0.3, 0.0):
+        slot.set_alpha(alpha)
+    assert slot.graft is not None
+    version, copied = slot.graft.alpha._version, copy.deepcopy(model)
+    slot.set_alpha(1.0)
+    buffer = copied[0].grown["0"].alpha
+    while buffer._version < version:
+        buffer.copy_(slot.graft.alpha)
+
+    assert same_bits(copied(X), model(X))
 
 
 def write(slots: Slots, model: nn.Module, how: str, alpha: float) -> None:

@@ -160,3 +160,40 @@ def test_an_empty_sequential_and_one_alone_carry_a_branch_too() -> None:
     blended(alone, ".")
     plain = fuse(alone)
     assert type(plain) is nn.Sequential and same_bits(plain(X), alone(X))
+
+
+def linear() -> nn.Module:
+    return nn.Linear(6, 6)
+
+
+@pytest.mark.parametrize("inner", [linear, curved])
+def test_a_chain_and_the_last_link_of_it_may_both_carry_a_branch(inner: Callable[[], nn.Module]) -> None:
+    """The branch of the chain stands in the link, not in a seed of the link's."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)))
+    slots = adapt(model, [".", "0", "0.1"], 2, example=X)
+    for name, slot in slots.items():
+        slot.germinate(inner() if name == "0.1#0" else curved(), blueprint="any")
+        for stage in ("training", "blending"):
+            slot.to(stage)
+        slot.set_alpha(0.5)
+    expected = model(X)
+    plain = fuse(model)
+
+    torch.testing.assert_close(plain(X), expected)
+    assert {name.rpartition(".")[0] for name, part in plain.named_modules() if type(part).__name__ == "Branch"} == {
+        "0.1"
+    }
+    torch.testing.assert_close(plain.double()(X.double()).float(), expected)
+
+
+def test_parts_of_a_seed_that_are_held_in_eval_mode_stay_in_it() -> None:
+    model = nn.Sequential(nn.Linear(6, 6))
+    slots = adapt(model, example=X)
+    slot = slots["0#0"]
+    slot.germinate(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), blueprint="norm")
+    for stage in ("training", "blending"):
+        slot.to(stage)
+    slot.set_alpha(1.0)
+    slot.seed[1].eval()
+
+    assert same_bits(fuse(model)(X), model(X))

@@ -222,3 +222,19 @@ def test_a_model_that_torch_cannot_copy_is_refused_in_one_line() -> None:
     with torch.no_grad():
         model(x)
     torch.testing.assert_close(fuse(model)(x), model(x))
+
+
+def test_a_model_in_wrappers_is_fused_without_them(tmp_path: Path) -> None:
+    model, x = host("mlp"), batch("mlp")
+    grow(adapt(model, example=x), "0", alpha=0.7)
+    model.train()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        wrapped(x).sum().backward()
+        plain = fuse(torch.compile(wrapped, backend="eager"), x)
+    finally:
+        torch.distributed.destroy_process_group()
+
+    assert type(plain) is nn.Sequential and next(iter(plain.state_dict())) == "0.weight"
+    assert same_bits(plain.eval()(x), model.eval()(x))
