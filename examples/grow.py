@@ -1,4 +1,7 @@
-"""A network too narrow for its data stalls, grows while it trains, and the log tells what grew and whether it helped."""
+"""A network too narrow for its data stalls, grows while it trains, and the log tells what grew and whether it helped.
+
+Needs: pip install 'morphogen[broker,adapt]' scikit-learn
+"""
 
 import torch
 from sklearn.datasets import load_digits

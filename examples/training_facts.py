@@ -1,4 +1,7 @@
-"""Facts about a training run: a layer that is silent from the start, found by the standard library and a rule of one's own."""
+"""Facts about a training run: a layer that is silent from the start, found by the standard library and a rule of one's own.
+
+Needs: pip install 'morphogen[broker,torch,knowledge]'
+"""
 
 import subprocess
 import sys
@@ -34,7 +37,9 @@ with morphogen.record("silent") as run:
 
 def tell(*command: str) -> None:
     """Run `morphogen ...`, as on a terminal."""
-    subprocess.run([sys.executable, "-m", "morphogen.cli", *command], check=True)
+    status = subprocess.call([sys.executable, "-m", "morphogen.cli", *command])
+    if status:
+        sys.exit(status)  # it has said why
 
 
 tell("know", "load", str(MODULE))  # loads std.training as well, which it uses
