@@ -3,7 +3,8 @@
     await Listener(conn, settings, "vllm-a", [Endpoint("tcp://127.0.0.1:5557", replay="tcp://127.0.0.1:5558")]).run()
 
 What the engine says while nobody listens is asked for again; what cannot be had is an event of its own, `kv.gap`. Several
-messages that wait are written in one frame, each of them whole.
+messages that wait are written in one frame, each of them whole. Where the log was made anew, all that the engine still has
+is written into the new one.
 """
 
 import asyncio
@@ -11,17 +12,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Some
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from morphogen.bus.errors import StreamMissing, StreamReplaced
 from morphogen.bus.past import past
 from morphogen.schemas import Event, FrameError, decode_event, decode_frame
 
+from .claim import Claim
 from .errors import NotListening
 from .feed import Counts, DynamoFeed, Feed, VllmFeed, rank_of
 from .logbook import FAMILY, Logbook, run_of
 from .sequence import Sequence, Step
 from .sources import Source, is_nats, source_of
+from .waiting import log_there, patiently
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -79,7 +84,7 @@ class Listener:
             for endpoint in endpoints
         }
         self._feeds: dict[str, Feed] = {}
-        self._open = 0
+        self._at_work: dict[str, _One] = {}
         self.ready = asyncio.Event()
 
     @property
@@ -90,20 +95,44 @@ class Listener:
     async def run(self, *, once: bool = False) -> None:
         """Listen until cancelled; `once`: write what the publishers have kept that the log has not, and return.
 
-        Raises NotListening where an endpoint cannot be listened to, and with `once` where one cannot be asked for what
-        it has kept.
+        Raises NotListening where an endpoint cannot be listened to, where another process writes of a publisher of that
+        name already, and with `once` where one cannot be asked for what it has kept.
         """
         if once:
             for endpoint in self._endpoints:
                 if endpoint.replay is None or self._dialect == "dynamo":
                     raise NotListening(f"{endpoint.name} has no replay socket, so there is nothing to be had at once")
-        self._feeds = {endpoint.name: self._feed(endpoint) for endpoint in self._endpoints}
-        async for event in _past(self._conn, self._settings, run_of(self._engine)):
-            for feed in self._feeds.values():
-                feed.take(event)
-        tasks = [
-            asyncio.create_task(self._follow(endpoint, source, once), name=f"morphogen kv {endpoint.name}")
+        async with AsyncExitStack() as stack:
+            claims = [Claim(self._conn, self._engine, endpoint.name) for endpoint in self._endpoints]
+            for claim in claims:
+                stack.push_async_callback(claim.close)
+            await asyncio.gather(*(claim.take() for claim in claims))
+            for source in self._endpoints.values():
+                await stack.enter_async_context(source)
+            while True:
+                try:
+                    return await self._work(once)
+                except (StreamReplaced, StreamMissing):
+                    self._told("the log was made anew: what the publishers still have is written again")
+
+    async def _work(self, once: bool) -> None:
+        """Listen for one log. Raises StreamReplaced or StreamMissing where it is gone."""
+        before = {name: one.sequence if one.begun else one.before for name, one in self._at_work.items()}
+        epoch = await patiently(self._conn, self._read_log, f"what is said of {self._engine}")
+        self._at_work = {
+            endpoint.name: _One(
+                endpoint,
+                source,
+                self._feeds[endpoint.name],
+                Logbook(self._conn, self._engine, epoch),
+                self._told,
+                before.get(endpoint.name),
+            )
             for endpoint, source in self._endpoints.items()
+        }
+        tasks = [
+            asyncio.create_task(self._follow(one, once), name=f"morphogen kv {name}")
+            for name, one in self._at_work.items()
         ]
         try:
             await asyncio.gather(*tasks)
@@ -112,44 +141,68 @@ class Listener:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _read_log(self) -> str:
+        """Bring new feeds to where the log's past left them, and return the log's epoch."""
+        epoch = await log_there(self._conn)
+        feeds = {endpoint.name: self._feed(endpoint) for endpoint in self._endpoints}
+        async for event in _past(self._conn, self._settings, run_of(self._engine)):
+            for feed in feeds.values():
+                feed.take(event)
+        for name, old in self._feeds.items():
+            feeds[name].counts = old.counts
+        self._feeds = feeds
+        return epoch
+
     def _feed(self, endpoint: Endpoint) -> Feed:
         if self._dialect == "dynamo":
             return DynamoFeed(self._engine, self._block_size, self._model)
         return VllmFeed(self._engine, endpoint.name, self._model)
 
-    async def _follow(self, endpoint: Endpoint, source: Source, once: bool) -> None:
-        feed = self._feeds[endpoint.name]
-        async with source:
-            one = _One(endpoint, source, feed, Logbook(self._conn, self._engine), self._told)
-            if endpoint.replay is not None:
-                await one.check()
-                if once and not one.answered:
-                    raise NotListening(f"{endpoint.name}: the replay socket {endpoint.replay} does not answer")
-            self._open += 1
-            if self._open == len(self._endpoints):
-                self.ready.set()
-            while not once:
-                message = await source.receive(self._quiet)
-                if message is not None:
-                    await one.take(message)
-                elif endpoint.replay is not None:
-                    await one.check()
-                else:
-                    one.say_bad()
+    async def _follow(self, one: "_One", once: bool) -> None:
+        await one.begin()
+        if once and not one.answered:
+            raise NotListening(f"{one.endpoint.name}: the replay socket {one.endpoint.replay} does not answer")
+        if all(other.begun for other in self._at_work.values()):
+            self.ready.set()
+        while not once:
+            message = await one.source.receive(self._quiet)
+            if message is not None:
+                await one.take(message)
+            else:
+                await one.idle()
 
 
 class _One:
     """One publisher at work: its numbers, its feed, its book."""
 
     def __init__(
-        self, endpoint: Endpoint, source: Source, feed: Feed, book: Logbook, told: Callable[[str], None]
+        self,
+        endpoint: Endpoint,
+        source: Source,
+        feed: Feed,
+        book: Logbook,
+        told: Callable[[str], None],
+        before: Sequence | None,
     ) -> None:
-        self._endpoint, self._source, self._feed, self._book, self._told = endpoint, source, feed, book, told
-        self._sequence = Sequence(feed.last, feed.digest)
+        self.endpoint, self.source, self._feed, self._book, self._told = endpoint, source, feed, book, told
+        self.sequence = Sequence(feed.last, feed.digest)
         self._groups: list[list[Event]] = []
         self._said = -_SAY_EVERY
-        self._bad = 0
+        self._bad = feed.counts.bad
+        self.before = before  # how far an earlier log went
+        self.begun = False
         self.answered = True  # at the last time that the replay socket was asked
+
+    async def begin(self) -> None:
+        """Write what the publisher has that the log has not."""
+        if self.endpoint.replay is not None:
+            await self._check()
+        before = self.before
+        if before is not None and self.sequence.last < 0 <= before.last:  # the publisher has nothing of it any more
+            self._lost(0, before.last, "the log was made anew, and the publisher kept no more", None)
+            self.sequence = Sequence(before.last, before.digest)
+            await self._write()
+        self.begun = True
 
     async def take(self, message: tuple[int | None, bytes]) -> None:
         """Take a message and those that wait behind it, and write what they say."""
@@ -158,55 +211,65 @@ class _One:
             if number is None or isinstance(self._feed, DynamoFeed):
                 self._groups.append(self._feed.message(-1 if number is None else number, payload))
             else:
-                await self._step(self._sequence.heard(number, payload))
-            following = await self._source.receive(0)
+                await self._step(self.sequence.heard(number, payload))
+            following = await self.source.receive(0)
             if following is None:
                 break
             message = following
         await self._write()
 
-    async def check(self) -> None:
-        """Ask the publisher what it has that was not heard."""
-        await self._step(self._sequence.check())
+    async def idle(self) -> None:
+        """Look whether the log is still the same, and ask the publisher what it has that was not heard."""
+        await self._book.demand_same()
+        if self.endpoint.replay is not None:
+            await self._check()
+        else:
+            self._say_bad()
+
+    async def _check(self) -> None:
+        await self._step(self.sequence.check())
         await self._write()
 
     async def _step(self, step: Step) -> None:
-        reason = "the publisher has no replay socket" if self._endpoint.replay is None else "the publisher kept no more"
+        reason = "the publisher has no replay socket" if self.endpoint.replay is None else "the publisher kept no more"
         while True:
             if step.restarted:
                 self._groups.append(self._feed.restarted())
-                self._told(f"{self._endpoint.name} began anew: what it held is gone")
+                self._told(f"{self.endpoint.name} began anew: what it held is gone")
             if step.ask is None:
                 break
             await self._write()
-            found = await self._source.replay(step.ask)
+            found = await self.source.replay(step.ask)
             self.answered = found is not None
-            if found is None and self._endpoint.replay is not None:
+            if found is None and self.endpoint.replay is not None:
                 reason = "the replay socket does not answer"
             self._feed.counts.replayed += len(found or ())
-            step = self._sequence.replayed(found)
+            step = self.sequence.replayed(found)
         received = step.take[0][0] if step.take else None
         for first, last in step.missing:
-            self._groups.append(self._feed.missing(first, last, reason, received))
-            self._told(f"{self._endpoint.name}: messages {first} to {last} are lost: {reason}")
+            self._lost(first, last, reason, received)
         for number, payload in step.take:
             self._groups.append(self._feed.message(number, payload))
             if len(self._groups) >= _AT_ONCE:
                 await self._write()
 
+    def _lost(self, first: int, last: int, reason: str, received: int | None) -> None:
+        self._groups.append(self._feed.missing(first, last, reason, received))
+        self._told(f"{self.endpoint.name}: messages {first} to {last} are lost: {reason}")
+
     async def _write(self) -> None:
         groups, self._groups = [group for group in self._groups if group], []
         if groups:
             await self._book.write(groups)
-        self.say_bad()
+        self._say_bad()
 
-    def say_bad(self) -> None:
+    def _say_bad(self) -> None:
         """Tell of messages that were not understood, now and then."""
         counts, now = self._feed.counts, time.monotonic()
-        bad = counts.bad + self._source.malformed
+        bad = counts.bad + self.source.malformed
         if bad > self._bad and now - self._said >= _SAY_EVERY:
             last = counts.last_bad or "a message that has not the parts of its dialect"
-            self._told(f"{self._endpoint.name}: {bad:,} messages were not understood, the last one: {last}")
+            self._told(f"{self.endpoint.name}: {bad:,} messages were not understood, the last one: {last}")
             self._bad, self._said = bad, now
 
 

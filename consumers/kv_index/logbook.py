@@ -2,12 +2,10 @@
 
 A frame is named by its writer and the number of its first record, so that the same frame sent again, after a broker was
 lost, is in the log once. The number of the engine's message stands in the last event of it: a process that begins anew
-reads there how far the one before it came.
+reads there how far the one before it came. A book is of one log, and writes nothing into another that took its place.
 """
 
-import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from morphogen.bus.emit import publish_once
-from morphogen.bus.errors import Disconnected, NoBroker, NoResponders, RequestTimeout
+from morphogen.bus.errors import NoBroker, NoResponders, RequestTimeout, StreamReplaced
 from morphogen.schemas import Event, Record, encode_frame, token
 from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
+
+from .waiting import log_there, patiently
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -27,12 +26,9 @@ FAMILY = "kv"
 _ROOM = 448 * 1024  # bytes of records in a frame
 _RECORD = 96  # bytes of a record around its body, at most
 _HEAD = 4096  # bytes of a frame around its records and of a message around a frame, at most
-_PATIENCE = 10.0  # seconds that one attempt to write waits for the broker
-_PAUSE = 1.0
+_PATIENCE = 5.0  # seconds that one attempt to write waits for the broker
 
 _Body = tuple[Event, bytes]
-
-_log = logging.getLogger("morphogen.kv")
 
 
 def run_of(engine: str) -> str:
@@ -41,10 +37,14 @@ def run_of(engine: str) -> str:
 
 
 class Logbook:
-    """Writes groups of events, in order; a group stands in one frame unless it is larger than a frame."""
+    """Writes groups of events, in order; a group stands in one frame unless it is larger than a frame.
 
-    def __init__(self, conn: "Connection", engine: str) -> None:
-        self._conn = conn
+    `epoch` is the log's, by default that of the log that is there at the first write.
+    """
+
+    def __init__(self, conn: "Connection", engine: str, epoch: str | None = None) -> None:
+        self._conn, self._epoch = conn, epoch
+        self._sure = 0  # the generation of the connection at which it was that log
         self._run = run_of(engine)
         self._writer = secrets.token_hex(8)
         self._n = 0
@@ -53,13 +53,33 @@ class Logbook:
     async def write(self, groups: Sequence[Sequence[Event]]) -> None:
         """Store all groups; a broker that is away is waited for, however long.
 
-        What is larger than the broker takes is a `kv.gap` of its number.
+        What is larger than the broker takes is a `kv.gap` of its number. Raises StreamReplaced as `demand_same` does.
         """
         room = _ROOM
         with contextlib.suppress(NoBroker):
             room = min(room, self._conn.nc.max_payload - _HEAD)
         for records in _frames(groups, room):
             await self._put(records)
+
+    async def demand_same(self) -> None:
+        """Wait for the broker. Raises StreamReplaced where its log is another than this book's."""
+        await patiently(self._conn, self._make_sure, f"what {self._run} says")
+
+    async def _make_sure(self) -> None:
+        while self._sure != (generation := self._conn.generation):
+            epoch = await log_there(self._conn)
+            if epoch != (self._epoch or epoch):
+                raise StreamReplaced(f"the log that {self._run} was written to is gone: another is in its place")
+            self._epoch, self._sure = epoch, generation
+
+    async def _publish(self, subject: str, data: bytes, name: str) -> None:
+        """Publish where the log is the same; a link that ended since fails, so that the next one is asked first."""
+        await self._make_sure()
+        try:
+            await self._conn.publish_ack(subject, data, {"Nats-Msg-Id": name}, _PATIENCE)
+        except (NoResponders, RequestTimeout):
+            self._sure = 0  # the streams may be gone while the broker stays
+            raise
 
     async def _put(self, bodies: list[_Body]) -> None:
         first, now = self._n + 1, time.time_ns()
@@ -69,15 +89,7 @@ class Logbook:
         ]
         data = encode_frame(records, run=self._run, attempt=0, rank=0, writer=self._writer, family=FAMILY)
         subject, name = f"morphogen.log.{token(self._run)}.{FAMILY}.0-0", f"{self._writer}-{first}"
-        while True:
-            try:
-                await publish_once(self._conn, subject, data, msg_id=name, timeout=_PATIENCE)
-                break
-            except (NoBroker, NoResponders, RequestTimeout, Disconnected) as error:
-                _log.warning("what %s says waits for the broker: %s", self._run, error)
-                with contextlib.suppress(NoBroker):
-                    await self._conn.wait_connected(_PATIENCE)  # Disconnected where the connection was closed
-                await asyncio.sleep(_PAUSE)
+        await patiently(self._conn, lambda: self._publish(subject, data, name), f"what {self._run} says")
         self._n += len(bodies)
         self.frames += 1
 

@@ -48,6 +48,11 @@ class Sequence:
         self._held: dict[int, bytes] = {}  # messages that wait for what is missing before them
         self._keeps = False  # the publisher has shown that it keeps its newest messages
 
+    @property
+    def digest(self) -> bytes | None:
+        """What the last message taken is known by."""
+        return self._digest
+
     def heard(self, number: int, payload: bytes) -> Step:
         """Take a live message."""
         self._resumed = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from morphogen.bus.errors import MessageTooLarge, NoResponders, ServiceError
+from morphogen.bus.errors import MessageTooLarge, NoResponders, ServiceError, StreamMissing, StreamReplaced
 from morphogen.bus.past import past
 from morphogen.bus.requests import call, respond
 from morphogen.bus.streams import LOG, stream_info
@@ -24,6 +24,7 @@ from .chains import as_int32, check
 from .errors import BadQuestion, NoIndex
 from .holders import Match
 from .prefix_index import PrefixIndex
+from .waiting import log_there, patiently
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -71,22 +72,33 @@ class IndexServer:
         self._conn, self._settings = conn, settings
         self.index = PrefixIndex()
         self.seq = 0
+        self._epoch: str | None = None
         self.answered = 0
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        end = (await stream_info(self._conn, LOG)).last_seq
+        """Serve until cancelled; a broker that is away is waited for, and a log that was made anew is read from its start."""
         responder = await respond(self._conn, SUBJECT, self._reply)
         try:
-            async for batch in past(self._conn, self._settings, upto=end, family=FAMILY):
-                await self._fold(batch)
-            self.seq = max(self.seq, end)
-            self.ready.set()
-            async for batch in past(self._conn, self._settings, after=end, family=FAMILY, follow=True):
-                await self._fold(batch)
+            while True:
+                try:
+                    await patiently(self._conn, self._follow, "the index")
+                except (StreamReplaced, StreamMissing) as error:
+                    _log.warning("%s; folding the log that is there now", error)
         finally:
             await responder.close()
+
+    async def _follow(self) -> None:
+        epoch = await log_there(self._conn)
+        if epoch != self._epoch:
+            self.index, self.seq, self._epoch = PrefixIndex(), 0, epoch
+        end = (await stream_info(self._conn, LOG)).last_seq
+        async for batch in past(self._conn, self._settings, after=self.seq, upto=end, family=FAMILY):
+            await self._fold(batch)
+        self.seq = max(self.seq, end)
+        self.ready.set()
+        async for batch in past(self._conn, self._settings, after=self.seq, family=FAMILY, follow=True):
+            await self._fold(batch)
 
     async def _fold(self, batch: "Sequence[Message]") -> None:
         for message in batch:

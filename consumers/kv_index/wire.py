@@ -11,12 +11,15 @@ from .errors import BadPayload
 
 LARGEST = 64 << 20  # bytes of one message
 MOST_BLOCKS = 1 << 20  # of one event
+REFUSED = b"\xc1refused"  # stands for a message that ZMQ did not let through; no msgpack begins so
 _HASH = 64  # bytes; a sha256 has 32
 _WORD = 2**64
 
 
 def unpack(payload: bytes) -> Any:
     """Return a msgpack document as plain values."""
+    if payload == REFUSED:
+        raise BadPayload(f"ZMQ refuses it: more than {LARGEST:,} bytes")
     if len(payload) > LARGEST:
         raise BadPayload(f"{len(payload):,} bytes, more than {LARGEST:,}")
     try:

@@ -9,12 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from morphogen.bus import Bus, Settings
+from morphogen.bus.broker import Endpoint as Broker
+from morphogen.consumers.kv_index import Endpoint, claim
 from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.builtin.kv import Kv
 from morphogen.consumers.projections.follow.follower import Follower
 from morphogen.schemas import Event, Record, encode_frame
 
 from ..projections.conftest import new_store
+from .listening import Listening
+from .publishers import Publisher
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
@@ -28,6 +33,11 @@ class Stored:
     stored: int
     subject: str
     data: bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes the message has in the log."""
+        return len(self.data)
 
 
 @dataclass
@@ -90,6 +100,37 @@ def store_of(tmp_path: Path) -> Iterator[Callable[[Log], Store]]:
     yield make
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    found = Publisher()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
+    with Bus.open(settings) as found:
+        yield found
+
+
+@pytest.fixture
+def listen(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Listening]]:
+    """Begins to listen to a publisher, under the name w."""
+    monkeypatch.setattr(claim, "_PATIENCE", 0.02)
+    made: list[Listening] = []
+
+    def start(publisher: Publisher, **options: Any) -> Listening:
+        replay = options.pop("replay", publisher.replay_address)
+        endpoint = Endpoint(address=publisher.address, replay=replay, worker="w", topic=options.pop("topic", ""))
+        made.append(Listening(bus, settings, endpoint, **options))
+        publisher.wait_for_subscriber()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
 
 
 def rows(store: Store, sql: str, params: list[Any] | None = None) -> list[Any]:

@@ -109,6 +109,7 @@ class Publisher:
         replay: bool = True,
         room: int | None = None,
         tail: int = 1,
+        port: int | None = None,
     ) -> None:
         self._context = zmq.Context()
         self._topic = topic.encode()
@@ -116,7 +117,7 @@ class Publisher:
         self._room, self._tail = room, tail  # messages of an answer that come: its first ones and its last ones
         self._lock = threading.Lock()
         self._pub = self._socket(zmq.XPUB)
-        self.address = self._bind(self._pub)
+        self.address = self._bind(self._pub, port)
         self._router = self._socket(zmq.ROUTER)
         self.replay_address = self._bind(self._router)
         self._answers = replay
@@ -128,9 +129,10 @@ class Publisher:
 
     def wait_for_subscriber(self, seconds: float = 10.0) -> None:
         with self._lock:
-            assert self._pub.poll(int(seconds * 1000)), "nobody subscribed"
-            while self._pub.poll(0):
-                self._pub.recv()
+            told = b""
+            while not told.startswith(b"\1"):  # it is told of who leaves as well
+                assert self._pub.poll(int(seconds * 1000)), "nobody subscribed"
+                told = self._pub.recv()
 
     def send(self, payload: bytes) -> int:
         number = self.lose(payload)
@@ -180,8 +182,10 @@ class Publisher:
         socket.setsockopt(zmq.LINGER, 0)
         return socket
 
-    def _bind(self, socket: Any) -> str:
-        return f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+    def _bind(self, socket: Any, port: int | None = None) -> str:
+        if port is not None:
+            socket.bind(f"tcp://127.0.0.1:{port}")
+        return f"tcp://127.0.0.1:{port or socket.bind_to_random_port('tcp://127.0.0.1')}"
 
     def _serve(self) -> None:
         while not self._stop.is_set():

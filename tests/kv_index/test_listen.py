@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,75 +22,14 @@ from morphogen.consumers.kv_index import (
     PrefixIndex,
     replay_of,
     root_of,
-    sources,
+    zmq_source,
 )
-from morphogen.schemas import Event
 from morphogen.schemas.kv import KvBlocksCleared, KvBlocksRemoved, KvBlocksStored, KvGap
 
-from .publishers import Dialect, Publisher, enveloped, framed, router_event, until
+from .listening import DIALECT, SIZE, Listening, stored
+from .publishers import Publisher, enveloped, framed, router_event, until
 
 pytest.importorskip("zmq")
-DIALECT = Dialect()
-SIZE = 4
-
-
-def stored(at: int, *, parent: int | None = None) -> bytes:
-    """Return a message that stores one block, the `at`-th of a chain that begins at 0."""
-    tokens = list(range(SIZE * at, SIZE * at + SIZE))
-    return DIALECT.payload(DIALECT.stored([1000 + at], tokens, SIZE, parent=1000 + at - 1 if at else parent))
-
-
-@pytest.fixture
-def publisher() -> Iterator[Publisher]:
-    found = Publisher()
-    yield found
-    found.close()
-
-
-class Listening:
-    """A listener in the background of a bus."""
-
-    def __init__(self, bus: Bus, settings: Settings, *endpoints: Endpoint, **options: Any) -> None:
-        self.bus = bus
-        self.lines: list[str] = []
-        self.listener = Listener(bus.conn, settings, "fleet", endpoints, told=self.lines.append, **options)
-        self.future = bus.start(self.listener.run())
-        bus.run(asyncio.wait_for(self.listener.ready.wait(), 20))
-
-    def stop(self) -> None:
-        self.future.cancel()
-        until(self.future.done)
-
-    def events(self, *kinds: type[Event]) -> list[Any]:
-        """Return what the log has of the engine."""
-        seen = self.bus.events(run="kv.fleet", family="kv")
-        return [one.event for one in seen if not kinds or isinstance(one.event, kinds)]
-
-    def wait_for(self, count: int, *kinds: type[Event]) -> list[Any]:
-        until(lambda: len(self.events(*kinds)) >= count)
-        return self.events(*kinds)
-
-
-@pytest.fixture
-def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
-    with Bus.open(settings) as found:
-        yield found
-
-
-@pytest.fixture
-def listen(bus: Bus, settings: Settings) -> Iterator[Callable[..., Listening]]:
-    made: list[Listening] = []
-
-    def start(publisher: Publisher, **options: Any) -> Listening:
-        replay = options.pop("replay", publisher.replay_address)
-        endpoint = Endpoint(address=publisher.address, replay=replay, worker="w", topic=options.pop("topic", ""))
-        made.append(Listening(bus, settings, endpoint, **options))
-        publisher.wait_for_subscriber()
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.stop()
 
 
 def test_what_an_engine_says_is_in_the_log_with_our_chain(
@@ -170,7 +109,7 @@ def test_a_gap_that_cannot_be_filled_is_an_event(listen: Callable[..., Listening
 def test_what_an_answer_had_no_room_for_is_asked_for_again(
     listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch, tail: int
 ) -> None:
-    monkeypatch.setattr(sources, "_SILENCE", 0.5)
+    monkeypatch.setattr(zmq_source, "_SILENCE", 0.5)
     publisher = Publisher(room=4, tail=tail)
     try:
         for at in range(10):

@@ -1,14 +1,12 @@
 """What an engine said fits into the log, however much it was, each message whole where a frame has room for it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.bus import Bus, Settings
-from morphogen.bus.broker import Endpoint as Broker
+from morphogen.bus import Bus
 from morphogen.consumers.kv_index import VllmFeed
 from morphogen.consumers.kv_index.logbook import Logbook, _frames
 from morphogen.schemas import Event
@@ -57,12 +55,6 @@ def test_an_event_that_no_frame_has_room_for_is_a_gap_of_its_number() -> None:
     assert (gap.engine, gap.worker, gap.first, gap.last) == ("e", "w", 7, 7)
     assert "more than the log takes" in gap.reason
     assert kept == small
-
-
-@pytest.fixture
-def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
-    with Bus.open(settings) as found:
-        yield found
 
 
 def test_a_broker_that_takes_less_gets_smaller_frames(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -45,12 +44,6 @@ class Serving:
 
     def write(self, *groups: list[Event]) -> None:
         self.bus.run(self.book.write(groups))
-
-
-@pytest.fixture
-def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
-    with Bus.open(settings) as found:
-        yield found
 
 
 def test_the_server_answers_of_the_past_and_of_what_comes(bus: Bus, settings: Settings) -> None:

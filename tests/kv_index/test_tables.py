@@ -1,6 +1,7 @@
 """What SQL says of KV caches: the same as the index, live as rebuilt."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,54 @@ def test_sessions_say_what_they_restored(log: Log, store_of: StoreOf) -> None:
         store_of(log),
         "SELECT session, turns_told, turns, tokens, worker, state, revision, pending, loads, restored, recomputed FROM kv_sessions",
     ) == [("chat", 2, 2, 14, "b", "s1", 3, True, 1, 12, 2)]
+
+
+_TELLS: dict[str, Callable[[int, int, int], Event]] = {
+    "turn": lambda turns, total, revision: SessionTurn(
+        session="chat", turn=turns, role="user", tokens=5, total=total, revision=revision
+    ),
+    "older turn": lambda turns, total, revision: SessionTurn(session="chat", turn=turns, role="user", tokens=5),
+    "saved": lambda turns, total, revision: SessionSaved(
+        session="chat", revision=revision, turns=turns, tokens=total, journal=REF
+    ),
+    "loaded": lambda turns, total, revision: SessionLoaded(
+        session="chat", revision=revision, turns=turns, tokens=total, restored=0, recomputed=total
+    ),
+}
+
+
+@examples(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    told=st.lists(st.tuples(st.sampled_from(sorted(_TELLS)), *[st.integers(0, 2**31)] * 3), min_size=1),
+    per_frame=st.integers(1, 3),
+)
+def test_a_session_is_as_the_newest_of_its_events_says(
+    told: list[tuple[str, int, int, int]], per_frame: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = Log(per_frame=per_frame)
+    log.write(*(_TELLS[what](*numbers) for what, *numbers in told))
+    store = folded(log, tmp_path_factory.mktemp("kv") / "store.duckdb", alone=True)
+    try:
+        said = rows(store, "SELECT turns, tokens, revision FROM kv_sessions")
+    finally:
+        store.close()
+
+    whole = [(None, None), *((total, revision) for what, _, total, revision in told if what != "older turn")]
+    assert said == [(told[-1][1], *whole[-1])]
+
+
+def test_what_a_killed_process_had_told_arrives_late_and_is_no_news(log: Log, store_of: StoreOf) -> None:
+    log.write(SessionTurn(session="chat", turn=1, role="user", tokens=5, total=5, revision=2), run="killed")
+    log.write(
+        SessionLoaded(
+            session="chat", revision=9, turns=1, tokens=12, restored=11, recomputed=1, worker="b", pending=True
+        )
+    )
+    log.messages = [replace(one, seq=at) for at, one in enumerate(reversed(log.messages), 1)]
+
+    assert rows(store_of(log), "SELECT turns, tokens, revision, worker, pending FROM kv_sessions") == [
+        (1, 12, 9, "b", True)
+    ]
 
 
 def test_other_engines_are_seen_beside_our_own_under_the_same_hashes(log: Log, store_of: StoreOf) -> None:
