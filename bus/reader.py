@@ -160,7 +160,9 @@ def _judge(error: BusError, name: str) -> None:
     if not isinstance(error, JetStreamApiError):
         return
     if error.err_code == _NO_STREAM:
-        raise StreamMissing(f"the broker has no stream {name}; it appears with the first recording") from error
+        raise StreamMissing(
+            f"the broker has no stream {name}; it appears with the first recording or `morphogen up`"
+        ) from error
     if 400 <= error.code < 500 and error.err_code != _NO_CONSUMER:
         raise error
 

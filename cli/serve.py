@@ -1,14 +1,15 @@
 """`serve policy`: decide, as a process of its own, for runs whose policy is `remote`."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .app import app, settings_of
 from .saying import echo
+from .serving import serve_until_ended
 
 if TYPE_CHECKING:
+    from morphogen.bus.connection import Connection
     from morphogen.consumers.policy.protocol import Policy
     from morphogen.consumers.policy.serve import Served
 
@@ -25,8 +26,6 @@ def serve_policy(
     ] = 0.1,
 ) -> None:
     """Decide for every run that grows with policy="remote", until interrupted: follow the log, send commands."""
-    from morphogen.bus.connection import connect
-    from morphogen.bus.streams import ensure_streams
     from morphogen.consumers.policy import load_policy
     from morphogen.consumers.policy.serve import PolicyServer
 
@@ -40,16 +39,11 @@ def serve_policy(
         place = " ".join(str(part) for part in (action.op, action.slot, action.blueprint) if part is not None)
         echo(f"{served.run} epoch {served.decided.observation.epoch}: {place} ({_why(served)})")
 
-    async def work() -> None:
-        conn = await connect(settings_of(context), name="policy")
-        try:
-            await ensure_streams(conn)
-            echo(f"policy {policy} decides for runs with policy='remote'")
-            await PolicyServer(conn, make, quiet=quiet, told=told).run()
-        finally:
-            await conn.close()
+    async def work(conn: "Connection") -> None:
+        echo(f"policy {policy} decides for runs with policy='remote'")
+        await PolicyServer(conn, make, quiet=quiet, told=told).run()
 
-    asyncio.run(work())
+    serve_until_ended(settings_of(context), work, "policy")
 
 
 def _why(served: "Served") -> str:

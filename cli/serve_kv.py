@@ -1,9 +1,6 @@
 """`serve kv-events`, `serve kv-index`: hear what other engines say of their caches; answer who holds which prefix."""
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,10 +8,10 @@ import typer
 from .app import settings_of
 from .saying import echo
 from .serve import serve
+from .serving import serve_until_ended
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
-    from morphogen.bus.settings import Settings
     from morphogen.consumers.kv_index import Counts
 
 
@@ -72,7 +69,7 @@ def serve_kv_events(
             for name, counts in listener.counts.items():
                 _tell(f"{name}: {_summary(counts)}")
 
-    _serve(settings, work, "kv events")
+    serve_until_ended(settings, work, "kv events")
 
 
 @serve.command("kv-index")
@@ -96,27 +93,7 @@ def serve_kv_index(context: typer.Context) -> None:
             told.cancel()
             _tell(f"answered {server.answered:,} questions")
 
-    _serve(settings, work, "kv index")
-
-
-def _serve(settings: "Settings", work: "Callable[[Connection], Awaitable[None]]", name: str) -> None:
-    """Run work over a connection until it ends or a signal ends it, in order."""
-    from morphogen.bus.connection import connect
-    from morphogen.bus.streams import ensure_streams
-
-    async def main() -> None:
-        conn = await connect(settings, name=name)
-        try:
-            await ensure_streams(conn)
-            task = asyncio.ensure_future(work(conn))
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        finally:
-            await conn.close()
-
-    asyncio.run(main())
+    serve_until_ended(settings, work, "kv index")
 
 
 async def _say_when(ready: asyncio.Event, line: str) -> None:

@@ -28,13 +28,12 @@ def up(
     context: typer.Context,
     projector: Annotated[bool, typer.Option(help="Start a projector in the background as well.")] = False,
 ) -> None:
-    """Start the embedded broker, if it is not running; it outlives this command."""
+    """Start the embedded broker, if it is not running, and make the streams; it outlives this command."""
     from morphogen.bus import broker
 
     settings = settings_of(context)
     endpoint = broker.ensure(settings)
-    if not settings.embedded:
-        asyncio.run(_knock(settings))
+    asyncio.run(_prepare(settings))
     echo(f"broker at {_shown(endpoint.urls)}" + (f", pid {endpoint.pid}" if endpoint.pid else ""))
     if projector:
         from morphogen.bus.bus import Bus
@@ -171,11 +170,16 @@ def _holder(settings: "Settings", epoch: str) -> int | None:
     return holder(store_path(settings, epoch))
 
 
-async def _knock(settings: "Settings") -> None:
-    """Return where the broker of an address takes us in. Raises NoBroker."""
+async def _prepare(settings: "Settings") -> None:
+    """Make the streams where they are not there. Raises NoBroker where the broker of an address does not take us in."""
     from morphogen.bus.connection import connect
+    from morphogen.bus.streams import ensure_streams
 
-    await (await connect(settings, name="up")).close()
+    conn = await connect(settings, name="up")
+    try:
+        await ensure_streams(conn)
+    finally:
+        await conn.close()
 
 
 def _shown(urls: tuple[str, ...]) -> str:

@@ -23,6 +23,7 @@ from .state import (
     is_held,
     orphans,
     process_born,
+    process_worked,
     read_state,
     start_lock,
     write_private,
@@ -34,6 +35,7 @@ __all__ = ["BrokerStatus", "Endpoint", "down", "ensure", "restart", "status"]
 _LITTLE_SPACE = 256 << 20
 _STARTS = 5
 _LETTING_GO = 1.0
+_BUSY = 6  # times its patience, who stops a broker waits for one that is at work
 _REFUSALS = 10  # of a token, within a second: whoever starts a broker anew may be about to write another one
 
 
@@ -74,7 +76,8 @@ def ensure(settings: Settings, start: bool = True, *, background: bool = False, 
 def down(settings: Settings, *, deadline: float = 10.0) -> bool:
     """Stop the embedded broker and keep it stopped until somebody starts it again; tell whether it was running.
 
-    It is asked first and killed after `deadline` seconds. Raises BrokerFailed where it is not ours to stop.
+    It is asked first, and killed where it has done nothing for `deadline` seconds, or is not done in six times that: it
+    writes down the place of every consumer, and that of a thousand takes it ten seconds. Raises BrokerFailed where it is not ours to stop.
     """
     if settings.urls:
         raise BrokerFailed("the broker of MORPHOGEN_URL is not ours to stop; unset it to stop the embedded one")
@@ -254,18 +257,29 @@ def _free_store(files: BrokerFiles) -> None:
 def _terminate(pid: int, deadline: float) -> None:
     born = process_born(pid)
     for name, patience in ((signal.SIGTERM, deadline), (signal.SIGKILL, 5.0)):
-        end = time.monotonic() + patience
         try:
             os.kill(pid, name)
         except ProcessLookupError:
             return
         except PermissionError as error:
             raise BrokerFailed(f"the broker (pid {pid}) belongs to another user; ask them to stop it") from error
-        while time.monotonic() < end:
-            if born is None or process_born(pid) != born:
-                return
-            time.sleep(0.005)
+        if _ends(pid, born, patience):
+            return
     raise BrokerFailed(f"the broker (pid {pid}) does not end, not even when killed; its disk may hang")
+
+
+def _ends(pid: int, born: int | None, patience: float) -> bool:
+    """Wait for the end of a process that was told to end, longer while it is at work; tell whether it came."""
+    now = time.monotonic()
+    end, longest = now + patience, now + _BUSY * patience
+    worked = process_worked(pid)
+    while time.monotonic() < end:
+        if born is None or process_born(pid) != born:
+            return True
+        time.sleep(0.005)
+        if (ticks := process_worked(pid)) != worked:
+            worked, end = ticks, min(time.monotonic() + patience, longest)
+    return False
 
 
 def _space_hint(files: BrokerFiles) -> str:

@@ -119,12 +119,24 @@ def write_private(path: Path, text: str) -> None:
 
 def process_born(pid: int) -> int | None:
     """Return the kernel's start tick of a running process, or None where it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def process_worked(pid: int) -> int:
+    """Return how many ticks of a processor a running process has had; 0 where it is gone."""
+    fields = _stat(pid)
+    return 0 if fields is None else int(fields[11]) + int(fields[12])
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return what the kernel says of a process behind its name; None where it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") else fields
 
 
 def age_s(born: int) -> float:

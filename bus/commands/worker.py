@@ -158,6 +158,7 @@ class Worker:
                     task.cancel()
                 if late:
                     await asyncio.wait(late, timeout=1)
+            await queue.leave()
 
     async def _next(self, queue: WorkQueue, room: int, stopping: asyncio.Task[Any]) -> Delivery | None:
         """Return the next delivery, or None for another look round; what comes while we are ended is handed back."""

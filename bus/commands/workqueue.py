@@ -3,6 +3,10 @@
 All workers of a target share one durable consumer: a command goes to one of them, and to another when the first
 does not acknowledge it, or say that it is still at work, within `ack_wait` seconds. The broker delivers for ever;
 the worker counts and gives up.
+
+A consumer costs the broker memory and files, and targets come and go: the last worker of one takes its consumer along
+where no command is left to it, and the broker forgets one that nobody has asked for days. The commands stay, and come
+anew to the next worker, which looks into the log for what was done of them.
 """
 
 import asyncio
@@ -28,6 +32,8 @@ _HEARTBEAT = 5.0  # seconds
 _SILENCE = 2 * _HEARTBEAT + 1.0
 _ENDS = ("Batch Completed", "Message Size Exceeds MaxBytes")
 _RETRY = 0.2  # seconds
+_FORGOTTEN = 3 * 24 * 3600  # seconds without a worker after which the broker drops a consumer
+_LEAVE = 1.0  # seconds that the broker gets to answer one that leaves
 
 _log = logging.getLogger("morphogen.bus")
 
@@ -126,6 +132,17 @@ class WorkQueue:
                 with contextlib.suppress(BusError):
                     await delivery.retry(0)
 
+    async def leave(self) -> None:
+        """Take the consumer off the broker, once closed, where no worker asks it and no command is left to it.
+
+        One that is given to another worker at this moment comes to it anew, and what was done of it is in the log.
+        """
+        name = f"{COMMANDS}.{self._consumer}"
+        with contextlib.suppress(BusError):
+            held = await self._conn.js(f"CONSUMER.INFO.{name}", timeout=_LEAVE)
+            if not held["num_waiting"] and not held["num_pending"] and not held["num_ack_pending"]:
+                await self._conn.js(f"CONSUMER.DELETE.{name}", timeout=_LEAVE)
+
     async def _lost(self) -> None:
         self._open = False
         self._arrived.put_nowait(None)
@@ -142,6 +159,7 @@ class WorkQueue:
             "ack_wait": int(self._ack_wait * 1e9),
             "max_deliver": -1,
             "max_ack_pending": -1,
+            "inactive_threshold": _FORGOTTEN * 1_000_000_000,
             "deliver_policy": "all",
             "replay_policy": "instant",
         }

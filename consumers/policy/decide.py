@@ -113,9 +113,9 @@ class Decider:
         """Fold one event of the run."""
         self.state = fold(self.state, event, step)
 
-    def decide(self) -> Decided:
-        """Decide after the last epoch that was taken."""
-        return decide(self.state, self.policy, scope=self._scope, clock=self._clock, dry_run=self._dry_run)
+    def decide(self, policy: Policy | None = None) -> Decided:
+        """Decide after the last epoch that was taken; `policy`, where one is given, is asked instead of its own."""
+        return decide(self.state, policy or self.policy, scope=self._scope, clock=self._clock, dry_run=self._dry_run)
 
 
 def _ask(policy: Policy, observation: Observation) -> tuple[Proposal, str]:

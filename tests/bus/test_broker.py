@@ -294,6 +294,25 @@ def test_down_kills_a_broker_that_does_not_listen(settings: Settings) -> None:
     assert process_born(endpoint.pid) is None
 
 
+@pytest.mark.parametrize(("works", "patience", "ended"), [(2.0, 1.0, 0), (60.0, 0.2, -signal.SIGKILL)])
+def test_one_that_is_at_work_ending_is_waited_for_and_not_for_ever(works: float, patience: float, ended: int) -> None:
+    ending = (
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        f"    end = time.monotonic() + {works}\n"
+        "    while time.monotonic() < end: pass\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", ending], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        broker._terminate(process.pid, patience)
+        assert process.wait(5) == ended
+
+
 def test_a_broker_that_hangs_is_told_in_one_line(settings: Settings) -> None:
     endpoint = broker.ensure(settings)
     assert endpoint.pid is not None

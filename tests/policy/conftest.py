@@ -5,10 +5,13 @@ Each arm (site, blueprint) takes a fixed share off the loss once it is blended; 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 
+from morphogen.bus import Settings
+from morphogen.bus.broker import Endpoint
 from morphogen.consumers.policy import Decided, Dish, Limits, Policy, Told, config_of
 from morphogen.consumers.policy.decide import Decider
 from morphogen.schemas import (
@@ -26,6 +29,8 @@ from morphogen.schemas import (
     SlotHealth,
     SlotStageChanged,
 )
+
+from .remote import Remote
 
 MENU = (Dish(name="norm", params=8), Dish(name="rank1", params=40), Dish(name="mlp16", params=400))
 STEPS = 4  # optimizer steps of an epoch
@@ -184,3 +189,13 @@ class Play:
 def play() -> type[Play]:
     """The run on paper."""
     return Play
+
+
+@pytest.fixture
+def remote(play: Any, settings: Settings, broker: Endpoint) -> Callable[..., Remote]:
+    """Begin a run that asks for a policy from elsewhere, by name."""
+
+    def make(name: str, policy: str = "remote") -> Remote:
+        return Remote(play, settings, name, policy)
+
+    return make

@@ -1,17 +1,19 @@
 """A policy as a process of its own: it hears of a run through a real broker and answers with commands."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint
 from morphogen.consumers.policy import Observation, load_policy
-from morphogen.consumers.policy.serve import PolicyServer, Served
+from morphogen.consumers.policy.serve import PolicyServer
 from morphogen.producers import record
 from morphogen.schemas import (
     AdaptationFinished,
@@ -23,51 +25,7 @@ from morphogen.schemas import (
     SlotGerminated,
 )
 
-
-class Serving:
-    """A server in the background of a bus."""
-
-    def __init__(self, bus: Bus, policy: str) -> None:
-        self.served: list[Served] = []
-        self.server = PolicyServer(
-            bus.conn, lambda seed: load_policy(policy, seed=seed), quiet=0.05, told=self.served.append
-        )
-        self.future = bus.start(self.server.run())
-        bus.run(asyncio.wait_for(self.server.ready.wait(), 20))
-
-    def wait(self, count: int, seconds: float = 20.0) -> None:
-        end = time.monotonic() + seconds
-        while len(self.served) < count and time.monotonic() < end:
-            time.sleep(0.02)
-        assert len(self.served) >= count, self.served
-
-
-class Remote:
-    """What a growing run would record, epoch by epoch."""
-
-    def __init__(self, play: Any, settings: Settings, name: str, policy: str = "remote") -> None:
-        self.run = record(name, settings=settings)
-        paper = play(load_policy("none"), epochs=0)
-        paper.begin()
-        started = paper.told[0].event
-        self.run.event(
-            type(started)(**{**{f: getattr(started, f) for f in started.__struct_fields__}, "policy": policy})
-        )
-        self.run.flush()
-        self.epochs = 0
-
-    def epoch(self, plateau: bool = True) -> None:
-        self.run.event(EpochMeasured(epoch=self.epochs, val_loss=1.0, plateau=plateau), step=4 * self.epochs)
-        self.epochs += 1
-        self.run.flush()
-
-
-@pytest.fixture
-def remote(play: Any, settings: Settings, broker: Endpoint) -> Callable[..., Remote]:
-    def make(name: str, policy: str = "remote") -> Remote:
-        return Remote(play, settings, name, policy)
-
-    return make
+from .remote import Remote, Serving
 
 
 def test_a_served_policy_sends_its_decisions_as_commands_and_tells_the_log_why(
@@ -152,6 +110,17 @@ def test_serve_policy_is_a_verb_that_names_what_it_does_not_know(
 
     assert run(["serve", "policy", "--policy", "clever"]) == 1
     assert "there is no policy 'clever'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_policy_ends_in_order_when_it_is_told_to(settings: Settings, number: int) -> None:
+    command = [sys.executable, "-m", "morphogen.cli", "serve", "policy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "decides for runs" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
 
 
 def test_a_network_grows_by_the_commands_of_a_served_policy(settings: Settings, broker: Endpoint) -> None:
