@@ -74,9 +74,8 @@ def main(model: str) -> None:
         session.say(TEXT)
         print("the same as if nobody had been killed:", "".join(session.generate(**REPLY)) == whole)
     shown = "what, tokens, restored, recomputed, pending"
-    print(
-        morphogen.query(f"SELECT {shown} FROM kv_session_events WHERE session = '{name}' ORDER BY seq, idx", wait=True)
-    )
+    told = f"SELECT {shown} FROM kv_session_events WHERE session = '{name}' ORDER BY time, seq, idx"
+    print(morphogen.query(told, wait=True))
 
 
 def make_model(path: Path) -> str:

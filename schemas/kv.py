@@ -346,7 +346,10 @@ class SessionSaved(Event, type="session.saved", version=1):
 
 
 class SessionLoaded(Event, type="session.loaded", version=1):
-    """A session goes on here: how many of its tokens came out of a KV state, and how many were computed again."""
+    """A session goes on here: how many of its tokens came out of a KV state, and how many were computed again.
+
+    What was said here before the model read any of it is in neither.
+    """
 
     session: str
     revision: int
@@ -365,13 +368,15 @@ class SessionTurn(Event, type="session.turn", version=1):
     session: str
     turn: int  # from 1
     role: str  # user | assistant | system
-    tokens: int
+    tokens: int  # of this turn
     text: str | None = None  # None where it is longer than an event should be
     finish: str | None = None  # stop | length | eos | cancelled
     reused: int | None = None  # tokens of the prompt that were in the cache already
     seed: int | None = None
     worker: str | None = None
     duration_ns: int | None = None
+    total: int | None = None  # tokens of the session now; None where an earlier version told of it
+    revision: int | None = None  # counts the records of its journal
 
 
 class KvBlocksStored(Event, type="kv.blocks_stored", version=1):

@@ -10,6 +10,7 @@ next process opens the session of the same name and goes on: `load_continuity` r
 after it in the same shape as before, and `resume` yields what the broken-off reply would have said.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,21 +21,24 @@ import msgspec
 
 from morphogen.kernels.kv.transport import Meta, Transport
 from morphogen.schemas import Event
-from morphogen.schemas.kv import KvRef, SessionLoaded, SessionSaved, SessionTurn
+from morphogen.schemas.kv import SessionLoaded, SessionSaved, SessionTurn
 
 from . import prompts
 from .conversation import Began, Conversation, Ended, Got, Kept, Message, Opened, Said, ids
 from .errors import SessionBusy, SessionError
-from .journal import NAME, Journal
+from .journal import Journal
 from .sampling import Sampling, pick, sampling_of, whole
 from .speaker import Speaker
 from .standing import Loaded, Standing
+from .telling import rejection, saving
 from .wording import Wording, before
 
 Tell = Callable[[Event], object]
 
 _TOKENS = 256  # of a reply at most, where nobody says otherwise
 _LONGEST_TEXT = 16 * 1024  # characters of a turn that an event carries
+
+_log = logging.getLogger("morphogen.kv")
 
 
 class Session:
@@ -68,8 +72,9 @@ class Session:
             raise
         self._render = render or prompts.render_of(speaker.template() if template else None)
         self._words = Wording()  # of the reply so far
-        self._standing = Standing(self._journal, speaker)
+        self._standing = Standing(self._journal, speaker, self._refused)
         self._clock = 0
+        self._came: int | None = None  # when the model first had to do with it here
         self.finish: str | None = None
         """How the last reply of this process ended: stop, length, eos or cancelled."""
         if self.pending:
@@ -163,7 +168,7 @@ class Session:
             return None
         finish = self._finished()
         if finish is None:
-            if not self._standing.advance():
+            if not self._advance():
                 return ""  # a long prompt takes several steps, so that others get between them
             logits, tokens = self._speaker.logits(), self.conversation.tokens
             assert logits is not None
@@ -223,7 +228,7 @@ class Session:
 
     def read(self) -> None:
         """Have the model read all that was said, so that a reply can begin at once."""
-        while not self._standing.advance():
+        while not self._advance():
             pass
 
     def cancel(self) -> None:
@@ -245,7 +250,7 @@ class Session:
         """
         kept = self.keep()
         self._journal.sync()
-        saved = self._saved(kept)
+        saved = saving(self.name, self._worker, self._journal, kept)
         if to is not None:
             with to.reserve(self._journal.size) as room:
                 room.buffer[:] = self._journal.whole()
@@ -260,33 +265,45 @@ class Session:
     def load_continuity(self) -> Loaded:
         """Bring the model to where the journal ends: restore the KV state, compute the rest as it was computed before.
 
-        What cannot be restored is computed; `refused` says why. Called by itself, it is only a matter of when.
+        What cannot be restored is computed; `refused` says why. Calling it is only a matter of when: the first use of a
+        session that an earlier process left does the same, and tells of it, where the model does not hold it already.
         """
         began = time.monotonic_ns()
         loaded = self._standing.restore()
-        self._say(
-            SessionLoaded(
-                session=self.name,
-                revision=self.conversation.revision,
-                turns=self.conversation.turns,
-                tokens=loaded.tokens,
-                restored=loaded.restored,
-                recomputed=loaded.recomputed,
-                worker=self._worker,
-                pending=self.pending,
-                duration_ns=time.monotonic_ns() - began,
-            )
-        )
+        self._say(self.loaded(loaded.restored, loaded.recomputed, time.monotonic_ns() - began))
         return loaded
+
+    def loaded(self, restored: int, recomputed: int, duration_ns: int | None = None) -> SessionLoaded:
+        """Return the event that it goes on here, for whoever brought it to tell: its use does not tell it again."""
+        self._standing.told()
+        return SessionLoaded(
+            session=self.name,
+            revision=self.conversation.revision,
+            turns=self.conversation.turns,
+            tokens=len(self.conversation.tokens),
+            restored=restored,
+            recomputed=recomputed,
+            worker=self._worker,
+            pending=self.pending,
+            duration_ns=duration_ns,
+        )
+
+    def recall(self) -> None:
+        """Have the model hold what the longest saved KV state holds, where it has less; nothing is computed."""
+        self._standing.recall()
 
     def close(self) -> None:
         """Let another process have it. Nothing is lost by not calling this."""
         self._journal.close()
 
     def settle_in(self, folder: Path) -> None:
-        """Give its folder another name, in one step. Raises OSError where something of that name is there."""
+        """Give its folder another name, in one step; whoever brought it here tells of it.
+
+        Raises OSError where something of that name is there.
+        """
         self.folder.rename(folder)
         self.folder = self._journal.folder = folder
+        self._standing.told()
 
     @property
     def journal(self) -> Journal:
@@ -346,6 +363,20 @@ class Session:
             if not self.pending:
                 return
 
+    def _advance(self) -> bool:
+        """Compute at most one batch of what is missing; return whether a token can be made, and tell of an arrival."""
+        if self._came is None:
+            self._came = time.monotonic_ns()
+        there = self._standing.advance()
+        if there and (arrived := self._standing.arrived()) is not None:
+            self._say(self.loaded(arrived.restored, arrived.recomputed, time.monotonic_ns() - self._came))
+        return there
+
+    def _refused(self, kept: Kept, error: Exception) -> None:
+        """Tell that a saved KV state is not taken."""
+        _log.warning("session %s: the saved KV state %s is refused: %s", self.name, kept.file, error)
+        self._say(rejection(kept.state, self._worker or f"session-{self.name}", error, session=self.name))
+
     def _recall(self) -> None:
         """Read the text of a pending reply out of its tokens."""
         reply = self.conversation.reply
@@ -386,24 +417,6 @@ class Session:
         self._note("assistant", len(tokens) - reply.start, text, finish=finish, seed=reply.sampling.seed)
         return piece
 
-    def _saved(self, kept: Kept | None) -> SessionSaved:
-        conversation = self.conversation
-        ref = None
-        if kept is not None:
-            ref = KvRef(transport="disk", place=str(self.folder / kept.file), size=kept.size)
-        return SessionSaved(
-            session=self.name,
-            revision=conversation.revision,
-            turns=conversation.turns,
-            tokens=len(conversation.tokens),
-            journal=KvRef(transport="disk", place=str(self.folder / NAME), size=self._journal.size),
-            ref=ref,
-            state=kept.state if kept else None,
-            root=conversation.root,
-            worker=self._worker,
-            pending=self.pending,
-        )
-
     def _note(self, role: str, tokens: int, text: str, *, finish: str | None = None, seed: int | None = None) -> None:
         self._say(
             SessionTurn(
@@ -411,6 +424,8 @@ class Session:
                 turn=self.conversation.turns,
                 role=role,
                 tokens=tokens,
+                total=len(self.conversation.tokens),
+                revision=self.conversation.revision,
                 text=text if len(text) <= _LONGEST_TEXT else None,
                 finish=finish,
                 reused=self._standing.reused if finish else None,

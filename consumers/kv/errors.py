@@ -4,6 +4,7 @@ MorphogenError
 └── ContinuityError      something about a KV state, a worker or a session: what, where, what to do
     ├── SessionError     a session cannot be begun, resumed or carried on
     │   ├── SessionBusy  another process, or another turn, has it
+    │   ├── SessionLost  its journal is damaged, or was taken away
     │   └── Elsewhere    it was given to another worker, or another name
     ├── HandoffFailed    the other worker did not take a session, which stays where it was
     │   └── HandoffUnsure  it may have: nobody speaks with the session before that one says so
@@ -23,6 +24,10 @@ class SessionError(ContinuityError):
 
 class SessionBusy(SessionError):
     """Another process, or another turn, has the session."""
+
+
+class SessionLost(SessionError):
+    """The session's journal is damaged, or was taken away: restore it, or drop the session."""
 
 
 class Elsewhere(SessionError):

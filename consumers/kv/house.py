@@ -3,6 +3,8 @@
 Everything here runs in the one thread that computes, so nothing needs a lock.
 """
 
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,18 +21,20 @@ from morphogen.schemas.kv import (
 from .continuity import Session
 from .conversation import Copied, Stayed, state_id
 from .cost import Choice
-from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError
+from .desk import Desk
+from .errors import ContinuityError, NoRoomLeft, SessionBusy, SessionError, SessionLost
 from .gone import Gone
 from .journal import NAME, Journal, pack
 from .prompts import render_of
 from .seating import Seating, speaker_of
 from .speaker import ContextSpeaker
-from .standing import Standing
 from .states import States
-from .store import Store, Tell
+from .store import LOST, Store, Tell
 from .wire import SessionInfo
 
 _ARRIVING, _GONE = ".arriving-", ".gone"  # no token of a name begins with a dot
+
+_log = logging.getLogger("morphogen.kv")
 
 
 class House:
@@ -66,6 +70,9 @@ class House:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in self._folder.glob(f"{_ARRIVING}*"):
             shutil.rmtree(left, ignore_errors=True)
+        self._found = os.stat(self._folder)
+        self._waiting = {place.parent.name for place in self._folder.glob(f"*/{NAME}")}  # for somebody to ask for them
+        self._desk = Desk()
         self._gone = Gone(self._folder / _GONE)
 
     # ------------------------------------------------------------------ sessions
@@ -85,13 +92,15 @@ class House:
     def session(self, name: str, *, create: bool = True) -> Session:
         """Return a session, from its journal if need be, whether or not it sits on a sequence.
 
-        Raises SessionError where there is none and none is to be made.
+        Raises SessionError where there is none and none is to be made, SessionLost where there was one.
         """
         found = self.sessions.get(name)
         if found is None:
+            self._look_for(name)
             if not create and not self.known(name):
                 raise SessionError(f"worker {self.name} has no session {name!r}: see `morphogen kv list`")
             found = self.sessions[name] = self._open(name)
+            self._waiting.discard(token(name))
         return found
 
     def seated(self, name: str, *, create: bool = True) -> Session:
@@ -143,13 +152,15 @@ class House:
         return infos
 
     def forget(self, name: str, reason: str) -> None:
-        """Give a session up, with its journal and whatever was stored of it and is not pinned."""
-        session = self.session(name, create=False)
-        with suppress(OSError):  # a full disk is no reason to keep what another worker has
-            self._gone.add(session.conversation.handoffs)
-        self.seats.leave(session, reason)
-        del self.sessions[name]
-        session.close()
+        """Give a session up, with its journal, readable or not, and whatever was stored of it and is not pinned."""
+        with suppress(SessionLost):
+            session = self.session(name, create=False)
+            with suppress(OSError):  # a full disk is no reason to keep what another worker has
+                self._gone.add(session.conversation.handoffs)
+            self.seats.leave(session, reason)
+            del self.sessions[name]
+            session.close()
+        self._waiting.discard(token(name))
         parked = self.seats.forget(name)
         for item in list(self.store.shelf.items.values()):
             alone = item.session == name or (item.state == parked and not self.known(item.session or ""))
@@ -172,6 +183,7 @@ class House:
         """
         if self.known(name):
             raise SessionBusy(f"worker {self.name} has a session {name!r} already: hand it over under another name")
+        self._look_for(name)
         folder, arriving = self.place(name), self._folder / f"{_ARRIVING}{token(name)}"
         seq = self.seats.free()
         session: Session | None = None
@@ -239,12 +251,30 @@ class House:
     def close(self) -> None:
         """End: journals stay, with KV states beside them or on the disk; what only this process holds is given back."""
         for session in self.sessions.values():
-            if speaker_of(session).seq is not None:
-                session.save_continuity()
+            try:
+                if speaker_of(session).seq is not None:
+                    session.save_continuity()
+            except (*LOST, ContinuityError) as error:  # no reason to lose the others
+                _log.warning("the KV state of session %r is not kept: %s", session.name, error)
             session.close()
         self.store.close()
 
     # ------------------------------------------------------------------ inside
+
+    def _look_for(self, name: str) -> None:
+        """Raise where a session that is not open was taken away since this worker began, alone or with all others."""
+        here: os.stat_result | None = None
+        with suppress(OSError):
+            here = os.stat(self._folder)
+        if here is None or not os.path.samestat(here, self._found):
+            raise SessionError(
+                f"{self._folder} with the sessions of worker {self.name} was deleted or replaced while it runs: put it back, "
+                "or start the worker again without them"
+            )
+        if token(name) in self._waiting and not self.known(name):
+            raise SessionLost(
+                f"session {name!r} was deleted from {self.place(name)} while worker {self.name} runs: put it back, or drop it"
+            )
 
     def _open(self, name: str, folder: Path | None = None) -> Session:
         def timed(tokens: int, seconds: float) -> None:
@@ -269,7 +299,7 @@ class House:
             render=self._render,
             worker=self.name,
             model=self.model,
-            journal=Journal.open(folder),
+            journal=Journal.open(folder, desk=self._desk),
         )
         tokens = session.conversation.tokens
         for item in self.store.shelf.items.values():
@@ -280,5 +310,5 @@ class House:
     def _recalled(self, name: str) -> Session:
         """Seat a session, with what was saved of it in its sequence: an earlier process of this worker may have read it."""
         session = self.seated(name, create=False)
-        Standing(session.journal, session.speaker).recall()
+        session.recall()
         return session

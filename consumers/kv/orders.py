@@ -67,9 +67,9 @@ class Orders:
                 if not house.known(args.session):
                     raise SessionError(f"worker {house.name} has no session {args.session!r}: see `morphogen kv list`")
                 turn = service.turns.get(args.session)
-                house.busy.add(args.session)
                 if turn is not None:
                     await turn.stop()
+                house.busy.add(args.session)  # after that: a turn that ends takes it off
                 moved = False
                 try:
                     if args.to == house.name:
@@ -121,8 +121,9 @@ class Orders:
                 if turn is not None:
                     await turn.stop()
                 house.busy.discard(name)
-                await service.lane(lambda: house.forget(name, "dropped"))
-                service.dropped(name)
+                went = service.dropped(name)
+                if house.known(name) or not went:
+                    await service.lane(lambda: house.forget(name, "dropped"))
                 if turn is not None:
                     turn.fail(SessionError(f"session {name!r} was dropped"))
                 return {"session": name}

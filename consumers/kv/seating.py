@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from morphogen.kernels.kv import RawContext
-from morphogen.schemas.kv import KvEvicted, KvExported, SessionLoaded
+from morphogen.schemas.kv import KvEvicted, KvExported
 
 from .continuity import Session
 from .conversation import state_id
@@ -207,7 +207,7 @@ class Seating:
 
     def _bring_back(self, session: Session, state: str) -> None:
         """Restore a parked session's state, or leave it to be computed, as the costs say."""
-        stored, tokens = self._store.get(state), session.conversation.tokens
+        stored = self._store.get(state)
         if stored is None:
             return
         item, ref = stored
@@ -223,18 +223,7 @@ class Seating:
         else:
             self._store.touch(state)
         here = speaker_of(session).count
-        self._tell(
-            SessionLoaded(
-                session=session.name,
-                revision=session.conversation.revision,
-                turns=session.conversation.turns,
-                tokens=len(tokens),
-                restored=here,
-                recomputed=len(tokens) - here,
-                worker=self._name,
-                pending=session.pending,
-            )
-        )
+        self._tell(session.loaded(here, len(session.conversation.tokens) - here))
 
 
 def speaker_of(session: Session) -> ContextSpeaker:

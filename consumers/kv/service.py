@@ -6,13 +6,13 @@ Requests about one session are taken in turn; the replies of several sessions go
 import asyncio
 import contextlib
 import os
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from morphogen.kernels.kv.transport import Place
 
 from .client import has
-from .continuity import Session
 from .errors import Elsewhere, NoRoomLeft, SessionBusy, SessionError
 from .house import House
 from .offers import Offers
@@ -32,12 +32,12 @@ class Service:
     def __init__(self, conn: "Connection", house: House, lane: Lane, place: Place, budgets: Mapping[str, int]) -> None:
         self.conn, self.house, self.lane, self.place = conn, house, lane, place
         self.turns: dict[str, Turn] = {}
-        """The present or last reply of each session."""
+        """The replies under way, by session; one that is over is in the journal of its session."""
         self.offers = Offers()
         self._given: dict[str, tuple[str, str]] = {}  # whither sessions went, and what they are called there
-        self._owned: set[str] = set()  # that are known to be here, and not where they were offered
+        self._asked: set[str] = set()  # sessions that stayed, though their journals do not say so
         self._budgets = dict(budgets)
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -61,26 +61,27 @@ class Service:
             if session in self._given:
                 raise Elsewhere(session, *self._given[session])
             return
-        if session in self._owned:
+        found = house.sessions.get(session) or await self.lane(lambda: house.session(session))
+        moved = found.conversation.moved
+        if moved is None or moved.to == house.name or session in self._asked:
             return
-        moved = (await self.lane(lambda: house.session(session))).conversation.moved
-        if moved is not None and moved.to != house.name:
-            there = await has(self.conn, moved.to, moved.name, moved.handoff)
-            if there is None:
-                raise SessionError(
-                    f"session {session!r} may be at worker {moved.to}, to which it was on its way, and which does not answer: "
-                    "start that one again"
-                )
-            if there:
-                await self.lane(lambda: house.forget(session, "handed_off"))
-                self.gave(session, moved.to, moved.name)
-                raise Elsewhere(session, moved.to, moved.name)
-            await self.lane(lambda: house.stays(session, moved.handoff))
-        self._owned.add(session)
+        there = await has(self.conn, moved.to, moved.name, moved.handoff)
+        if there is None:
+            raise SessionError(
+                f"session {session!r} may be at worker {moved.to}, to which it was on its way, and which does not answer: "
+                "start that one again"
+            )
+        if there:
+            await self.lane(lambda: house.forget(session, "handed_off"))
+            self.gave(session, moved.to, moved.name)
+            raise Elsewhere(session, moved.to, moved.name)
+        await self.lane(lambda: house.stays(session, moved.handoff))
+        if found.conversation.moved is not None:
+            self._asked.add(session)
 
     def gave(self, session: str, worker: str, name: str) -> None:
         """Take note whither a session went: nobody begins another one of its name unawares, and its readers follow."""
-        self._owned.discard(session)
+        self._asked.discard(session)
         self._given.pop(session, None)
         self._given[session] = (worker, name)
         if len(self._given) > _REMEMBERED:
@@ -88,15 +89,15 @@ class Service:
 
     def doubt(self, session: str, error: Exception) -> None:
         """Let nobody speak with a session before the worker that it was offered to says that it is not there."""
-        self._owned.discard(session)
+        self._asked.discard(session)
         turn = self.turns.pop(session, None)
         if turn is not None and not turn.over:
             turn.fail(error)
 
-    def dropped(self, session: str) -> None:
-        """Forget all about a session of a name: another one may begin."""
-        self._owned.discard(session)
-        self._given.pop(session, None)
+    def dropped(self, session: str) -> bool:
+        """Forget all about a session of a name, and whither it went: another one may begin. Tell whether it went anywhere."""
+        self._asked.discard(session)
+        return self._given.pop(session, None) is not None
 
     async def info(self, payload: bytes) -> bytes:
         """Answer what this worker is and holds."""
@@ -145,12 +146,13 @@ class Service:
                     raise
                 yield pack(Bit(at=ask.since, moved=error.worker, session=error.name))
                 return
-            turn = self.turns.get(ask.session) or (await self._last(ask.session) if ask.resume else None)
-            said = turn is not None and turn.finish is not None and ask.resume
-            if turn is None or (turn.over and not said):
-                turn = await self._begin(ask)
-            elif not ask.resume:
+            turn = self.turns.get(ask.session)
+            if turn is not None and not ask.resume:
                 raise SessionBusy(f"session {ask.session!r} is in the middle of a reply: follow it (resume)")
+            if turn is None and ask.resume:
+                turn = await self._last(ask.session)
+            if turn is None:
+                turn = await self._begin(ask)
         async for bit in turn.follow(ask.since):
             yield pack(bit)
 
@@ -160,25 +162,18 @@ class Service:
         return pack(Had(here=await self.lane(lambda: self.house.had(asked.session, asked.handoff))))
 
     async def _last(self, name: str) -> Turn | None:
-        """Return the newest reply of a session as its journal has it, where an earlier process or another worker made it."""
+        """Return the newest reply of a session as its journal has it; None where one is pending."""
 
         def work() -> Turn | None:
             session = self.house.session(name, create=False)
             text = next((one.text for one in reversed(session.messages) if one.role == "assistant"), None)
             if session.pending or text is None:
                 return None
-            return self._ended(session, text)
+            turn = Turn(self.house, session, self.lane, text=text)
+            turn.finish, turn.tokens = session.finish or "stop", len(session.conversation.tokens)
+            return turn
 
-        turn: Turn | None = await self.lane(work)
-        if turn is None:
-            return self.turns.get(name)  # it arrived just now, and goes on already
-        self.turns[name] = turn
-        return turn
-
-    def _ended(self, session: Session, text: str) -> Turn:
-        turn = Turn(self.house, session, self.lane, text=text)
-        turn.finish, turn.tokens = session.finish or "stop", len(session.conversation.tokens)
-        return turn
+        return await self.lane(work) or self.turns.get(name)  # it may have arrived just now, and go on already
 
     async def _begin(self, ask: Ask) -> Turn:
         """Begin a reply, or carry on one that was broken off."""
@@ -207,13 +202,14 @@ class Service:
         return self.follow(ask.session, Turn(self.house, session, self.lane, text=partial))
 
     def follow(self, name: str, turn: Turn) -> Turn:
-        """Let a turn run on; the last one of a session is kept, for whoever comes late to read it."""
+        """Let a turn run on."""
         self.turns[name] = turn
         self.house.busy.add(name)
 
         async def run() -> None:
             await turn.run()
             if self.turns.get(name) is turn and turn.over:
+                del self.turns[name]
                 self.house.busy.discard(name)
 
         task = asyncio.create_task(run(), name=f"morphogen turn {name}")
@@ -228,8 +224,6 @@ class Service:
             text = session.partial
             session.carry_on()
             self.follow(name, Turn(self.house, session, self.lane, text=text))
-        else:  # its last token was made on arrival
-            self.turns[name] = self._ended(session, session.conversation.messages[-1].text)
 
 
 def _costs_of(house: House) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from morphogen.kernels.kv import KvMismatch, KvState
+from morphogen.kernels.kv import KvState
 from morphogen.schemas.kv import (
     Fingerprint,
     KvDecided,
@@ -19,6 +19,7 @@ from .continuity import Session
 from .conversation import state_id
 from .cost import Choice, Costs, Decision
 from .store import Store, Tell
+from .telling import rejection
 
 
 class States:
@@ -138,17 +139,6 @@ class States:
         cause: str | None = None,
     ) -> KvRejected:
         """Tell that a state was not taken, and why."""
-        mismatch = error if isinstance(error, KvMismatch) else None
-        event = KvRejected(
-            state=state,
-            worker=self._name,
-            reason=" ".join(str(error).split())[:1000],
-            source=source,
-            handoff=handoff,
-            session=session,
-            field=mismatch.field if mismatch else None,
-            expected=mismatch.expected if mismatch else None,
-            actual=mismatch.actual if mismatch else None,
-        )
+        event = rejection(state, self._name, error, source=source, handoff=handoff, session=session)
         self._tell(event, cause=cause)
         return event

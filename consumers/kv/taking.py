@@ -1,5 +1,6 @@
 """The other end of a handoff: an offer is looked at, taken up, and the session goes on here, or is left where it was."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from morphogen.schemas import token
 from morphogen.schemas.kv import (
     KvAccepted,
     KvImported,
-    SessionLoaded,
     block_hashes,
     pack_hashes,
 )
@@ -38,6 +38,12 @@ class Taking:
     ) -> None:
         self._house, self._lane, self._began, self._stands = house, lane, began, stands
         self._done: dict[str, Answer] = {}
+        self._arriving: set[asyncio.Task[Answer]] = set()
+
+    def close(self) -> None:
+        """Begin no reply any more of what arrives now."""
+        for task in self._arriving:
+            task.cancel()
 
     async def answer(self, payload: bytes) -> AsyncIterator[bytes]:
         """Answer an offer: accepted, and then imported or rejected."""
@@ -63,6 +69,13 @@ class Taking:
             cause=offer.cause,
         )
         yield pack(Answer(what="accepted"))
+        arriving = asyncio.create_task(self._arrive(offer, received), name=f"morphogen offer {offer.session}")
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
+        yield pack(await asyncio.shield(arriving))  # it arrives whether or not the giver still listens
+
+    async def _arrive(self, offer: Offer, received: int) -> Answer:
+        """Take a session, and have its reply go on if one is pending."""
         answer, pending = await self._lane(lambda: self._take(offer, received))
         if answer.what == "imported" or answer.final:  # what was refused for now is tried again
             self._done[offer.handoff] = answer
@@ -70,7 +83,7 @@ class Taking:
             del self._done[next(iter(self._done))]
         if pending:
             self._began(offer.session)
-        yield pack(answer)
+        return answer  # type: ignore[no-any-return]
 
     def _objection(self, offer: Offer) -> str | None:
         """Return why an offer is not even tried."""
@@ -147,7 +160,7 @@ class Taking:
                 first = time.monotonic_ns() - received
             except Exception:  # noqa: BLE001  the turn that follows meets it again, and tells its readers
                 first = None
-        self._tell(offer, restored, len(session.conversation.tokens), transfer, first, session.pending)
+        self._tell(offer, restored, transfer, first)
         answer = Answer(
             what="imported",
             restored=restored,
@@ -196,7 +209,7 @@ class Taking:
         )
         return decision.choice == "restore"
 
-    def _tell(self, offer: Offer, restored: int, tokens: int, transfer: int, first: int | None, pending: bool) -> None:
+    def _tell(self, offer: Offer, restored: int, transfer: int, first: int | None) -> None:
         house, ref = self._house, offer.ref
         session = house.session(offer.session)
         cause = offer.cause
@@ -219,20 +232,8 @@ class Taking:
             )
             house.states.seat(offer.session, offer.state)
             cause = house.tell(event, cause=cause)
-        house.tell(
-            SessionLoaded(
-                session=offer.session,
-                revision=session.conversation.revision,
-                turns=session.conversation.turns,
-                tokens=tokens,
-                restored=restored,
-                recomputed=max(0, tokens - restored),
-                worker=house.name,
-                pending=pending,
-                duration_ns=transfer,
-            ),
-            cause=cause,
-        )
+        recomputed = max(0, len(session.conversation.tokens) - restored)
+        house.tell(session.loaded(restored, recomputed, transfer), cause=cause)
 
 
 def _check(state: KvState, tokens: list[int], offer: Offer) -> None:

@@ -90,6 +90,7 @@ class KvWorker:
             context: RawContext | None = None
             responders: list[Responder] = []
             service: Service | None = None
+            taking: Taking | None = None
             worker: Worker | None = None
             reaping: asyncio.Task[None] | None = None
             try:
@@ -141,6 +142,8 @@ class KvWorker:
                 for responder in responders:
                     await responder.close()
                 await claim.close()
+                if taking is not None:
+                    taking.close()
                 if service is not None:
                     await service.close()
                 if context is not None:

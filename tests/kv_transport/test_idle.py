@@ -1,6 +1,7 @@
 """A file that is read again under another name is not mapped anew; one without a name is let go of."""
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -74,3 +75,26 @@ def test_no_file_handle_is_left_open(tmp_path: Path) -> None:
         memory.release(ref)
     memory.close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_states_are_many_more_than_the_files_that_stay_open(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 160, limits[1]))  # a 32nd is a few, and each takes two
+    writer, reader = SharedMemory(tmp_path / "kv"), SharedMemory(tmp_path / "kv")
+    most = 2 * ((before + 160) // 32)
+    try:
+        refs = [put(writer, b"%4d" % number * 1000) for number in range(200)]
+        assert len(os.listdir("/proc/self/fd")) <= before + most + 8
+        for number, ref in enumerate(refs):
+            with reader.open(ref) as mapped:
+                assert bytes(mapped.buffer[:4]) == b"%4d" % number
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * most + 8
+        for ref in refs:
+            assert writer.release(ref) == "freed"
+        assert len(os.listdir("/proc/self/fd")) <= before + 3 * most + 8
+        assert len(writer.segments()) <= most  # spare ones
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        reader.close()
+        writer.close()

@@ -139,6 +139,8 @@ def test_a_reply_goes_on_at_the_other_worker_and_its_reader_follows(pair: Fleet)
     assert imported.first_token_ns == given["first_token_ns"]
     ended = pair.wait_for(SessionTurn, session="two-goes", role="assistant")
     assert ended.worker == "b"
+    (loaded,) = [event for event in pair.events(SessionLoaded) if event.session == "two-goes"]
+    assert (loaded.worker, loaded.restored) == ("b", given["restored"])
     again, _ = pair.reply("b", "two-goes", resume=True, since=10)
     assert again == expected[10:]
 
@@ -439,7 +441,7 @@ def test_who_asks_for_a_reply_that_is_just_arriving_reads_all_of_it(shm: Fleet) 
     expected, _ = shm.reply("a", "stays", STORY, max_tokens=500, sampling=SAMPLED)
     with ThreadPoolExecutor() as readers:
         first = readers.submit(shm.reply, "a", "goes", STORY, max_tokens=500, sampling=SAMPLED)
-        while not any(one.session == "goes" and one.running for one in shm.info("a").sessions):
+        while not any(one.session == "goes" and one.tokens > 320 for one in shm.info("a").sessions):
             time.sleep(0.005)
         handoff = readers.submit(shm.command, "a", "kv.handoff", session="goes", to="b")
         shm.wait_for(KvAccepted, worker="b")

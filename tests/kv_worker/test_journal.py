@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import resource
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from morphogen.consumers.kv.conversation import (
     ids,
     state_id,
 )
+from morphogen.consumers.kv.desk import Desk
+from morphogen.consumers.kv.errors import SessionLost
 from morphogen.consumers.kv.journal import MAGIC, NAME, Journal, pack, unpack
 
 TOKENS = st.lists(st.integers(0, 300), max_size=12)
@@ -191,6 +196,116 @@ def test_a_folder_without_a_session_and_a_foreign_file_are_told(tmp_path: Path) 
     (tmp_path / NAME).write_bytes(b"something else")
     with pytest.raises(SessionError, match="is not the journal of a session"):
         Journal.open(tmp_path)
+
+
+@given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 300)), max_size=30))
+def test_journals_on_a_desk_say_what_others_say_and_few_are_open(most: int, said: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        before = len(os.listdir("/proc/self/fd"))
+        desk = Desk(most)
+        journals = [Journal.open(Path(folder) / f"s{number}", desk=desk) for number in range(5)]
+        for journal in journals:
+            journal.append(Opened(session="s", root="r"), Began(sampling=Sampling(), limit=99))
+        for number, token in said:
+            journals[number].append(Got(t=token))
+            assert len(os.listdir("/proc/self/fd")) - before <= most
+        whole = [journal.whole() for journal in journals]
+        for journal in journals:
+            journal.close()
+
+        assert len(os.listdir("/proc/self/fd")) == before
+        for number, journal in enumerate(journals):
+            assert (Path(folder) / f"s{number}" / NAME).read_bytes() == whole[number]
+            wanted = [token for one, token in said if one == number]
+            assert unpack(whole[number])[0].tokens == journal.conversation.tokens == wanted
+
+
+@pytest.mark.parametrize("resting", [False, True])
+@pytest.mark.parametrize("what", ["deleted", "folder deleted", "replaced", "written to", "cut off"])
+def test_a_journal_that_was_taken_away_takes_nothing_more(tmp_path: Path, what: str, resting: bool) -> None:
+    folder = tmp_path / "s"
+    journal = Journal.open(folder)
+    journal.append(Opened(session="s", root="r"))
+    if resting:
+        journal.rest()
+    path = folder / NAME
+    match what:
+        case "deleted":
+            path.unlink()
+        case "folder deleted":
+            shutil.rmtree(folder)
+        case "replaced":
+            shutil.copy(path, tmp_path / "copy")
+            (tmp_path / "copy").replace(path)
+        case "written to":
+            path.write_bytes(path.read_bytes() * 2)
+        case _:
+            os.truncate(path, len(MAGIC))
+
+    for use in (
+        lambda: journal.append(Said(role="user", text="a", tokens=b"", shown="a")),
+        journal.sync,
+        journal.whole,
+    ):
+        with pytest.raises(
+            SessionLost, match=r"the journal of session s was deleted, replaced or changed in .*/s: put it"
+        ):
+            use()
+
+    assert journal.conversation.messages == []
+    if what == "replaced":
+        Journal.open(folder).close()  # which is not held by the one that refused it
+    journal.close()
+
+
+def test_a_journal_that_is_put_back_goes_on(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / "away")
+    with pytest.raises(SessionLost):
+        journal.append(Opened(session="s", root="r"))
+    (tmp_path / "away").rename(tmp_path / "s")
+
+    journal.append(Opened(session="s", root="r"))
+
+    journal.close()
+    assert unpack((tmp_path / "s" / NAME).read_bytes())[0].revision == 1
+
+
+def test_what_keeps_a_journal_from_being_opened_is_told_as_it_is(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "rests")
+    journal.append(Opened(session="s", root="r"))
+    journal.rest()
+    (tmp_path / "file").write_text("")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for use in (lambda: Journal.open(tmp_path / "s"), journal.sync):
+            with pytest.raises(
+                SessionError, match=r"the journal in .* cannot be opened: Too many open files; raise `ulimit -n`"
+            ):
+                use()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(SessionError, match=r"the journal in .*/file/s cannot be opened: Not a directory"):
+        Journal.open(tmp_path / "file" / "s")
+    journal.sync()
+    journal.close()
+
+
+def test_a_journal_that_rests_is_not_opened_in_a_forked_child(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "s")
+    journal.rest()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(SessionError):
+            journal.append(Opened(session="s", root="r"))
+            os._exit(1)
+        os._exit(0)
+
+    assert os.waitpid(child, 0)[1] == 0
+    journal.append(Opened(session="s", root="r"))
+    journal.close()
 
 
 def test_the_lock_goes_with_a_killed_owner_and_every_token_it_got_is_there(tmp_path: Path) -> None:

@@ -1,11 +1,17 @@
 """A session belongs to one worker, whatever was tried with it before and whoever is killed meanwhile; none is lost by a name."""
 
+import asyncio
+import contextlib
 import os
 import signal
+from typing import Any
 
 import pytest
 
-from morphogen.schemas.kv import KvRejected
+from morphogen.bus.requests import call_stream, respond
+from morphogen.consumers.kv import session
+from morphogen.consumers.kv.wire import OFFER, STANDS, Offer, Stood, pack
+from morphogen.schemas.kv import KvRejected, SessionTurn, worker_subject
 
 from .serving import IMPATIENT, Fleet
 from .test_handoff import DIES_GIVING_UP, RESTORE, STORY
@@ -214,3 +220,51 @@ def test_a_session_that_was_given_away_is_not_begun_again_by_its_name_and_is_fol
     assert shm.reply("a", "s1", resume=True)[0] == said
     assert shm.command("c", "kv.handoff", session="s2", to="a", rename="s1")["session"] == "s1"
     assert shm.say("a", "s1", "And then?") > 200  # it may come back
+
+
+def test_the_name_of_a_session_that_was_given_away_is_free_once_it_is_dropped(shm: Fleet) -> None:
+    for name in ("a", "b"):
+        shm.start(name, *RESTORE)
+    shm.say("a", "s1", STORY)
+    shm.command("a", "kv.handoff", session="s1", to="b")
+
+    assert shm.command("a", "kv.drop", session="s1") == {"session": "s1"}
+
+    assert shm.say("a", "s1", "Another tale.") < 100
+    assert shm.say("b", "s1", "And then?") > 200  # that one is where it went
+    assert shm.command("a", "kv.drop", session="s1") == {"session": "s1"}
+    assert "worker a has no session 's1'" in shm.command("a", "kv.drop", session="s1")
+
+
+def test_a_reply_goes_on_at_the_one_that_took_it_though_the_giver_stopped_listening(shm: Fleet, llama: Any) -> None:
+    shm.start("b", *RESTORE)
+    own = session("s1", llama(n_batch=128), events=False)
+    own.say(STORY)
+    own.begin(20)
+    conn, root = shm.bus.conn, shm.info("b").fingerprint.digest
+    offer = Offer(
+        handoff="h", attempt="h1", source="gives", session="s1", state="x", ref=None, tokens=0, root=root,
+        journal=own.journal.whole(),
+    )  # fmt: skip
+
+    async def give() -> None:
+        asked, hung_up = asyncio.Event(), asyncio.Event()
+
+        async def stands(_: bytes) -> bytes:
+            asked.set()
+            await hung_up.wait()
+            await asyncio.sleep(0.3)  # b hears first that nobody listens any more
+            return pack(Stood(stands=True))
+
+        responder = await respond(conn, worker_subject("gives", STANDS), stands)
+        async with contextlib.aclosing(call_stream(conn, worker_subject("b", OFFER), pack(offer))) as answers:
+            await anext(answers)
+            await asked.wait()
+        hung_up.set()
+        await asyncio.sleep(0.5)
+        await responder.close()
+
+    shm.bus.run(give(), timeout=30)
+
+    ended = shm.wait_for(SessionTurn, session="s1", role="assistant")  # nobody has asked for it
+    assert (ended.worker, ended.text) == ("b", "".join(own.resume()))

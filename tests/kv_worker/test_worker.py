@@ -146,6 +146,10 @@ def test_a_worker_killed_in_the_middle_of_a_reply_carries_it_on_when_it_is_start
 
     assert text == expected
     assert last.finish == "length"
+    shm.wait_for(SessionTurn, session="s1", role="assistant")
+    (loaded,) = [event for event in shm.events(SessionLoaded) if event.session == "s1"]
+    assert (loaded.worker, loaded.pending) == ("a", True)
+    assert loaded.restored > 290
 
 
 def test_a_stream_says_what_is_wrong_in_a_line(pair: Fleet) -> None:

@@ -40,7 +40,7 @@ _TYPES = (
 )  # fmt: skip
 
 
-class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPES)):
+class Kv(Projection, name="kv", version=3, types=tuple(cls.type for cls in _TYPES)):
     """States and where they lie, handoffs, decisions, sessions, and the blocks of other engines.
 
     A state is `held` in a tier from the event that put it there until one that took it away; in the device it is a
@@ -66,8 +66,8 @@ class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPE
         "_kv_clears": "engine VARCHAR, dialect VARCHAR, worker VARCHAR, event_id BIGINT, reason VARCHAR",
         "kv_gaps": "engine VARCHAR, dialect VARCHAR, worker VARCHAR, first BIGINT, last BIGINT, reason VARCHAR, received BIGINT",
         "kv_session_events": "session VARCHAR, what VARCHAR, worker VARCHAR, revision BIGINT, turns BIGINT, tokens BIGINT, "
-        "restored BIGINT, recomputed BIGINT, state VARCHAR, pending BOOLEAN, role VARCHAR, finish VARCHAR, reused BIGINT, "
-        "text VARCHAR, duration_ns BIGINT",
+        "total BIGINT, restored BIGINT, recomputed BIGINT, state VARCHAR, pending BOOLEAN, role VARCHAR, finish VARCHAR, "
+        "reused BIGINT, text VARCHAR, duration_ns BIGINT",
     }
     views = {
         "kv_states": """
@@ -147,11 +147,12 @@ class Kv(Projection, name="kv", version=2, types=tuple(cls.type for cls in _TYPE
             FROM told t LEFT JOIN loaded l USING (handoff)
         """,
         "kv_sessions": """
-            SELECT session, count(*) FILTER (what = 'turn') AS turns_told, max(turns) AS turns,
-                   last(tokens ORDER BY seq, idx) FILTER (what IN ('saved', 'loaded')) AS tokens,
-                   last(worker ORDER BY seq, idx) FILTER (worker IS NOT NULL) AS worker,
-                   last(state ORDER BY seq, idx) FILTER (state IS NOT NULL) AS state,
-                   max(revision) AS revision, coalesce(last(pending ORDER BY seq, idx), false) AS pending,
+            SELECT session, count(*) FILTER (what = 'turn') AS turns_told, last(turns ORDER BY time, seq, idx) AS turns,
+                   last(total ORDER BY time, seq, idx) FILTER (total IS NOT NULL) AS tokens,
+                   last(worker ORDER BY time, seq, idx) FILTER (worker IS NOT NULL) AS worker,
+                   last(state ORDER BY time, seq, idx) FILTER (state IS NOT NULL) AS state,
+                   last(revision ORDER BY time, seq, idx) FILTER (revision IS NOT NULL) AS revision,
+                   coalesce(last(pending ORDER BY time, seq, idx), false) AS pending,
                    count(*) FILTER (what = 'loaded') AS loads, sum(restored) AS restored, sum(recomputed) AS recomputed,
                    min(time) AS began, max(time) AS changed
             FROM kv_session_events GROUP BY session
@@ -294,9 +295,9 @@ def _session(body: SessionSaved | SessionLoaded | SessionTurn) -> tuple[str, tup
     def said(name: str) -> Any:
         return getattr(body, name, None)
 
-    turns = body.turn if isinstance(body, SessionTurn) else body.turns
+    turns, total = (body.turn, body.total) if isinstance(body, SessionTurn) else (body.turns, body.tokens)
     return "kv_session_events", (
         body.session, type(body).type.partition(".")[2], body.worker, int64(said("revision")), int64(turns),
-        int64(body.tokens), int64(said("restored")), int64(said("recomputed")), said("state"), said("pending"), said("role"),
-        said("finish"), int64(said("reused")), said("text"), int64(said("duration_ns")),
+        int64(body.tokens), int64(total), int64(said("restored")), int64(said("recomputed")), said("state"),
+        said("pending"), said("role"), said("finish"), int64(said("reused")), said("text"), int64(said("duration_ns")),
     )  # fmt: skip

@@ -10,6 +10,8 @@ import os
 import threading
 import weakref
 
+from .descriptors import at_hand
+
 _LOOK = 2.0  # seconds between two looks for files that have no name any more
 
 
@@ -27,7 +29,7 @@ class Reading:
 
 
 class Idle:
-    """Readings by file, the newest last, of at most `room` bytes."""
+    """Readings by file, the newest last, of at most `room` bytes and no more than `at_hand` says."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -51,7 +53,7 @@ class Idle:
         told = os.fstat(reading.handle)
         with self._lock:
             self._kept[told.st_dev, told.st_ino] = reading
-            while sum(one.size for one in self._kept.values()) > self._room:
+            while sum(one.size for one in self._kept.values()) > self._room or len(self._kept) > at_hand():
                 del self._kept[next(iter(self._kept))]
             self._wake()
 

@@ -21,6 +21,7 @@ from morphogen.schemas.kv import KvRef
 from ..leases import Keeper, Lease, LeaseEnded, LeaseFolder, Reaped, Segment, me, read_token
 from ..leases.folder import LONGEST
 from .contract import Meta, Released
+from .descriptors import at_hand
 from .ending import EndsByAbort, EndsByClose
 from .errors import BadRef, Gone, NoRoom, TransportError
 from .headroom import headroom
@@ -144,7 +145,7 @@ class Segments:
 
     `ttl`: seconds after which what a stopped process holds is free to go; a living one renews it by itself. `spare`:
     bytes of freed files that this process keeps mapped for what it writes next, which saves the kernel's work of
-    finding, clearing and mapping pages: most of what a first write costs.
+    finding, clearing and mapping pages: most of what a first write costs. Only the last files are kept open (`at_hand`).
     """
 
     def __init__(self, name: str, folder: LeaseFolder, *, ttl: float, spare: int = 0) -> None:
@@ -252,6 +253,9 @@ class Segments:
             self._own()
             with self._lock:
                 self._written[lease.segment] = room
+                crowded = [self._written.pop(segment) for segment in list(self._written)[: -at_hand()]]
+            for older in crowded:
+                older.close()  # its bytes stay; its file will not be spare
         else:
             room.close()
         return KvRef(
@@ -382,6 +386,9 @@ class Segments:
         self.keeper.keep(fresh)
         with self._lock:
             self._spares.append(room)
+            crowded = self._spares[: -at_hand()]
+            del self._spares[: len(crowded)]
+        self._discard(crowded)
         return True
 
     def _discard(self, rooms: Iterable[Room]) -> None:
