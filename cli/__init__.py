@@ -4,8 +4,12 @@ Exit codes: 0 done; 1 the work failed, with one line that says why; 2 the comman
 difference; 130 interrupted.
 """
 
+import atexit
+import contextlib
 import os
 import sys
+import threading
+from typing import NoReturn
 
 
 def main() -> None:
@@ -13,7 +17,22 @@ def main() -> None:
     from .app import run
 
     _keep_streams()
-    sys.exit(run(sys.argv[1:]))
+    _end(run(sys.argv[1:]))
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; at once where a thread is left to itself.
+
+    Such as a query that heeds no interrupt: DuckDB's module would print what it leaks, were it taken down under it.
+    """
+    atexit._run_exitfuncs()
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others and all(thread.daemon for thread in others):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, AttributeError):  # a pipe that nobody reads; a stream that is none
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _keep_streams() -> None:

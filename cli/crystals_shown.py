@@ -7,7 +7,8 @@ from rich.table import Table
 
 from morphogen.schemas import json_text
 
-from .saying import cell, console, echo, word
+from .saying import echo, word
+from .tables import print_rows
 
 if TYPE_CHECKING:
     from morphogen.consumers.crystallizer.past import Past
@@ -137,14 +138,12 @@ def of_file(path: Path) -> dict[str, Any]:
 
 
 def table_of(rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table; a terminal wraps, a pipe does not."""
+    """Print rows, of which there is one at least, as a table; a terminal wraps, a pipe does not."""
     table = Table(show_edge=False, header_style="bold")
     for name, value in rows[0].items():
         number = isinstance(value, int | float)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else cell(value) for value in row.values()))
-    console().print(table)
+    print_rows(table, rows, lambda row: row.values())
 
 
 def guards_of(made: Any) -> list[str]:

@@ -13,8 +13,9 @@ from morphogen.schemas.kv import FILE, TIERS
 
 from .app import app, settings_of
 from .moments import moment
-from .saying import cell, console, echo, word
+from .saying import echo, word
 from .sizes import size
+from .tables import print_rows
 
 if TYPE_CHECKING:
     from morphogen.bus.settings import Settings
@@ -135,46 +136,60 @@ def _plain(value: Any) -> Any:
 
 def _described(settings: "Settings", key: str) -> dict[str, Any]:
     """Return what the tables say of a state or a session. Raises MorphogenError where they know none, or several."""
-    states = _rows(
-        settings,
-        "SELECT DISTINCT state FROM kv_states WHERE session = $1 OR starts_with(state, $1) ORDER BY state = $1 DESC LIMIT 5",
-        [key],
-    )
     sessions = _rows(settings, "SELECT * REPLACE (began::VARCHAR AS began, changed::VARCHAR AS changed) FROM kv_sessions "
                                "WHERE session = $1", [key])  # fmt: skip
-    if not states and not sessions:
-        raise MorphogenError(f"no state, session or file {key!r}: `morphogen kv list --all` shows what is known")
-    exact = [row for row in states if row["state"] == key]
-    if len(states) > 1 and not exact and not sessions:
-        named = ", ".join(row["state"] for row in states[:4])
-        raise MorphogenError(f"{key!r} begins {len(states)} states ({named}, ...): write more of it")
-    document: dict[str, Any] = dict(sessions[0]) if sessions else {}
-    chosen = [row["state"] for row in exact or states]
+    document, chosen = _meant(settings, key, sessions)
     places = _rows(
         settings,
         "SELECT state, worker, tier, CASE WHEN held THEN 'held' ELSE what || coalesce(': ' || reason, '') END AS status, "
         "tokens, size, hits, transport, place, epoch_ns(since) AS since_ns, root, block, blocks, tip, model, checksum, "
-        "fingerprint::JSON::VARCHAR AS fingerprint FROM kv_states WHERE list_contains($1, state) ORDER BY held DESC, changed DESC",
+        "fingerprint::JSON::VARCHAR AS fingerprint FROM kv_states WHERE state IN (SELECT unnest($1::VARCHAR[])) "
+        "ORDER BY held DESC, changed DESC",
         [chosen],
     )
-    if places:
-        first = places[0]
+    named = document.get("state")  # the session's newest; without one, the newest that is held
+    about = next((row for row in places if named is None or row["state"] == named), None)
+    if about is not None:
         document.update(
-            {name: first[name] for name in ("state", "model", "tokens", "size", "root", "block", "blocks", "tip")}
+            {name: about[name] for name in ("state", "model", "tokens", "size", "root", "block", "blocks", "tip")}
         )
-        if first["fingerprint"]:
-            document["fingerprint"] = json.loads(first["fingerprint"])
-        document["places"] = [
-            {name: row[name] for name in ("state", "tier", "worker", "status", "transport", "place")} for row in places
-        ]
+        if about["fingerprint"]:
+            document["fingerprint"] = json.loads(about["fingerprint"])
+    document["places"] = [
+        {name: row[name] for name in ("state", "tier", "worker", "status", "transport", "place")} for row in places
+    ]
     history = _rows(
         settings,
         "SELECT epoch_ns(time) AS time, what, worker, other, transport, tokens, size, reason "
-        "FROM kv_transfers WHERE list_contains($1, state) OR session = $2 ORDER BY seq, idx",
+        "FROM kv_transfers WHERE state IN (SELECT unnest($1::VARCHAR[])) OR session = $2 ORDER BY seq, idx",
         [chosen, key],
     )
     document["history"] = [{**row, "time": moment(row["time"])} for row in history]
     return {name: value for name, value in document.items() if value is not None and value != []}
+
+
+def _meant(settings: "Settings", key: str, sessions: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Return the session that is meant, if one is, and the states: that state, all of that session, or the one begun so."""
+    states = _rows(
+        settings,
+        "SELECT DISTINCT state, session IS NOT DISTINCT FROM $1 AS inside FROM kv_states "
+        "WHERE session = $1 OR starts_with(state, $1) ORDER BY state",
+        [key],
+    )
+    begun, inside = [row["state"] for row in states], [row["state"] for row in states if row["inside"]]
+    if key in begun:
+        return {}, [key]
+    if sessions:
+        newest = sessions[0]["state"]  # which another session may have told of last
+        return sessions[0], inside if newest is None or newest in inside else [*inside, newest]
+    if inside:
+        return {}, inside
+    if not begun:
+        raise MorphogenError(f"no state, session or file {key!r}: `morphogen kv list --all` shows what is known")
+    if len(begun) > 1:
+        few = ", ".join(begun[:4])
+        raise MorphogenError(f"{key!r} begins {len(begun)} states ({few}, ...): write more of it")
+    return {}, begun
 
 
 def _others(settings: "Settings", worker: str | None, tier: str | None) -> list[dict[str, Any]]:
@@ -201,15 +216,16 @@ def _table(found: list[dict[str, Any]], everything: bool) -> None:
     heads = ["state", "session", "worker", "tier", "tokens", "size", "hits", "age", "place"]
     table = Table(*heads, *(["status"] if everything else []), show_edge=False, header_style="bold")
     now = time.time_ns()
-    for row in found:
-        cells = [
+
+    def cells(row: dict[str, Any]) -> list[Any]:
+        told = [
             row["state"], row["session"], row["worker"], row["tier"], row["tokens"], size(row["size"] or 0), row["hits"],
             _age(now - row["since_ns"]), row["place"],
         ]  # fmt: skip
-        if everything:
-            cells.append("held" if row["held"] else f"{row['what']}: {row['reason']}")
-        table.add_row(*("" if one is None else cell(one) for one in cells))
-    console().print(table)
+        status = "held" if row["held"] else f"{row['what']}: {row['reason']}"
+        return [*told, status] if everything else told
+
+    print_rows(table, found, cells)
 
 
 def _age(ns: int) -> str:

@@ -27,12 +27,13 @@ from .loop_improve import add_improve
 from .loop_shown import print_state, print_waiting, short, summary, whole
 from .moments import moment
 from .pairs import pairs
-from .saying import cell, console, echo
+from .saying import cell, echo
 from .standard import needed_input
+from .tables import print_rows
 
 if TYPE_CHECKING:
     from morphogen.producers.loops.runner import Ended, Options
-    from morphogen.producers.loops.state import Waiting
+    from morphogen.producers.loops.state import State, Waiting
 
 SUSPENDED = 3
 
@@ -144,15 +145,19 @@ def list_runs(
         for state in states:
             echo(json_text(summary(state)))
         return
+    if not states:
+        echo("no loops")
+        return
     table = Table(show_edge=False, header_style="bold")
-    table.add_column("run", overflow="fold", min_width=min(28, max((len(state.run) for state in states), default=3)))
+    table.add_column("run", overflow="fold", min_width=min(28, max(len(state.run) for state in states)))
     for name in ("loop", "kind", "status", "steps", "started", "reason"):
         table.add_column(name, overflow="fold")
-    for state in states:
-        status = "planned" if state.status == "done" and not state.live else state.status  # nothing was done
-        told = (state.run, state.loop, state.kind, status, state.steps, moment(state.started), state.reason)
-        table.add_row(*(cell(str(one)) for one in told))
-    console().print(table if states else "no loops", markup=False)
+    print_rows(table, states, _cells, newest_last=True)
+
+
+def _cells(state: "State") -> tuple[object, ...]:
+    status = "planned" if state.status == "done" and not state.live else state.status  # nothing was done
+    return state.run, state.loop, state.kind, status, state.steps, moment(state.started), state.reason
 
 
 @loop.command()

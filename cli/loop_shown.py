@@ -6,10 +6,11 @@ from rich.table import Table
 
 from morphogen.schemas import json_text
 
-from .saying import cell, console, echo
+from .saying import echo
+from .tables import print_rows
 
 if TYPE_CHECKING:
-    from morphogen.producers.loops.state import State, Waiting
+    from morphogen.producers.loops.state import Outcome, State, Waiting
 
 
 def print_waiting(waiting: "Waiting") -> None:
@@ -67,12 +68,8 @@ def print_state(state: "State") -> None:
         f"program {state.program} {state.sha256[:12]}, workspace {state.workspace}, {'live' if state.live else 'dry run'}"
     )
     table = Table("step", "result", "ms", "output", show_edge=False, header_style="bold")
-    for path, one in state.outcomes.items():
-        result = "planned" if one.planned else "done" if one.ok else "failed"
-        table.add_row(cell(path), result, f"{one.duration_ns / 1e6:.1f}", cell(short(one.error or one.output)))
-    for path in state.pending:
-        table.add_row(cell(path), "begun", "", "")
-    console().print(table)
+    rows = [*state.outcomes.items(), *((path, None) for path in state.pending)]
+    print_rows(table, rows, lambda row: _step(*row), newest_last=True)
     for name, value in state.facts.items():
         echo(f"fact {name}: {'unknown' if value is None else str(value).lower()}")
     for name, count in state.rules.items():
@@ -84,6 +81,13 @@ def print_state(state: "State") -> None:
             echo(f"success {condition.get('condition', '')}: {condition.get('value', condition.get('error'))}")
         for name, number in state.verdict.metrics.items():
             echo(f"metric {name}: {number:g}")
+
+
+def _step(path: str, one: "Outcome | None") -> tuple[object, ...]:
+    if one is None:
+        return path, "begun", "", ""
+    result = "planned" if one.planned else "done" if one.ok else "failed"
+    return path, result, f"{one.duration_ns / 1e6:.1f}", short(one.error or one.output)
 
 
 def short(value: Any) -> str:

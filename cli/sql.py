@@ -16,11 +16,10 @@ from .app import app, settings_of
 from .bars import bar
 from .saying import WIDE, cell, console, echo
 from .standard import needed_input, needed_output
+from .tables import SHOWN
 
 if TYPE_CHECKING:
     from morphogen.consumers.projections.sql.formats import Result
-
-_SHOWN = 1000  # rows of a table on a terminal
 
 
 class Format(StrEnum):
@@ -131,13 +130,13 @@ def _print(result: "Result", output: Path | None) -> None:
             Console(file=file, width=WIDE).print(_table(result, rows))
         return
     out = console()
-    table = _table(result, rows[:_SHOWN])
+    table = _table(result, rows[:SHOWN])
     if rows and Measurement.get(out, out.options.update(width=WIDE), table).maximum > out.width:
-        for number, row in enumerate(rows[:_SHOWN]):
+        for number, row in enumerate(rows[:SHOWN]):
             out.print(_record(result, row, number))
     else:
         out.print(table)
-    more = f", the first {_SHOWN:,} shown (--format csv shows all)" if len(rows) > _SHOWN else ""
+    more = f", the first {SHOWN:,} shown (--format csv shows all)" if len(rows) > SHOWN else ""
     echo(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{more}", err=True)
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from morphogen.bus import Bus, Settings
 from morphogen.bus.broker import Endpoint as Broker
 from morphogen.cli.app import run
 from morphogen.cli.kv_send import command
+from morphogen.cli.tables import SHOWN
 from morphogen.consumers.kv_index import Holder, IndexServer, longest_prefix
 from morphogen.consumers.kv_index.logbook import Logbook
 from morphogen.consumers.projections.sql.asof import parse_as_of
@@ -24,6 +26,7 @@ from morphogen.schemas.kv import (
     KvExported,
     KvRef,
     KvReleased,
+    SessionSaved,
     SessionTurn,
     block_hashes,
     pack_hashes,
@@ -106,6 +109,22 @@ def test_list_shows_what_is_held_and_all_of_it_what_was(bus: Bus, said: Said) ->
     assert [(row["state"], row["tokens"], row["held"]) for row in rows] == [("state-2", 2 * BLOCK, True)]
 
 
+def test_list_shows_the_newest_of_very_many_and_tells_how_many_there_are(
+    bus: Bus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(bus, *(exported(f"state-{number:04}", "chat") for number in range(SHOWN + 5)))
+    capsys.readouterr()
+
+    assert run(["kv", "list"]) == 0
+
+    out, err = capsys.readouterr()
+    shown = [line.split()[0] for line in out.splitlines() if line.strip().startswith("state-")]
+    assert shown == [f"state-{number:04}" for number in range(SHOWN + 4, 4, -1)]
+    assert err == "1,005 rows, the first 1,000 shown (--json shows all)\n"
+    assert run(["kv", "list", "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == SHOWN + 5
+
+
 def test_list_counts_what_other_engines_hold(bus: Bus, said: Said) -> None:
     from ..kv_index.test_service import said as says
 
@@ -130,6 +149,39 @@ def test_show_tells_of_a_state_where_it_lies_and_what_became_of_it(bus: Bus, sai
         assert "exported" in shown
     document = json.loads(said("kv", "show", "chat", "--json"))
     assert (document["session"], document["turns"], document["state"], document["blocks"]) == ("chat", 1, "state-1", 2)
+
+
+def test_show_tells_of_a_session_by_the_state_that_it_was_saved_with_last_among_all_of_its_own(
+    bus: Bus, said: Said
+) -> None:
+    names = [f"state-{number:02}" for number in range(12)]
+    at = KvRef(transport="disk", place="/kv/journal", size=9)
+    saved = SessionSaved(session="state", revision=1, turns=3, tokens=99, journal=at, state="state-07", worker="a")
+    told(
+        bus,
+        *(exported(name, "state", tokens=BLOCK * (1 + number)) for number, name in enumerate(names)),
+        exported("state-of-others", "other"),
+        KvReleased(state="state-07", worker="a", tier="disk", reason="dropped"),
+        saved,
+    )
+
+    document = json.loads(said("kv", "show", "state", "--json"))
+
+    assert (document["session"], document["turns"]) == ("state", 3)
+    assert (document["state"], document["tokens"], document["blocks"]) == ("state-07", BLOCK * 8, 8)
+    assert sorted(place["state"] for place in document["places"]) == names
+    assert len(document["history"]) == len(names)
+
+    told(bus, msgspec.structs.replace(saved, state="state-12"))
+    document = json.loads(said("kv", "show", "state", "--json"))
+    assert (document["state"], document["tokens"], len(document["places"])) == ("state-12", 99, len(names))
+
+
+def test_show_tells_of_a_session_that_was_never_saved_by_its_newest_state(bus: Bus, said: Said) -> None:
+    told(bus, exported("state-1", "chat"))
+    told(bus, exported("state-2", "chat", tokens=3 * BLOCK))
+    document = json.loads(said("kv", "show", "chat", "--json"))
+    assert (document["state"], document["tokens"], len(document["places"])) == ("state-2", 3 * BLOCK, 2)
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Bogota"])

@@ -5,11 +5,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from morphogen.bus.aside import in_thread
-from morphogen.bus.blobs import get_bytes
 from morphogen.bus.errors import StreamMissing
 from morphogen.bus.streams import LOG as LOG_STREAM
 from morphogen.bus.streams import StreamInfo, ensure_streams, stream_info
@@ -29,15 +28,16 @@ if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
     from morphogen.bus.settings import Settings
 
-_BLOB_PATIENCE = 60.0  # seconds for one blob
+_GRACE = 0.25  # seconds in which a query heeds its limit, and then an interrupt
 _owner = threading.Lock()  # within one process, one at a time: DuckDB would share the file without asking
 _inherited = False  # this process was forked while another thread of its parent had a store open
 
 
 @contextlib.asynccontextmanager
-async def turn(end: float) -> AsyncIterator[None]:
+async def turn(end: float) -> AsyncIterator[contextlib.ExitStack]:
     """Be the one of this process who may open a store, as long as the block lasts.
 
+    Yields what is let go of in the end, the turn last; whoever takes that over (`pop_all`) lets go of it later.
     Raises SqlTooLong where it still is another thread's turn at the monotonic time `end`, SqlError in a child that was
     forked while it was.
     """
@@ -49,33 +49,32 @@ async def turn(end: float) -> AsyncIterator[None]:
     while not _owner.acquire(blocking=False):
         if time.monotonic() >= end:
             raise SqlTooLong(
-                "another thread of this process was still asking when the time was over: allow more with a timeout, "
-                "or start `morphogen projector`, which answers many at once"
+                "another thread of this process was still asking, or at work on what it had been asked, when the time "
+                "was over: allow more with a timeout, or start `morphogen projector`, which answers many at once"
             )
         await asyncio.sleep(0.005)
+    held = contextlib.ExitStack()
+    held.callback(_owner.release)
     try:
-        yield
+        yield held
     finally:
-        _owner.release()
+        await asyncio.shield(in_thread(held.close))
 
 
-@contextlib.asynccontextmanager
 async def opened(
-    conn: "Connection", settings: "Settings", progress: Progress | None
-) -> AsyncIterator[tuple[Store, Follower]]:
-    """Own the store, caught up with the log, as long as the block lasts; have the `turn` of this process for it.
+    conn: "Connection", settings: "Settings", held: contextlib.ExitStack, progress: Progress | None
+) -> tuple[Store, Follower]:
+    """Own the store, caught up with the log, until `held`, which `turn` gave, is closed.
 
     Raises StoreLocked where another process owns it.
     """
     info = await _log(conn)
     path = store_path(settings, info.epoch)
     store = await in_thread(lambda: Store.open(path, epoch=info.epoch))
-    try:
-        follower = Follower(store, LogSource(conn, settings), resolve=_blobs_of(conn))
-        await follower.catch_up(progress=progress)
-        yield store, follower
-    finally:
-        await asyncio.shield(in_thread(store.close))
+    held.callback(store.close)
+    follower = Follower(store, LogSource(conn, settings))
+    await follower.catch_up(progress=progress)
+    return store, follower
 
 
 async def answer_here(
@@ -85,13 +84,15 @@ async def answer_here(
 
     Raises StoreLocked where another process owns it.
     """
-    async with turn(end):
+    async with turn(end) as held:
         left = end - time.monotonic()
-        async with opened(conn, settings, progress) as (store, follower):
-            return await _answer(store, follower, ask, time.monotonic() + left)  # catching up is no part of its time
+        store, follower = await opened(conn, settings, held, progress)
+        end = time.monotonic() + left  # catching up is no part of its time
+        await _reach(store, follower, ask, end)
+        return await _run(store, held, ask, max(0.05, end - time.monotonic()))
 
 
-async def _answer(store: Store, follower: Follower, ask: Ask, end: float) -> Result:
+async def _reach(store: Store, follower: Follower, ask: Ask, end: float) -> None:
     goal = ask.wait or 0
     while store.position() < goal:
         if time.monotonic() >= end:
@@ -100,10 +101,10 @@ async def _answer(store: Store, follower: Follower, ask: Ask, end: float) -> Res
             )
         await asyncio.sleep(0.02)
         await follower.catch_up()
-    return await _run(store, ask, max(0.05, end - time.monotonic()))
 
 
-async def _run(store: Store, ask: Ask, left: float) -> Result:
+async def _run(store: Store, held: contextlib.ExitStack, ask: Ask, left: float) -> Result:
+    """Answer within `left` seconds; a query that heeds no interrupt keeps what is `held` until it ends by itself."""
     position = store.position()
     as_of = cut_at(store, ask.as_of, ask.as_of_ns, position)
     harden(store.cursor(), temporary=store.path.parent / "spill")
@@ -112,28 +113,30 @@ async def _run(store: Store, ask: Ask, left: float) -> Result:
 
     def work() -> Result:
         answer = Answer()
-        with query:
+        with held.pop_all(), query:  # the store may not be closed under it: its own thread does that, whenever it ends
             for part in answer_parts(query, Chunks(), position, as_of):
                 answer.add(part)
         return answer.result()
 
-    alarm = asyncio.get_running_loop().call_later(left + 0.25, lambda: query.stop(query.too_long()))
     running = asyncio.ensure_future(in_thread(work))
+    running.add_done_callback(lambda task: task.cancelled() or task.exception())  # maybe nobody asks for it any more
     try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        query.stop()
-        with contextlib.suppress(SqlError):
-            await running  # the store may not be closed under it
-        raise
+        await asyncio.wait([running], timeout=left + _GRACE)
     finally:
-        alarm.cancel()
+        if not running.done():  # its time is over, or its asker went away
+            query.stop(query.too_long())
+            await _ended(running)
+    if not running.done():
+        raise query.too_long()
+    return running.result()
 
 
-def _blobs_of(conn: "Connection") -> Callable[[str], bytes]:
-    """Return what fetches a blob, for the fold, which runs in another thread than the loop of `conn`."""
-    loop = asyncio.get_running_loop()
-    return lambda sha256: asyncio.run_coroutine_threadsafe(get_bytes(conn, sha256), loop).result(_BLOB_PATIENCE)
+async def _ended(running: "asyncio.Task[Result]") -> None:
+    """Give an interrupted query time to end, whoever wants to be gone: the interpreter's end would abort in its thread."""
+    end = time.monotonic() + _GRACE
+    while not running.done() and (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([running], timeout=left)
 
 
 async def _log(conn: "Connection") -> StreamInfo:

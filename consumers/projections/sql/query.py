@@ -240,7 +240,8 @@ class SqlClient:
             from .local import opened, turn
             from .snapshot import write_snapshot
 
-            async with turn(end), opened(conn, self.settings, progress) as (store, _):
+            async with turn(end) as held:
+                store, _ = await opened(conn, self.settings, held, progress)
                 return await in_thread(lambda: write_snapshot(store, target, form))
 
         return await self._either(conn, remote, here, SNAPSHOT_PATIENCE)
