@@ -166,6 +166,10 @@ class _Message(msgspec.Struct):
     subject: str
     data: bytes
 
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
 
 def from_log(program: Program, messages: list[Any], *, at_once: bool = True) -> int:
     """Decode messages, many records at once or one by one, and judge what is in them."""

@@ -18,9 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+import msgspec
+
 from morphogen.schemas import Event, Frame, FrameError, Record, Unknown, decode_event, decode_frame
 
 from . import blobs, requests
+from .bodies import body_of, reference
 from .commands import dead
 from .commands import issue as commands
 from .connection import Connection, PubAck, connect
@@ -41,9 +44,10 @@ _log = logging.getLogger("morphogen.bus")
 
 
 class Seen(NamedTuple):
-    """An event as it was read: the frame that carried it, its place there, its envelope, and itself.
+    """An event as it was read: the frame that carried it, its place there, its record, and itself.
 
-    `event` is an instance of its class, or Unknown where this process cannot read it as one.
+    `record` has the body also where the frame refers to a blob. `event` is an instance of its class, or Unknown where
+    this process cannot read it as one.
     """
 
     frame: Frame
@@ -172,20 +176,30 @@ class Bus:
         follow: bool = False,
         stream: str = "log",
     ) -> Iterator[Seen]:
-        """Yield events one by one, decoded; a message that is no frame is told to the program's log and passed over."""
+        """Yield events one by one, decoded, with the bodies that lie in blobs.
+
+        A message that is no frame is told to the program's log and passed over. An event whose blob is gone is told,
+        and is Unknown. Raises what `read` raises.
+        """
         batches = self.read(
             after=after, upto=upto, run=run, family=family, since_ns=since_ns, follow=follow, stream=stream
         )
-        with contextlib.closing(batches):  # type: ignore[type-var]
-            for batch in batches:
-                for message in batch:
-                    try:
-                        frame = decode_frame(message.data, message.seq, message.stored)
-                    except FrameError as error:
-                        _log.warning("%s", error)
-                        continue
-                    for idx, record in enumerate(frame.records):
-                        yield Seen(frame, idx, record, decode_event(record.type, record.version, record.body))
+        return self._opened(batches, follow)
+
+    def past(
+        self,
+        *,
+        after: int = 0,
+        upto: int | None = None,
+        run: str | None = None,
+        family: str | Iterable[str] | None = None,
+        follow: bool = False,
+    ) -> Iterator[Seen]:
+        """Yield the events of the archive and of the log behind it, as `events` does of the log alone; see past.past."""
+        from .past import past
+
+        batches = past(self.conn, self.conn.settings, after=after, upto=upto, run=run, family=family, follow=follow)
+        return self._opened(self._iterate(batches), follow)
 
     def send(self, target: str, name: str, args: Mapping[str, Any] | None = None, **options: Any) -> str:
         """Issue a command and return its id; options as of commands.send."""
@@ -272,6 +286,30 @@ class Bus:
         finally:
             with contextlib.suppress(BusError):
                 self.run(_closed(source), timeout=_CLOSE)
+
+    def _opened(self, batches: Iterator[list[Message]], follow: bool) -> Iterator[Seen]:
+        """Yield the events of messages one by one, decoded, and close `batches` at the end."""
+        with contextlib.closing(batches):  # type: ignore[type-var]
+            for batch in batches:
+                for message in batch:
+                    try:
+                        frame = decode_frame(message.data, message.seq, message.stored)
+                    except FrameError as error:
+                        _log.warning("%s", error)
+                        continue
+                    for idx, record in enumerate(frame.records):
+                        yield self._seen(frame, idx, record, follow)
+
+    def _seen(self, frame: Frame, idx: int, record: Record, follow: bool) -> Seen:
+        if reference(record.body) is None:
+            return Seen(frame, idx, record, decode_event(record.type, record.version, record.body))
+        body = self.run(body_of(self.conn, frame, record, follow=follow))
+        if body is None:
+            gone = Unknown(record.type, record.version, record.body, "its body lies in a blob that is gone")
+            return Seen(frame, idx, record, gone)
+        # A record of its own: the frame is kept by whoever reads the next ones, and may not grow by every body in it.
+        record = msgspec.structs.replace(record, body=msgspec.Raw(body))
+        return Seen(frame, idx, record, decode_event(record.type, record.version, record.body))
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .archive.archive import Archive, epochs
-from .errors import ArchiveError, LogGap
+from .errors import ArchiveError, BusError, JetStreamApiError, LogGap, NoBroker, StreamMissing
 from .overlap import demand_reach, demand_same
 from .reader import Message, read
 from .settings import Settings
@@ -21,6 +21,8 @@ from .streams import LOG, StreamInfo, stream_info
 if TYPE_CHECKING:
     from .connection import Connection
 
+_PATIENCE = 60.0  # seconds without a broker after which a reader that only wants the present end gives up
+_PAUSE = 0.05  # seconds
 _CLOCK = (0, 2**63 - 1)  # unix ns that a broker can have stored something at
 
 
@@ -132,13 +134,13 @@ async def past(
             continue
         if conn is None:
             return
-        _demand(await stream_info(conn, LOG), reach.epoch, position, end, settings)
+        _demand(await _info(conn, follow), reach.epoch, position, end, settings)
         trimmed = False
         reader = read(conn, after=position, upto=end, run=run, family=families, follow=follow)
         try:
             async for batch in reader:
                 whole = len(batch) == batch[-1].seq - position
-                if not whole and await _was_trimmed(conn, position):
+                if not whole and await _was_trimmed(conn, position, follow):
                     trimmed = True
                     break
                 if strict and not whole:
@@ -150,7 +152,7 @@ async def past(
                 yield batch
         finally:
             await reader.aclose()
-        if not trimmed and not await _was_trimmed(conn, position):
+        if not trimmed and not await _was_trimmed(conn, position, follow):
             if strict and end is not None and position < end:
                 raise hole(position + 1, end)
             return
@@ -172,10 +174,28 @@ def first_hole(batch: list[Message], position: int) -> tuple[int, int]:
     return position + 1, message.seq - 1
 
 
-async def _was_trimmed(conn: "Connection", position: int) -> bool:
+async def _was_trimmed(conn: "Connection", position: int, follow: bool) -> bool:
     """Tell whether the log may have lost something after `position`, which the archive must then give."""
-    info = await stream_info(conn, LOG)
+    info = await _info(conn, follow)
     return info.first_seq > position + 1 and info.last_seq > position
+
+
+async def _info(conn: "Connection", follow: bool) -> StreamInfo:
+    """Return what the log holds, with the patience for a broker that is away which `read` has."""
+    while True:
+        try:
+            return await stream_info(conn, LOG)
+        except StreamMissing:
+            raise
+        except BusError as error:
+            if isinstance(error, JetStreamApiError) and 400 <= error.code < 500:
+                raise
+        await asyncio.sleep(_PAUSE)
+        try:
+            await conn.wait_connected(_PATIENCE)
+        except NoBroker:
+            if not follow:
+                raise
 
 
 def _demand(info: StreamInfo, epoch: str, position: int, end: int | None, settings: Settings) -> None:
@@ -186,7 +206,8 @@ def _demand(info: StreamInfo, epoch: str, position: int, end: int | None, settin
     raise LogGap(
         position + 1,
         min(info.first_seq - 1, last),
-        f"restore {settings.archive_dir / epoch} from a backup, or begin after sequence {info.first_seq - 1}",
+        f"the archive that has them belongs in {settings.archive_dir / epoch}: copy it there from the machine that trims "
+        "the log, or from a backup",
     )
 
 

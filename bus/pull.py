@@ -33,12 +33,21 @@ _FORGET = 60.0  # seconds after which the broker deletes the consumer of a reade
 
 
 class Message(NamedTuple):
-    """A stored message: its sequence, the broker's clock when it was stored (unix ns), its subject, its bytes."""
+    """A stored message: its sequence, the broker's clock when it was stored (unix ns), its subject, its bytes.
+
+    `brought` is how many of the bytes the log does not have: those of bodies that lie in blobs, less their references.
+    """
 
     seq: int
     stored: int
     subject: str
     data: bytes
+    brought: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many bytes the message has in the log."""
+        return len(self.data) - self.brought
 
 
 class Pull:

@@ -12,7 +12,7 @@ import msgspec
 from morphogen.consumers.crystallizer import Loader, Registry
 from morphogen.consumers.dispatch import Dispatcher, Request, Result, open_diary, read_state
 from morphogen.consumers.dispatch.state import catch_up
-from morphogen.consumers.executions import Trace, opened, tool_name
+from morphogen.consumers.executions import Trace, tool_name
 from morphogen.kernels.sandbox import Capabilities, Sandbox
 from morphogen.producers.executions import environment_of, read_prices
 from morphogen.producers.loops.errors import Interrupted
@@ -226,12 +226,11 @@ def _learner(
 
 
 def _registry(bus: "Bus") -> Registry:
-    """Return the tools as the log has them."""
+    """Return the tools as archive and log have them."""
     registry = Registry()
-    for seen in bus.events(family=CRYSTAL):
-        event = opened(bus, seen)
-        if seen.frame.replay is None and not isinstance(event, Unknown):
-            registry.seen(event)
+    for seen in bus.past(family=CRYSTAL):
+        if seen.frame.replay is None and not isinstance(seen.event, Unknown):
+            registry.seen(seen.event)
     return registry
 
 

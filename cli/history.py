@@ -13,7 +13,7 @@ import typer
 
 from morphogen.bus.settings import Settings
 
-from .app import DIFFERENT, INTERRUPTED, app, settings_of
+from .app import DIFFERENT, FAILED, INTERRUPTED, app, settings_of
 from .bars import bar
 from .saying import echo
 from .sizes import size
@@ -48,6 +48,7 @@ def rebuild(
     resume: Annotated[bool, typer.Option(help="Go on with a rebuild that was interrupted.")] = False,
 ) -> None:
     """Make tables anew from the archive and the log, beside the live ones, and swap them in."""
+    from morphogen.replay.bodiless import told as bodiless
     from morphogen.replay.rebuild import rebuild as rebuild_tables
 
     settings = settings_of(context)
@@ -56,6 +57,8 @@ def rebuild(
             settings, lambda conn: rebuild_tables(conn, settings, projections or None, resume=resume, progress=tell)
         )
     echo(f"rebuilt {', '.join(report.projections)} up to {report.position:,} in {report.seconds:.1f} s")
+    if report.bodiless:
+        echo(f"morphogen: {bodiless(report.bodiless)}", err=True)
 
 
 @app.command()
@@ -76,7 +79,9 @@ def verify(context: typer.Context) -> None:
 def archive(
     context: typer.Context,
     trim: Annotated[bool, typer.Option(help="Let the log forget what is archived and verified.")] = False,
-    keep: Annotated[float, typer.Option(help="With --trim: hours of the log to keep all the same.")] = 24.0,
+    keep: Annotated[
+        float, typer.Option(help="With --trim: hours of the log to keep all the same; two minutes at the least.")
+    ] = 24.0,
     upto: Annotated[int | None, typer.Option(help="Archive up to this sequence only.", min=0)] = None,
     repair: Annotated[
         bool, typer.Option(help="Write damaged files again, where the log still has what was in them.")
@@ -84,6 +89,7 @@ def archive(
     accept_gap: Annotated[bool, typer.Option(help="Go on where the log has lost messages, and note the gap.")] = False,
 ) -> None:
     """Write the log into Parquet files by day and run; an interrupted archive goes on where it was."""
+    from morphogen.bus.streams import DUPLICATE_WINDOW_S
     from morphogen.replay.archive import archive as archive_log
 
     if not 0 <= keep < math.inf:
@@ -109,7 +115,9 @@ def archive(
         echo(f"wrote damaged files again, in the segments that begin at {places}")
     echo(f"{new}; the archive holds {report.rows:,} in {report.files:,} files, {size(report.bytes)}")
     if trim:
-        echo(f"the log forgot {report.trimmed:,} archived messages")
+        least = keep * 3600 < DUPLICATE_WINDOW_S
+        why = f"{DUPLICATE_WINDOW_S / 60:g} minutes, by which the broker refuses duplicates" if least else f"{keep:g} h"
+        echo(f"the log forgot {report.trimmed:,} archived messages; it keeps what is younger than {why}")
 
 
 @app.command()
@@ -137,6 +145,7 @@ def replay(
     ] = None,
 ) -> None:
     """Send the past somewhere: archive and log as one. Replayed events are marked, so that nobody acts on them again."""
+    from morphogen.replay.bodiless import told as bodiless
     from morphogen.replay.projection import into_projection
     from morphogen.replay.replay import Replay
     from morphogen.replay.sinks import FileSink
@@ -163,14 +172,14 @@ def replay(
     job: Replay | None = None
     sink: Sink | None = None
 
-    async def work(conn: "Connection | None") -> str:
+    async def work(conn: "Connection | None") -> tuple[str, int]:
         nonlocal job, sink
         if folds:
             report = await into_projection(
                 conn, settings, Path(into), from_=begin, to=end, run=run, types=types or (), resume=resume, epoch=log,
                 progress=tell,
             )  # fmt: skip
-            return f"{report.events:,} events in {report.frames:,} frames folded into {into}"
+            return f"{report.events:,} events in {report.frames:,} frames folded into {into}", report.bodiless
         sink = _sink(conn, into, raw)
         job = Replay(
             conn, settings, sink, from_=begin, to=end, run=run, types=types or (), speed=pace, epoch=log, progress=tell
@@ -178,8 +187,9 @@ def replay(
         done = await job.run()
         name = f" as replay {sink.replay}" if sink.replay else ""
         if done.last < done.first:
-            return f"no events: there is nothing from {done.first:,} on, up to {done.last:,}"
-        return f"{done.events:,} events in {done.frames:,} frames, sequences {done.first:,} to {done.last:,}, into {into}{name}"
+            return f"no events: there is nothing from {done.first:,} on, up to {done.last:,}", 0
+        places = f"sequences {done.first:,} to {done.last:,}"
+        return f"{done.events:,} events in {done.frames:,} frames, {places}, into {into}{name}", done.bodiless
 
     def go_on() -> str:
         kept = f"what came is in {sink.path}; " if isinstance(sink, FileSink) and sink.saved else ""
@@ -189,8 +199,11 @@ def replay(
 
     lines_here = into == "stdout" and sys.stdout is not None and sys.stdout.isatty()
     with _interruptible(go_on), bar("replaying", hidden=lines_here) as tell:
-        said = asyncio.run(work(None)) if offline else with_broker(settings, work)
+        said, without_body = asyncio.run(work(None)) if offline else with_broker(settings, work)
     echo(said, err=True)
+    if without_body:
+        echo(f"morphogen: {bodiless(without_body, archive=offline, lines=not folds)}", err=True)
+        raise typer.Exit(FAILED)
 
 
 def _sink(conn: "Connection | None", into: str, raw: bool) -> "Sink":

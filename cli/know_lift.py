@@ -40,7 +40,7 @@ def lift(
         raise typer.BadParameter("a run's name is empty: see `morphogen loop list`")
     with Bus.open(settings_of(context)) as bus:
         events = {
-            run: [seen.event for seen in bus.events(run=run, family="sweep") if isinstance(seen.event, Event)]
+            run: [seen.event for seen in bus.past(run=run, family="sweep") if isinstance(seen.event, Event)]
             for run in dict.fromkeys(runs)
         }
     found = {

@@ -163,21 +163,20 @@ def _split(runs: list[str] | None) -> list[str] | None:
 
 async def _replay(settings: "Settings", feed: Any) -> None:
     """Give all batches of the past to `feed`."""
+    from morphogen.bus.bodies import whole
     from morphogen.bus.connection import connect
     from morphogen.bus.past import extent, past
     from morphogen.bus.streams import ensure_streams
     from morphogen.consumers.projections.fold.batch import Batch, Lane
-    from morphogen.replay.past_source import blobs_of
 
     conn = await connect(settings, name="know diff")
     try:
         await ensure_streams(conn)
         end = (await extent(conn, settings)).last
         lanes: dict[Lane, int] = {}
-        resolve = blobs_of(conn)
         with bar("replaying") as tell:
-            async for messages in past(conn, settings, upto=end, holes=True):
-                batch = await asyncio.to_thread(Batch.read, messages, lanes=lanes, resolve=resolve)
+            async for messages in whole(conn, past(conn, settings, upto=end, holes=True)):
+                batch = await asyncio.to_thread(Batch.read, messages, lanes=lanes)
                 await asyncio.to_thread(feed, batch)
                 batch.release()
                 tell(messages[-1].seq, end)

@@ -19,7 +19,6 @@ def projector(context: typer.Context) -> None:
     from morphogen.consumers.projections.facts.announce import announce_until_cancelled
     from morphogen.consumers.projections.follow.projector import run_projector
     from morphogen.consumers.projections.sql.service import serve
-    from morphogen.replay.past_source import blobs_of
     from morphogen.replay.rebuild import controls
 
     settings = settings_of(context)
@@ -32,7 +31,7 @@ def projector(context: typer.Context) -> None:
             await service.close()
 
     async def work() -> None:
-        await run_projector(settings, stop=asyncio.Event(), serve=answer, resolve=blobs_of)
+        await run_projector(settings, stop=asyncio.Event(), serve=answer)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(work())

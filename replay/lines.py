@@ -7,7 +7,7 @@ base64. The msgpack of the frames (`raw`) is the form that loses nothing.
 import base64
 from collections.abc import Iterator
 
-from morphogen.schemas import Frame, decode, json_text
+from morphogen.schemas import Frame, Record, decode, json_text
 
 UNREADABLE = "$unreadable"
 
@@ -17,9 +17,9 @@ def lines(frame: Frame) -> Iterator[str]:
     return (line(frame, index) for index in range(len(frame.records)))
 
 
-def line(frame: Frame, index: int) -> str:
-    """Return the line of one event: its place, its envelope and its body."""
-    record = frame.records[index]
+def line(frame: Frame, index: int, record: Record | None = None) -> str:
+    """Return the line of one event: its place, its envelope and its body (of `record`, where the frame refers to it)."""
+    record = frame.records[index] if record is None else record
     return json_text(
         {
             "seq": frame.seq,

@@ -1,10 +1,10 @@
 """The past as something to fold from, with or without a broker, and somebody looking on."""
 
-import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
-from morphogen.bus.blobs import get_bytes
+from morphogen.bus.bodies import whole
 from morphogen.bus.past import extent, past
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
 
 FOLD_BYTES = BATCH_BYTES  # of messages in one commit
-_BLOB_PATIENCE = 60.0  # seconds
 
 
 class PastSource:
     """Archive and log as a `Source` of projections; without a connection, the archive alone.
 
-    `observe` is shown every list of messages before it is folded. `holes` lets what the log has lost be passed over.
+    `observe` is shown every list of messages as the past has them. `holes` lets what the log has lost be passed over.
     """
 
     def __init__(
@@ -41,28 +40,23 @@ class PastSource:
     async def read(
         self, after: int, upto: int | None = None, *, follow: bool = False
     ) -> AsyncGenerator[list[Message], None]:
-        """Yield messages with after < seq <= upto, in order."""
-        batches = past(
-            self._conn, self._settings, after=after, upto=upto, follow=follow, epoch=self._epoch, holes=self._holes
-        )
-        try:
+        """Yield messages with after < seq <= upto, in order, with the bodies that lie in blobs where there is a broker."""
+        async with contextlib.aclosing(
+            whole(self._conn, self._observed(after, upto, follow), follow=follow)
+        ) as batches:
             async for batch in batches:
-                if self._observe is not None:
-                    self._observe(batch)
                 yield batch
-        finally:
-            await batches.aclose()
 
     async def end(self) -> int:
         """Return the last sequence of archive and log."""
         return (await extent(self._conn, self._settings, self._epoch)).last
 
-
-def blobs_of(conn: "Connection") -> Callable[[str], bytes]:
-    """Return what fetches a blob by its sha256, for folds that run in other threads than the loop of `conn`."""
-    loop = asyncio.get_running_loop()
-
-    def fetch(sha256: str) -> bytes:
-        return asyncio.run_coroutine_threadsafe(get_bytes(conn, sha256), loop).result(_BLOB_PATIENCE)
-
-    return fetch
+    async def _observed(self, after: int, upto: int | None, follow: bool) -> AsyncGenerator[list[Message], None]:
+        batches = past(
+            self._conn, self._settings, after=after, upto=upto, follow=follow, epoch=self._epoch, holes=self._holes
+        )
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                if self._observe is not None:
+                    self._observe(batch)
+                yield batch

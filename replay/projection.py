@@ -1,7 +1,8 @@
 """Fold a stretch of the past into a DuckDB file of its own: a run to keep, a past to ask without the rest."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from morphogen.consumers.projections.store import Store
 from morphogen.consumers.projections.store.duckfile import MEND
 from morphogen.schemas import Frame
 
+from .bodiless import bodiless
 from .errors import SinkFailed
 from .finishing import finish
-from .past_source import FOLD_BYTES, blobs_of
+from .past_source import FOLD_BYTES
 from .replay import ReplayReport, replay
 from .span import Point, Progress, silent
 
@@ -32,6 +34,7 @@ class ProjectionSink:
     """
 
     replay: str | None = None
+    whole = True
 
     def __init__(
         self,
@@ -39,7 +42,6 @@ class ProjectionSink:
         epoch: str,
         *,
         projections: Sequence[Projection] | None = None,
-        resolve: Callable[[str], bytes] | None = None,
         resume: bool = False,
     ) -> None:
         if path.exists() and not resume:
@@ -50,8 +52,9 @@ class ProjectionSink:
             raise SinkFailed(f"{path.parent} is no folder: make it first")
         self.path = path
         self.position = 0
+        self.bodiless = 0
+        """How many events of the file have no body, once it is closed."""
         self._open_store = partial(Store.open, path, projections, epoch=epoch)
-        self._resolve = resolve
         self._store: Store | None = None
         self._folder: Folder | None = None
         self._waiting: list[Message] = []
@@ -86,6 +89,7 @@ class ProjectionSink:
                 await self._fold()
                 await asyncio.to_thread(self._store.advance, self._store.live, position)
                 failed = [one.error for one in self._store.generations if one.error is not None]
+                self.bodiless = await asyncio.to_thread(bodiless, self._store)
         finally:
             await asyncio.to_thread(self._store.close)
         if failed:
@@ -98,12 +102,12 @@ class ProjectionSink:
 
     def _begin(self, position: int) -> None:
         if self._store is not None:
-            self._folder = Folder(self._store.live, self._store.lanes(self.position), self._resolve)
+            self._folder = Folder(self._store.live, self._store.lanes(self.position))
             return
         try:
             self._store = self._open_store()
             self._store.advance(self._store.live, position)
-            self._folder = Folder(self._store.live, {}, self._resolve)
+            self._folder = Folder(self._store.live, {})
         except BaseException:  # a file that does not say where it begins is none to resume
             if self._store is not None:
                 self._store.close()
@@ -135,16 +139,15 @@ async def into_projection(
 ) -> ReplayReport:
     """Replay a stretch of the past into a DuckDB file; with `resume`, what is left after an interruption.
 
-    Where it began is in the file; `to`, `run` and `types` are given again. Blobs that bodies refer to are fetched.
+    Where it began is in the file; `to`, `run` and `types` are given again. Bodies that lie in blobs are fetched where
+    there is a connection; the report counts those that the whole file lacks.
     Raises what `ProjectionSink` and `replay` raise.
     """
     reach = await extent(conn, settings, epoch)
-    fetch = blobs_of(conn) if conn is not None else None
-    sink = await asyncio.to_thread(
-        lambda: ProjectionSink(path, reach.epoch, projections=projections, resolve=fetch, resume=resume)
-    )
+    sink = await asyncio.to_thread(lambda: ProjectionSink(path, reach.epoch, projections=projections, resume=resume))
     if resume:
         from_ = sink.position + 1
-    return await replay(
+    report = await replay(
         conn, settings, sink, from_=from_, to=to, run=run, types=types, epoch=reach.epoch, progress=progress
     )
+    return replace(report, bodiless=max(report.bodiless, sink.bodiless))

@@ -25,8 +25,9 @@ from morphogen.consumers.projections.sql.protocol import CONTROL, Control, decod
 from morphogen.consumers.projections.store import Generation, Store
 from morphogen.consumers.projections.store.duckfile import set_aside
 
+from .bodiless import bodiless
 from .errors import RebuildFailed
-from .past_source import FOLD_BYTES, PastSource, blobs_of
+from .past_source import FOLD_BYTES, PastSource
 from .span import Progress, silent
 
 Operation = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -45,6 +46,8 @@ class RebuildReport:
     position: int
     by_projector: bool
     seconds: float
+    bodiless: int = 0
+    """Events of the log whose body lies in a blob that is gone, so that no table but `events` has them."""
 
 
 async def rebuild(
@@ -76,15 +79,14 @@ async def rebuild(
         with await asyncio.to_thread(Store.open, path, projections, epoch=reach.epoch) as store:
             empty = fresh or not store.front()  # then catching up makes everything anew
             built = list(store.generations) if empty and wanted is None else _begin(store, wanted, resume=resume)
-            follower = Follower(
-                store, source, resolve=blobs_of(conn) if conn is not None else None, batch_bytes=FOLD_BYTES
-            )
+            follower = Follower(store, source, batch_bytes=FOLD_BYTES)
             position = await follower.catch_up(progress=lambda done, total: progress(done, total, "messages"))
             for one in built:
                 if one.error is not None:
                     raise RebuildFailed(one.error)
             made = tuple(sorted(one.projection.name for one in built))
-            return RebuildReport(made, position, by_projector=False, seconds=time.monotonic() - began)
+            bare = await asyncio.to_thread(bodiless, store)
+            return RebuildReport(made, position, False, time.monotonic() - began, bare)
 
     try:
         return await fill(fresh=False)
@@ -110,7 +112,10 @@ def controls(store: Store) -> dict[str, Operation]:
             "generations": [[one.projection, one.generation, one.seq, one.live, one.error] for one in store.status()],
         }
 
-    return {"rebuild": begin, "generations": generations}
+    async def without_body(_args: dict[str, Any]) -> dict[str, Any]:
+        return {"count": await asyncio.to_thread(bodiless, store)}
+
+    return {"rebuild": begin, "generations": generations, "bodiless": without_body}
 
 
 async def ask(
@@ -168,7 +173,8 @@ async def _ask_projector(
         progress(min(done, goal), goal, "messages")
         if done >= goal and all(live for _, live, _ in found):
             made = tuple(sorted(name for name, _ in begun))
-            return RebuildReport(made, done, by_projector=True, seconds=time.monotonic() - began)
+            bare = (await _answer(conn, "bodiless", {}))["count"]
+            return RebuildReport(made, done, True, time.monotonic() - began, bare)
         await asyncio.sleep(_POLL)
 
 

@@ -5,12 +5,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from morphogen.bus.bodies import REFERENCE, reference, restored
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import ArchiveError
 from morphogen.bus.past import extent, other_logs, past, sequence_at
 from morphogen.bus.reader import Message
 from morphogen.bus.settings import Settings
-from morphogen.schemas import FrameError, decode_frame
+from morphogen.schemas import Frame, FrameError, decode_frame
 
 from .choice import Choice
 from .errors import BadRange
@@ -28,6 +29,8 @@ class ReplayReport:
     frames: int
     events: int
     unreadable: int
+    bodiless: int = 0
+    """Of the events, those whose body lies in a blob that could not be had, where the sink wants bodies."""
 
 
 class Replay:
@@ -72,7 +75,7 @@ class Replay:
         self._clock = clock
         self._started = 0.0
         self._first_stored: int | None = None
-        self._frames = self._events = self._unreadable = 0
+        self._frames = self._events = self._unreadable = self._bodiless = 0
 
     async def run(self) -> ReplayReport:
         """Do it. When cancelled, the sink is closed properly and `position` says how far it came.
@@ -107,7 +110,7 @@ class Replay:
             complete = True
         finally:
             await self._sink.close(self.position, complete)
-        return ReplayReport(first, last, self._frames, self._events, self._unreadable)
+        return ReplayReport(first, last, self._frames, self._events, self._unreadable, self._bodiless)
 
     async def _range(self) -> tuple[int, int]:
         """Return the first and last sequence to go over; nothing, if the last is below the first."""
@@ -156,7 +159,18 @@ class Replay:
         kept, data = thinned
         self._frames += 1
         self._events += len(kept.records)
-        await self._sink.put(message._replace(data=data), kept, None)
+        message = message._replace(data=data)
+        if self._sink.whole and REFERENCE in data:
+            message, kept = await self._whole(message, kept)
+        await self._sink.put(message, kept, None)
+
+    async def _whole(self, message: Message, frame: Frame) -> tuple[Message, Frame]:
+        """Return a message and its frame with the bodies that they refer to; count those that cannot be had."""
+        if self._conn is not None:
+            message = await restored(self._conn, message)
+            frame = decode_frame(message.data, message.seq, message.stored)
+        self._bodiless += sum(reference(record.body) is not None for record in frame.records)
+        return message, frame
 
 
 def _backwards(first: int | Instant | None, last: int | Instant | None) -> bool:

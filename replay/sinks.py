@@ -32,6 +32,11 @@ class Sink(Protocol):
     replay: str | None
     """The name that every frame has to carry; None leaves them as they are."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether frames that refer to blobs come with the bodies instead, where there is a broker."""
+        ...
+
     async def begin(self, position: int) -> None:
         """Get ready for what comes after sequence `position`."""
 
@@ -51,6 +56,7 @@ class StreamSink:
     replay: str | None = None
 
     def __init__(self, stream: IO[Any], *, raw: bool = False) -> None:
+        self.whole = not raw
         self._stream = stream
         self._raw = raw
 
@@ -85,6 +91,7 @@ class FileSink:
         if path.suffix not in _WRITERS:
             raise SinkFailed(f"{path} has no ending that names a form: write {', '.join(_WRITERS)}, or .duckdb to fold")
         self.path = path
+        self.whole = path.suffix == ".jsonl"
         self.saved = False
         self._part = path.with_name(path.name + ".part")
         self._lock: IO[Any] | None = None
@@ -152,6 +159,8 @@ class BusSink:
     resumed replay of the same name) is not stored twice. Messages that are no frames cannot be marked and stay
     behind.
     """
+
+    whole = False
 
     def __init__(self, conn: Connection, replay: str) -> None:
         self.replay: str | None = replay

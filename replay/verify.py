@@ -26,10 +26,11 @@ from morphogen.consumers.projections.projection import Projection
 from morphogen.consumers.projections.store import Store
 from morphogen.schemas import FrameError, decode_frame, verify_frame
 
+from .bodiless import bodiless, told
 from .compare import Difference, TableCheck, check, first_difference
 from .live_tables import LiveTables, live_tables
 from .overlap import first_differing
-from .past_source import FOLD_BYTES, PastSource, blobs_of
+from .past_source import FOLD_BYTES, PastSource
 from .span import Progress, silent
 
 _LISTED = 20  # damages that are named one by one
@@ -50,7 +51,7 @@ class VerifyReport:
     tables: list[TableCheck] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """Lines on damaged files, damaged records, missing sequences and stopped projections."""
+    """Lines on damaged files, damaged records, missing sequences, missing bodies and stopped projections."""
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -159,10 +160,10 @@ async def _compare(
     with _workplace(settings.home) as folder:
         store = await asyncio.to_thread(Store.open, folder / "verify.duckdb", projections, epoch=report.epoch)
         try:
-            follower = Follower(
-                store, source, resolve=blobs_of(conn) if conn is not None else None, batch_bytes=FOLD_BYTES
-            )
+            follower = Follower(store, source, batch_bytes=FOLD_BYTES)
             await follower.catch_up(live.position, lambda done, total: progress(done, total, "messages folded"))
+            if bare := await asyncio.to_thread(bodiless, store):
+                report.faults.append(told(bare, archive=conn is None))
             names = [_whole_name(store, table) for table in store.tables()]
             failed = {one.projection.name: one.error for one in store.generations if one.error is not None}
             report.faults += [f"stopped: {failed[name]}" for name in failed.keys() - live.stopped.keys()]

@@ -4,13 +4,15 @@ A test that only asks, or that writes under names of its own, may stand `at_last
 a module. Starting a broker and making a store take most of a second.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from morphogen.bus import Bus
 from morphogen.bus import broker as brokers
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import BrokerFiles, holders
@@ -64,6 +66,19 @@ def settings(home: Path) -> Iterator[Settings]:
 def broker(settings: Settings) -> Endpoint:
     """A running embedded broker."""
     return brokers.ensure(settings)
+
+
+@pytest.fixture
+def trimmed() -> Callable[[Bus], None]:
+    """What archives all that the log holds and lets the log forget it, as days later."""
+    from morphogen.replay.archive import archive
+
+    def trim(bus: Bus) -> None:
+        later = time.time_ns() + 30 * 86_400_000_000_000
+        bus.run(archive(bus.conn, bus.conn.settings, trim_log=True, keep=0, now_ns=later))
+        assert bus.stream_info().messages == 0
+
+    return trim
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@
     <home>/archive/<epoch>/manifest.json
     <home>/archive/<epoch>/day=2026-11-20/run=digits/1-8123.parquet
 
-Each message is one row (see `archive_rows`), its bytes whole. Any tool may read the files; only `Archive` may
+Each message is one row (see `rows`), its bytes whole. Any tool may read the files; only `Archive` may
 change them. Whatever it hands out was checked: sizes and page checksums on every read, SHA-256 in `verify`.
 A file that the machine does not let us read is not called damaged: that raises ArchiveUnreadable.
+
+Whoever reads the past comes by here, and most machines have no archive: Parquet is loaded where a file is opened.
 """
 
 import contextlib
@@ -17,25 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import ArchiveDamaged, ArchiveUnreadable
 from ..pull import Message
 from ..settings import Settings
 from .manifest import NAME, ArchivedFile, Manifest, Segment, load, locked, save
-from .rows import NEEDED, matches, messages, tokens
+from .subjects import matches, tokens
 from .trouble import told
-from .writer import SegmentWriter
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from .writer import SegmentWriter
 
 BATCH_BYTES = 8 << 20
 BATCH_MESSAGES = 4096
 _OURS = re.compile(r"day=\d{4}-\d\d-\d\d/run=[A-Za-z0-9_=~-]+/(\d+)(?:-\d+)?\.parquet(\.part)?")
 
 Progress = Callable[[int, int, str], None]
+Wanted = Callable[[str], bool]
 
 
 def epochs(settings: Settings) -> list[str]:
@@ -88,13 +90,12 @@ class Archive:
         One window (32 MiB) is in memory and one file open at a time. Raises ArchiveDamaged and ArchiveUnreadable, which name the file.
         """
         run_token, families = tokens(run, family)
+        wanted = None if run is None and family is None else lambda subject: matches(subject, run_token, families)
         end = self.covered if upto is None else upto
         for segment in self.manifest.segments:
             if segment.last <= after or segment.first > end:
                 continue
-            for window in self._windows(segment, after, end, run_token):
-                if run_token is not None or families is not None:
-                    window = [m for m in window if matches(m.subject, run_token, families)]  # noqa: PLW2901
+            for window in self._windows(segment, after, end, run_token, wanted):
                 yield from _batches(window)
 
     def sequence_at(self, ns: int) -> int | None:
@@ -117,8 +118,10 @@ class Archive:
                 return _File(self.folder, max(segment.files, key=lambda file: file.last)).newest()
         return None
 
-    def _windows(self, segment: Segment, after: int, end: int, run_token: str | None) -> Iterator[list[Message]]:
-        """Yield what each window of a segment has in (after, end], its files merged by sequence."""
+    def _windows(
+        self, segment: Segment, after: int, end: int, run_token: str | None, wanted: Wanted | None
+    ) -> Iterator[list[Message]]:
+        """Yield what each window of a segment has in (after, end] of the wanted subjects, its files merged by sequence."""
         chosen = [
             _File(self.folder, file)
             for file in segment.files
@@ -129,7 +132,7 @@ class Archive:
             if last > after and previous < end:
                 merged: list[Message] = []
                 for file in chosen:
-                    merged.extend(file.window(index, previous, last))
+                    merged.extend(file.window(index, previous, last, wanted))
                 merged.sort()  # by sequence, which is unique
                 if previous < after or last > end:
                     merged = [message for message in merged if after < message.seq <= end]
@@ -200,8 +203,10 @@ class ArchiveWriter:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def segment(self, first: int | None = None) -> SegmentWriter:
+    def segment(self, first: int | None = None) -> "SegmentWriter":
         """Begin the next segment, or write the one that begins at `first` again."""
+        from .writer import SegmentWriter
+
         archive = self._archive
         return SegmentWriter(archive.folder, archive.folder.name, archive.covered + 1 if first is None else first)
 
@@ -221,6 +226,8 @@ class _File:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
         with _told(self._path, self._file):
             size = self._path.stat().st_size
             if size != self._file.bytes:
@@ -236,27 +243,51 @@ class _File:
 
     def times(self) -> "tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]":
         """Return sequence and broker's clock of every row."""
+        import pyarrow as pa
+
         with self._opened() as parquet:
             part = parquet.read(columns=["seq", "stored"], use_threads=False)
         return part["seq"].to_numpy(), part["stored"].cast(pa.int64()).to_numpy()
 
     def newest(self) -> tuple[int, int]:
         """Return sequence and broker's clock of the last row."""
+        import pyarrow as pa
+
         with self._opened() as parquet:
             last = parquet.num_row_groups - 1
             part = parquet.read_row_group(last, columns=["seq", "stored"], use_threads=False)
             return part["seq"][-1].as_py(), part["stored"].cast(pa.int64())[-1].as_py()
 
-    def window(self, index: int, previous: int, last: int) -> list[Message]:
-        """Return the messages of window `index`, whose sequences lie in (previous, last]."""
+    def window(self, index: int, previous: int, last: int, wanted: Wanted | None = None) -> list[Message]:
+        """Return the messages of window `index`, whose sequences lie in (previous, last], of the wanted subjects.
+
+        The bytes of messages are read only where one of them is wanted: most of an archive is of other families.
+        """
         if index not in self._file.windows:
             return []
+        from .rows import NEEDED, messages
+
+        group = self._file.windows.index(index)
         with self._opened() as parquet:
-            part = parquet.read_row_group(self._file.windows.index(index), columns=NEEDED, use_threads=False)
-            found = list(messages(part))
+            kept: list[str] | None = None
+            if wanted is not None:
+                subjects = parquet.read_row_group(group, columns=["subject"], use_threads=False)["subject"]
+                kept = [subject for subject in subjects.unique().to_pylist() if wanted(subject)]
+                if not kept:
+                    return []
+            part = parquet.read_row_group(group, columns=NEEDED, use_threads=False)
+            found = list(messages(part if kept is None else _of(part, kept)))
         if not all(previous < message.seq <= last for message in found):
             raise _damaged(self._path, self._file, f"a row lies outside of {previous + 1}-{last}")
         return found
+
+
+def _of(part: Any, subjects: list[str]) -> Any:
+    """Return the rows of a table that have one of these subjects."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return part.filter(pc.is_in(part["subject"], value_set=pa.array(subjects)))
 
 
 def _batches(window: list[Message]) -> Iterator[list[Message]]:
@@ -288,6 +319,8 @@ def _check(folder: Path, file: ArchivedFile, segment: Segment) -> None:
 @contextlib.contextmanager
 def _told(path: Path, file: ArchivedFile) -> Iterator[None]:
     """Turn whatever a file's reading raises into one line that names it."""
+    import pyarrow as pa
+
     try:
         yield
     except FileNotFoundError:

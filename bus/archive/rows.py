@@ -5,7 +5,7 @@ or polars can find what they look for without knowing frames. A message that is 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from morphogen.schemas import FrameError, decode_frame, token, untoken
 
 from ..pull import Message
+from .subjects import subject_tokens
 
 _NS = pa.timestamp("ns")  # UTC, without a zone, as DuckDB's TIMESTAMP_NS: a zone would cost the nanoseconds there
 SCHEMA = pa.schema(
@@ -42,7 +43,6 @@ SCHEMA = pa.schema(
 DICTIONARY = ["subject", "run", "writer", "family", "types.list.element", "replay", "error"]
 STATISTICS = [name for name in SCHEMA.names if name not in {"types", "data"}]
 NEEDED = ["seq", "stored", "subject", "data"]  # what makes a message again
-_PREFIX = "morphogen.log."
 _TOKEN = re.compile(r"[A-Za-z0-9_=-]{1,120}")
 
 Row = tuple[Any, ...]
@@ -51,7 +51,7 @@ Row = tuple[Any, ...]
 def place(message: Message) -> tuple[str, str]:
     """Return the day (UTC, of storing) and the run, as a token: the folders of a message."""
     day = datetime.fromtimestamp(message.stored // 1_000_000_000, UTC).strftime("%Y-%m-%d")
-    run, _ = _tokens(message.subject)
+    run, _ = subject_tokens(message.subject)
     return day, run if _TOKEN.fullmatch(run) else token(run)
 
 
@@ -61,7 +61,7 @@ def row(message: Message) -> Row:
     try:
         frame = decode_frame(data, seq, stored)
     except FrameError as error:
-        run, family = map(_name, _tokens(subject))
+        run, family = map(_name, subject_tokens(subject))
         return (seq, stored, subject, run, None, None, None, family, *[None] * 9, str(error), data)
     steps = [record.step for record in frame.records if record.step is not None]
     times = [record.time for record in frame.records]
@@ -90,24 +90,6 @@ def messages(part: Any) -> Iterator[Message]:
         part["subject"].to_pylist(),
         part["data"].to_pylist(),
     )
-
-
-def tokens(run: str | None, family: str | Iterable[str] | None) -> tuple[str | None, frozenset[str] | None]:
-    """Return a run and families (one, several, or None for all) as the tokens that subjects carry."""
-    names = None if family is None else [family] if isinstance(family, str) else family
-    return (None if run is None else token(run)), (None if names is None else frozenset(map(token, names)))
-
-
-def matches(subject: str, run: str | None, families: frozenset[str] | None) -> bool:
-    """Tell whether a subject is of the run and one of the families, as the broker would; None is any."""
-    its_run, its_family = _tokens(subject)
-    return (run is None or its_run == run) and (families is None or its_family in families)
-
-
-def _tokens(subject: str) -> tuple[str, str]:
-    """Return the run and family of a subject, as tokens; "=" where it is not one of a lane."""
-    parts = subject.removeprefix(_PREFIX).split(".")
-    return (parts[0], parts[1]) if subject.startswith(_PREFIX) and len(parts) == 3 else ("=", "=")
 
 
 def _name(part: str) -> str:

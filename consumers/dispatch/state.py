@@ -5,7 +5,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from morphogen.consumers.executions import At, Families, Trace, at_of, fetch, opened
+from morphogen.consumers.executions import At, Families, Trace, at_of, fetch
 from morphogen.schemas.dispatch import DispatchDecided, DispatchFinished
 from morphogen.schemas.event import Event, Unknown
 from morphogen.schemas.executions import ExecutionFeedback, ExecutionFinished, ExecutionStarted, GoalEmbedded
@@ -200,17 +200,17 @@ class DispatchState:
 
 
 def read_state(bus: "Bus") -> DispatchState:
-    """Return the fold over the log up to its present end; values that lie in blobs are fetched."""
+    """Return the fold over archive and log up to its present end; values that lie in blobs are fetched."""
     state = DispatchState()
     catch_up(bus, state)
     return state
 
 
 def catch_up(bus: "Bus", state: DispatchState) -> int:
-    """Fold what the log holds after `state.position`; return how many events that was."""
+    """Fold what archive and log hold after `state.position`; return how many events that was."""
     count = 0
-    for seen in bus.events(after=state.position, family=FAMILIES):
-        state.seen(opened(bus, seen), at_of(seen))
+    for seen in bus.past(after=state.position, family=FAMILIES):
+        state.seen(seen.event, at_of(seen))
         count += 1
     if count:
         fetch(bus, state.families)

@@ -1,4 +1,4 @@
-"""Read families from the log: the whole past at once, what has come since, or what comes from now on."""
+"""Read families from archive and log: the whole past at once, what has come since, or what comes from now on."""
 
 import logging
 from collections.abc import Iterator
@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from morphogen.bus.errors import BlobDamaged, BlobMissing
-from morphogen.schemas import decode_event
-from morphogen.schemas.event import Event, Unknown
 from morphogen.schemas.executions import ExecutionFinished, ExecutionStarted, GoalEmbedded
-from morphogen.schemas.values import decode
 
 from .families import Families
 from .trace import At
@@ -25,7 +22,7 @@ _log = logging.getLogger("morphogen.executions")
 
 
 def read_families(bus: "Bus", *, values: bool = True) -> Families:
-    """Return the fold over the log up to its present end; with `values`, what lies in blobs is fetched.
+    """Return the fold over archive and log up to its present end; with `values`, what lies in blobs is fetched.
 
     A blob that is gone, or damaged, is told to the program's log once; its trace is not `whole` then.
     """
@@ -37,8 +34,8 @@ def read_families(bus: "Bus", *, values: bool = True) -> Families:
 def catch_up(bus: "Bus", families: Families, *, values: bool = True) -> int:
     """Fold what has come after `families.position`; return how many events that was."""
     count = 0
-    for seen in bus.events(after=families.position, family=FAMILIES):
-        families.seen(opened(bus, seen), at_of(seen))
+    for seen in bus.past(after=families.position, family=FAMILIES):
+        families.seen(seen.event, at_of(seen))
         count += 1
     if values and count:
         fetch(bus, families)
@@ -47,10 +44,9 @@ def catch_up(bus: "Bus", families: Families, *, values: bool = True) -> int:
 
 def follow(bus: "Bus", families: Families, *, values: bool = True) -> "Iterator[Seen]":
     """Fold what comes after `families.position`, for ever, and yield each event once it is folded. Catch up first."""
-    for seen in bus.events(after=families.position, family=FAMILIES, follow=True):
-        event = opened(bus, seen)
-        families.seen(event, at_of(seen))
-        if values and isinstance(event, ExecutionFinished):
+    for seen in bus.past(after=families.position, family=FAMILIES, follow=True):
+        families.seen(seen.event, at_of(seen))
+        if values and isinstance(seen.event, ExecutionFinished):
             fetch(bus, families)
         yield seen
 
@@ -66,21 +62,6 @@ def fetch(bus: "Bus", families: Families) -> None:
             families.gone.add(blob)
     if found:
         families.supply(found)
-
-
-def opened(bus: "Bus", seen: "Seen") -> Event | Unknown:
-    """Return the event as it was recorded, its body brought from the blob that a large one travels in."""
-    event = seen.event
-    if not isinstance(event, Unknown):
-        return event
-    body = decode(event.raw)
-    if not isinstance(body, dict) or set(body) != {"$blob", "size"}:
-        return event
-    try:
-        return decode_event(event.type, event.version, bus.blobs.get(str(body["$blob"])))
-    except (BlobMissing, BlobDamaged) as error:
-        _log.warning("event %s cannot be read: %s", seen.id, error)
-        return event
 
 
 def at_of(seen: "Seen") -> At:

@@ -10,11 +10,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from morphogen.bus.errors import BusError, JetStreamApiError
-from morphogen.bus.streams import LOG
+from morphogen.bus.errors import BusError, JetStreamApiError, LogGap
 from morphogen.schemas import FrameError, Record, decode_frame, encode_frame, encode_record
 
-from .append import WRONG_SEQUENCE, append_after
+from .append import WRONG_SEQUENCE, append_after, newest_of
 from .lanes import lane_subject, writer_of
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Copies:
         return self._idle.wait(timeout) and self.error is None
 
     def sent(self, family: str) -> int:
-        """Return the counter of the newest copy that the log holds in a family, 0 for none."""
+        """Return the counter of the newest copy that log or archive hold in a family, 0 for none."""
         return self._bus.run(self._look(family))
 
     async def _pump(self) -> None:
@@ -117,11 +116,13 @@ class Copies:
             return
 
     async def _look(self, family: str) -> int:
-        message = await self._conn.last_message(LOG, lane_subject(self._run, family, LABEL))
-        if message is None:
+        newest = None
+        with contextlib.suppress(LogGap):  # what only a missing archive has of a lane cannot be known
+            newest = await newest_of(self._conn, lane_subject(self._run, family, LABEL))
+        if newest is None:
             self._last[family] = 0
             return 0
-        self._last[family] = message.seq
+        self._last[family] = newest[0]
         with contextlib.suppress(FrameError):
-            return decode_frame(message.data).last
+            return decode_frame(newest[1]).last
         return 0

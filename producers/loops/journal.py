@@ -5,6 +5,7 @@ process that was overtaken: that one is fenced, whatever it believes. Events are
 next `commit`, which returns when the broker has stored it; the state is always that of all events added.
 """
 
+import contextlib
 import secrets
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from morphogen.bus.emit import emit
-from morphogen.bus.errors import BusError, JetStreamApiError
+from morphogen.bus.errors import BusError, JetStreamApiError, LogGap
 from morphogen.schemas import (
     Carried,
     EncodeError,
@@ -30,7 +31,7 @@ from morphogen.schemas import (
     encode_frame,
 )
 
-from .append import WRONG_SEQUENCE, append_after
+from .append import WRONG_SEQUENCE, append_after, newest_of
 from .context import Recorded
 from .copies import Copies
 from .errors import Fenced, LoopError, RunExists
@@ -116,6 +117,13 @@ class Journal:
         clock: Callable[[], int] = time.time_ns,
     ) -> "Journal":
         """Begin a new run, with `also` of other families: its name is claimed by its first message. Raises RunExists."""
+        taken = RunExists(
+            f"a loop run {run!r} has begun already: `morphogen loop resume {run}` goes on with it, "
+            "--run gives another name"
+        )
+        with contextlib.suppress(LogGap):  # of a name that only a missing archive knows, nothing can be told
+            if bus.run(newest_of(bus.conn, lane_subject(run))) is not None:
+                raise taken
         journal = cls(Log(bus, run, 1), History(run), clock, bus=bus)
         journal.add(started)
         if also:
@@ -123,10 +131,7 @@ class Journal:
         try:
             journal.commit()
         except Fenced:
-            raise RunExists(
-                f"a loop run {run!r} has begun already: `morphogen loop resume {run}` goes on with it, "
-                "--run gives another name"
-            ) from None
+            raise taken from None
         return journal
 
     @classmethod

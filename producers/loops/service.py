@@ -171,7 +171,7 @@ class _Following:
 
     def _read(self) -> None:
         try:
-            for seen in self._bus.events(after=self._after, family=self._families, follow=True):
+            for seen in self._bus.past(after=self._after, family=self._families, follow=True):
                 while not self._over.is_set():
                     try:
                         self._queue.put(seen, timeout=_GLANCE)

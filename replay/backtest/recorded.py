@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from morphogen.bus.bodies import whole
 from morphogen.bus.past import past
 from morphogen.bus.settings import Settings
 from morphogen.consumers.policy.timeline import Told
-from morphogen.consumers.projections.fold.batch import Batch, Lane, Resolve
+from morphogen.consumers.projections.fold.batch import Batch, Lane
 from morphogen.schemas import Action, AdaptationStarted, DecisionProposed, Event, SlotGerminated, Unknown
 
 from ..errors import BacktestFailed
-from ..past_source import blobs_of
 from ..span import Progress, silent
 
 if TYPE_CHECKING:
@@ -136,12 +136,11 @@ async def _batches(
     conn: "Connection | None", settings: Settings, run: str | None, families: tuple[str, ...]
 ) -> AsyncGenerator[Batch, None]:
     lanes: dict[Lane, int] = {}
-    resolve: Resolve | None = blobs_of(conn) if conn is not None else None
 
     def decoded(messages: "list[Message]") -> Batch:
-        return Batch.read(messages, lanes=lanes, resolve=resolve)
+        return Batch.read(messages, lanes=lanes)
 
-    messages = past(conn, settings, run=run, family=families)
+    messages = whole(conn, past(conn, settings, run=run, family=families))
     try:
         async for some in messages:
             yield await asyncio.to_thread(decoded, some)

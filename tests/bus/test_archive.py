@@ -14,15 +14,15 @@ from pathlib import Path
 import duckdb
 import msgspec
 import pandas
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from morphogen.bus.archive import archive as archives
 from morphogen.bus.archive import writer as archive_writer
 from morphogen.bus.archive.archive import Archive, ArchiveWriter
 from morphogen.bus.archive.manifest import NAME, Manifest, load, locked, save
-from morphogen.bus.archive.rows import matches, tokens
+from morphogen.bus.archive.subjects import matches, tokens
 from morphogen.bus.errors import ArchiveBusy, ArchiveDamaged, ArchiveError, ArchiveUnreadable
 from morphogen.bus.pull import Message
 from morphogen.schemas import Metrics, Record, encode_frame, token
@@ -131,6 +131,26 @@ def test_what_goes_in_comes_out_to_the_byte_and_in_order_whatever_the_cuts(
     assert archive.sequence_at(moment) == next((m.seq for m in messages if m.stored >= moment), None)
 
 
+def test_of_what_is_not_wanted_no_bytes_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = put(folder, [frame(seq) for seq in range(1, 9)])
+    read: list[str] = []
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, group: int, columns: list[str], **options: object) -> object:
+        read.extend(columns)
+        return whole(self, group, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    assert got(archive, family="log") == []
+    assert set(read) == {"subject"}
+    assert len(got(archive, family="metrics")) == 8
+
+
+def test_a_machine_without_an_archive_reads_the_past_without_parquet() -> None:
+    code = "import sys, morphogen.bus.past; raise SystemExit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_files_lie_by_day_and_run_and_other_tools_read_their_columns(folder: Path) -> None:
     put(
         folder,
@@ -235,7 +255,7 @@ def test_what_the_machine_refuses_is_told_as_it_says_it(
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError if number == errno.ENOMEM else OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(archives.pq, "ParquetFile", refuse)
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
 
     with pytest.raises(ArchiveUnreadable, match=f"{os.strerror(number)}; "):
         got(archive)
@@ -249,7 +269,7 @@ def test_bytes_that_the_disk_cannot_give_back_are_lost_and_can_be_written_again(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(archives.pq, "ParquetFile", refuse)
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
 
     [(segment, [line])] = archive.damages()
     assert segment.first == 1

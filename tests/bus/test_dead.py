@@ -191,3 +191,44 @@ def test_a_number_is_a_letters_place_before_it_is_a_commands_id(on_bus: OnBus) -
                 await dead.show(conn, nobody)
 
     on_bus(story)
+
+
+def test_a_letter_is_found_by_its_number_alone_and_many_are_done_over_one_reading(
+    on_bus: OnBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def counted(conn: Connection, **options: object) -> object:
+        asked.append(options.get("stream", "log"))
+        return read(conn, **options)  # type: ignore[arg-type]
+
+    async def story(conn: Connection) -> None:
+        await bury(conn, *"abcdef")
+        with monkeypatch.context() as patch:
+            _die(patch, "delete")
+            with pytest.raises(KeyboardInterrupt):
+                await dead.retry(conn, "b")
+        await _forget_ids(conn)
+        monkeypatch.setattr(dead, "read", counted)
+
+        assert (await dead.show(conn, 3)).body.command_id == "c"
+        assert asked == []
+        found = await dead.chosen(conn, ["f", 2, "1", "a"])
+        assert [letter.seq for letter in found] == [6, 2, 1]
+        assert asked == ["dead"]
+        before = await dead.done_before(conn, found)
+        assert asked == ["dead", "log", "log"]
+        fresh = [await dead.retry_letter(conn, letter, before) for letter in found]
+        assert fresh == ["f~6", "b~2", "a~1"]
+        left = await dead.letters(conn, target="job")
+        assert [letter.seq for letter in left] == [3, 4, 5]
+        assert await dead.letters(conn, target="other") == []
+        for letter in left:
+            await dead.drop_letter(conn, letter, {})
+        done: list[str] = []
+        await work(conn, lambda command: done.append(command.id))
+        assert sorted(done) == sorted(fresh)
+        assert len(await resolutions(conn)) == 6
+        assert await dead.letters(conn) == []
+
+    on_bus(story)

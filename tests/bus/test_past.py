@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from morphogen.bus import broker
+from morphogen.bus import Bus, Seen, broker
+from morphogen.bus import past as module
 from morphogen.bus.archive.archive import Archive
 from morphogen.bus.connection import Connection, connect
-from morphogen.bus.errors import ArchiveError, LogGap
+from morphogen.bus.errors import ArchiveError, Disconnected, LogGap
 from morphogen.bus.past import extent, past, sequence_at
 from morphogen.bus.reader import Message, read
 from morphogen.bus.settings import Settings
-from morphogen.bus.streams import LOG, ensure_streams, stream_info, trim
+from morphogen.bus.streams import LOG, StreamInfo, ensure_streams, stream_info, trim
+from morphogen.schemas import LogLine
 
 Body = Callable[[Connection, Settings], Awaitable[None]]
 
@@ -273,3 +276,60 @@ def test_a_log_older_than_its_archive_is_refused(bus: Callable[[Body], None]) ->
         assert await seqs(past(None, settings, epoch=epoch)) == list(range(1, 11))
 
     bus(body)
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_broker_that_is_away_amid_the_reading_is_waited_for(
+    bus: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, follow: bool
+) -> None:
+    asked = 0
+
+    async def away(conn: Connection, stream: str) -> StreamInfo:
+        nonlocal asked
+        asked += 1
+        if asked in (2, 4, 6):  # the first is asked before anything is read
+            raise Disconnected("the connection was lost")
+        return await stream_info(conn, stream)
+
+    async def body(conn: Connection, settings: Settings) -> None:
+        await publish(conn, 1, 20)
+        await archive_upto(conn, settings, 6)
+        await trim(conn, 5)
+        monkeypatch.setattr(module, "stream_info", away)
+        found = []
+        async with aclosing(past(conn, settings, family="log", follow=follow)) as batches:
+            async for batch in batches:
+                found += [message.seq for message in batch]
+                if found[-1] == 18:
+                    break
+        assert found == [3, 6, 9, 12, 15, 18]
+        assert asked > 2
+
+    bus(body)
+
+
+def test_a_program_that_is_not_asynchronous_reads_archive_and_log_as_one(
+    settings: Settings, trimmed: Callable[[Bus], None]
+) -> None:
+    with Bus.open(settings) as opened:
+
+        def tell(number: int) -> None:
+            opened.emit(LogLine(message=str(number)), run=f"run{number % 2}", msg_id=f"line-{number}")
+
+        def said(seen: Iterator[Seen], count: int) -> list[str]:
+            return [str(getattr(one.event, "message", None)) for one in islice(seen, count)]
+
+        for number in range(4):
+            tell(number)
+        trimmed(opened)
+        for number in range(4, 6):
+            tell(number)
+
+        assert said(opened.past(family="log"), 9) == [*"012345"]
+        assert said(opened.past(run="run1", after=2, upto=5), 9) == ["3"]
+        following = opened.past(family="log", after=1, follow=True)
+        assert said(following, 2) == [*"12"]
+        tell(6)
+        trimmed(opened)
+        tell(7)
+        assert said(following, 5) == [*"34567"]

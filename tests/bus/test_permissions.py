@@ -12,6 +12,7 @@ from morphogen.bus.errors import NoResponders, NotAllowed, RequestTimeout, lasti
 from morphogen.bus.requests import call, call_stream, respond
 from morphogen.bus.settings import Settings
 from morphogen.bus.streams import ensure_streams
+from morphogen.cli.app import run
 
 ServerOf = Callable[[str], int]
 
@@ -114,6 +115,15 @@ def test_a_broker_without_jetstream_is_told_as_that(settings: Settings, server_o
             await ensure_streams(conn)
 
     as_user(settings, "", server_of(""), story)
+
+
+def test_up_says_so_where_a_broker_has_no_jetstream_for_the_streams(
+    server_of: ServerOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--url", f"nats://127.0.0.1:{server_of('')}", "up"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "has no JetStream: add a jetstream { } block" in said.err
 
 
 async def ping(conn: Connection) -> None:

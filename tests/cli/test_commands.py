@@ -4,6 +4,7 @@ What a verb says and leaves behind is looked at in this process: one of its own 
 process shows (that it starts, its signals, its raw output, its last words) is looked at in one.
 """
 
+import asyncio
 import contextlib
 import csv
 import errno
@@ -28,7 +29,9 @@ import pytest
 import morphogen
 from morphogen.bus.broker import Endpoint
 from morphogen.bus.broker.state import process_born
+from morphogen.bus.connection import connect
 from morphogen.bus.settings import Settings
+from morphogen.bus.streams import LOG, stream_info
 from morphogen.cli.app import run
 from morphogen.consumers.projections.sql import query as asking
 from morphogen.consumers.projections.sql.query import SqlClient
@@ -110,6 +113,14 @@ def recorded(settings: Settings) -> Settings:
     return settings
 
 
+async def first_sequence(settings: Settings) -> int:
+    conn = await connect(settings, name="test")
+    try:
+        return (await stream_info(conn, LOG)).first_seq
+    finally:
+        await conn.close()
+
+
 def test_up_status_down(settings: Settings, ok: Ok) -> None:
     before = process("status")
     assert "not running" in before.stdout
@@ -117,6 +128,7 @@ def test_up_status_down(settings: Settings, ok: Ok) -> None:
     up = process("up")
     assert (up.returncode, up.stderr) == (0, "")
     assert "broker at nats://127.0.0.1:" in up.stdout  # and it goes on without the process that started it
+    assert asyncio.run(first_sequence(settings)) == 1, "the streams are there"
     assert "none running" in ok("status")
     assert "broker stopped" in process("down").stdout
     assert "no broker was running" in ok("down")
@@ -223,6 +235,7 @@ WRONG = [
     (("send", "t", "n", "--expires", "nan"), "nan"),
     (("send", "t", "n", "--run", "x\udcff"), r"is for run 'x\udcff', which is no text"),
     (("dead", "retry", "9" * 5000), "no dead letter"),
+    (("dead", "drop", "7", "8"), "no dead letter 7"),
     (("--home", "x\udcff", "sql", "SELECT 1"), "--home holds a"),
     (("--home", "~nosuchuser/x", "status"), "~nosuchuser/x"),
     (("--home", "x" * 300, "status"), "--home"),
@@ -306,7 +319,10 @@ def test_replay_archive_and_snapshot(recorded: Settings, tmp_path: Path, cli: Cl
     lines = [json.loads(line) for line in ok("replay", "--run", "digits", "--type", "run.*").splitlines()]
     assert [line["type"] for line in lines] == ["run.started", "run.finished"]
     assert "new messages" in ok("archive")
-    assert "nothing new" in ok("archive", "--trim", "--keep", "0")
+    kept = ok("archive", "--trim", "--keep", "0")
+    assert "nothing new" in kept
+    assert "forgot 0 archived messages; it keeps what is younger than 2 minutes, by which the broker" in kept
+    assert "it keeps what is younger than 24 h" in ok("archive", "--trim")
     assert len(ok("replay", "--type", "metrics.scalars").splitlines()) == 20
     assert "into bus as replay" in cli("replay", "--into", "bus").stderr
     cli("replay", "--into", str(tmp_path / "then.duckdb"))
@@ -365,6 +381,41 @@ def test_commands_and_dead_letters(settings: Settings, ok: Ok) -> None:
         for line in ok("sql", "SELECT command_id, status FROM commands", "-f", "jsonl").splitlines()
     )
     assert statuses == {command: "done", lost: "retried", again: "issued"}
+
+
+def test_many_letters_are_retried_or_dropped_at_once(settings: Settings, ok: Ok, cli: Cli) -> None:
+    from morphogen.bus import Bus
+
+    def numbers(*options: str) -> list[int]:
+        return [json.loads(line)["number"] for line in ok("dead", "list", "--json", *options).splitlines()]
+
+    with Bus.open() as bus:
+        for number in range(9):
+            bus.send("trainer" if number % 3 else "tester", "unheard_of", run=f"run{number % 2}")
+        with bus.serve("trainer", {"set_lr": print}), bus.serve("tester", {"set_lr": print}):
+            for _ in range(100):
+                if len(bus.dead.list()) == 9:
+                    break
+                time.sleep(0.05)
+    assert (len(numbers()), len(numbers("--target", "tester")), len(numbers("--run", "run1"))) == (9, 3, 4)
+    for wrong in ((), ("1", "--all"), ("--run", "run0", "--all"), ("1", "--target", "tester")):
+        assert cli("dead", "drop", *wrong).returncode == 2
+    assert len(numbers()) == 9
+
+    first, second, *_ = numbers("--target", "trainer")
+    done = cli("dead", "retry", str(first), str(second), str(first))
+    assert (done.returncode, len(done.stdout.split()), len(set(done.stdout.split()))) == (0, 2, 2)
+    assert ok("dead", "drop", "--target", "tester", "--run", "run0") == "dropped 2 letters\n"
+    assert len(numbers("--target", "tester")) == 1
+    done = cli("dead", "retry", "--target", "tester")
+    assert (done.returncode, done.stderr) == (0, "retried 1 letter\n")
+    assert ok("dead", "drop", "--all") == "dropped 4 letters\n"
+    assert numbers() == []
+    assert ok("dead", "drop", "--all") == "dropped 0 letters\n"
+    counts = ok("sql", "SELECT status, count(*) AS n FROM commands GROUP BY 1 ORDER BY 1", "-f", "jsonl")
+    assert [tuple(json.loads(line).values()) for line in counts.splitlines()] == [
+        ("dropped", 6), ("issued", 3), ("retried", 3),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("act", ["send", "retry"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import morphogen
+from morphogen.bus import Bus
 from morphogen.bus.settings import Settings
 from morphogen.cli.app import run
 from morphogen.consumers.projections.sql.query import SqlClient
@@ -154,6 +155,32 @@ def test_the_archive_is_read_without_a_broker(recorded: Settings, cli: Callable[
     assert "holds no log nope" in cli("replay", "--offline", "--log", "nope")[1]
     assert cli("replay", "--offline", "--into", "bus")[0] == 2
     assert cli("replay", "--log", "nope")[0] == 2
+
+
+def test_bodies_that_no_archive_holds_are_told_and_the_verb_fails(
+    settings: Settings, cli: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    with morphogen.record("wide") as run:
+        run.line("x" * 600_000)
+    assert cli("archive")[0] == 0
+    code, said = cli("tail", "--no-follow", "-n", "10", "--family", "log")
+    assert (code, "log.line {" in said, "x" * 100 in said) == (0, True, True)
+    assert len(cli("replay", "--type", "log.line")[1]) > 600_000
+    assert cli("replay", "--into", tmp_path / "whole.duckdb")[0] == 0
+
+    code, said = cli("replay", "--offline", "--into", tmp_path / "alone.duckdb")
+    assert code == 1
+    assert "morphogen: 1 event lies in a blob, which an archive does not hold: no table has what it says" in said
+    code, said = cli("replay", "--offline", "--type", "log.line")
+    assert (code, "the line names the blob instead" in said) == (1, True)
+
+    sha256 = said.split('"$blob":"')[1].split('"')[0]
+    with Bus.open(settings) as bus:
+        bus.blobs.delete(sha256)
+    code, said = cli("rebuild")
+    assert (code, "1 event lies in a blob, gone or damaged" in said) == (0, True)
+    assert "(in a blob that is gone)" in cli("tail", "--no-follow", "-n", "10", "--family", "log")[1]
+    assert cli("verify")[0] == 3
 
 
 def test_down_says_that_a_projector_goes_on(recorded: Settings, cli: Callable[..., tuple[int, str]]) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,27 @@ def test_a_process_is_known_by_its_start_too() -> None:
     assert not has_ended(f"elsewhere/{pid}/another-start")
     for strange in ("", "a/b", f"{host}/x/1", "//"):
         assert not has_ended(strange)
+
+
+def test_dispatch_knows_after_a_trim_what_it_knew_before(
+    broker: Endpoint, settings: Settings, folder: Path, trimmed: Callable[[Bus], None]
+) -> None:
+    with Bus.open(settings) as bus, open_diary(settings) as diary:
+        caps = Capabilities(files=Workspace(folder, write=True))
+        config = DispatchConfig(matches=0)
+        for turn in range(2):
+            state = read_state(bus)
+            serves = Dispatcher(
+                capabilities=caps, state=state, write=diary.tell, learner=Copier(), config=config,
+            )  # fmt: skip
+            for n in range(3):
+                assert serves.do(f"Give {n} back", {"n": n}).ok
+            assert diary.flush(20)
+            before = read_state(bus)
+            family = signature("Give 1 back", {"n": 1})
+            assert before.outcomes.tally(family, family, "learner").trials == 3 * (turn + 1)
+            trimmed(bus)
+            after = read_state(bus)
+            assert after.outcomes.tally(family, family, "learner").trials == 3 * (turn + 1)
+            assert (after.outcomes.finished, after.position) == (before.outcomes.finished, before.position)
+            assert catch_up(bus, before) == 0

@@ -316,8 +316,8 @@ def run(column: str, path: str) -> int:
 '''
 
 
-def test_a_crystallized_tool_is_called_and_a_missed_guard_gives_way(
-    cli: Cli, bus: Bus, script: Script, space: Path
+def test_a_crystallized_tool_is_called_also_behind_a_trim_and_a_missed_guard_gives_way(
+    cli: Cli, bus: Bus, script: Script, space: Path, trimmed: Callable[[Bus], None]
 ) -> None:
     try:
         with Sandbox(pool=0) as sandbox:
@@ -340,6 +340,8 @@ def test_a_crystallized_tool_is_called_and_a_missed_guard_gives_way(
     (space / "shop.csv").write_text("item,price\ntea,30\nmilk,4\n")
     done = cli(*goal("tool"), *replies)
     assert done.out.startswith(f"34\ncrystallized ({made.tool} version 1): ")
+    trimmed(bus)
+    assert cli(*goal("tool"), *replies).out.startswith(f"34\ncrystallized ({made.tool} version 1): ")
     assert "saved $0" in done.out
 
     other = cli("tool: sum the column 1 of shop.csv", "-p", "column=1", "-p", "path=shop.csv", *replies)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -164,3 +164,40 @@ def test_what_the_tables_say_is_rebuilt_from_the_log_to_the_bit(place: Settings,
         return [] if report.ok else list(report.lines())
 
     assert asyncio.run(check()) == []
+
+
+def test_a_trimmed_log_is_read_and_followed_with_what_the_archive_has_of_it(
+    settings: Settings, trimmed: Callable[[Bus], None]
+) -> None:
+    brokers.ensure(settings)
+
+    def told(count: int) -> list[str]:
+        made = []
+        for number in range(count):
+            with execution("Count {number}", {"number": number}, settings=settings) as ex:
+                ex.finish(number, judged_by="assertion")
+            made.append(ex.id)
+        assert flush(10)
+        return made
+
+    try:
+        with Bus.open(settings, name="test") as bus:
+            old = told(3)
+            trimmed(bus)
+            behind, seen = read_families(bus), []
+            assert [behind.outcome(one) for one in old] == ["success"] * 3
+            middle = told(2)
+            trimmed(bus)  # behind what was read
+            new = told(1)
+            for one in follow(bus, behind):
+                seen.append(one.place)
+                if behind.outcome(new[0]) is not None:
+                    break
+            assert seen == sorted(set(seen))
+            assert len(seen) == 2 * 3  # begun and ended, each once
+            assert [behind.outcome(one) for one in (*middle, *new)] == ["success"] * 3
+            family = read_families(bus).family(signature("Count {number}"))
+            assert family is not None
+            assert family.uses == 6
+    finally:
+        close()

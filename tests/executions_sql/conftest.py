@@ -35,6 +35,11 @@ class Stored:
     subject: str
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """How many bytes the message has in the log."""
+        return len(self.data)
+
 
 @dataclass
 class Log:

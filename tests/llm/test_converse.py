@@ -268,7 +268,9 @@ def ask_all(made: Backend, record: Callable[[Event], None]) -> list[object]:
     return answers
 
 
-def test_a_run_is_replayed_from_its_log_repairs_and_all(settings: Settings, log: Log) -> None:
+def test_a_run_is_replayed_from_its_log_repairs_and_all(
+    settings: Settings, log: Log, trimmed: Callable[[Bus], None]
+) -> None:
     with Bus.open(settings) as bus:
 
         def record(event: Event) -> None:
@@ -291,6 +293,8 @@ def test_a_run_is_replayed_from_its_log_repairs_and_all(settings: Settings, log:
         assert isinstance(waiting.ask(Query("cards")), Suspend)
         with pytest.raises(BackendError, match="holds no reply of run 'nobody'"):
             backend("replay", {"run": "nobody"}, bus=bus)
+        trimmed(bus)
+        assert ask_all(backend("replay", {"run": "first"}, bus=bus), Log().record) == first
 
 
 def test_a_conversation_with_a_real_model_ends_in_a_checked_value(log: Log, tiny_model: Any) -> None:

@@ -94,7 +94,9 @@ def runs(
     return path
 
 
-def test_a_run_is_read_back_from_the_log_with_what_each_step_gave_and_took(bus: Bus, runs: Path) -> None:
+def test_a_run_is_read_back_from_the_log_with_what_each_step_gave_and_took(
+    bus: Bus, runs: Path, trimmed: Callable[[Bus], None]
+) -> None:
     read = read_run(bus, "ask-1")
 
     assert (read.loop, read.status, read.live) == ("Ask", "done", True)
@@ -109,6 +111,9 @@ def test_a_run_is_read_back_from_the_log_with_what_each_step_gave_and_took(bus: 
         find_runs(bus, ["nope-*"])
     with pytest.raises(UnknownRun):
         read_run(bus, "nope")
+    trimmed(bus)
+    assert find_runs(bus, program="elsewhere/program.mk") == [f"ask-{number}" for number in range(6)]
+    assert read_run(bus, "ask-1") == read
 
 
 def test_dead_steps_go_and_the_gate_comes_first_and_every_run_ends_as_it_did(

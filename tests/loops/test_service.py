@@ -15,12 +15,22 @@ from morphogen.bus.bus import Bus
 from morphogen.bus.emit import publish_once, writer_of
 from morphogen.producers.loops import runner
 from morphogen.producers.loops import state as fold
-from morphogen.producers.loops.errors import Interrupted
-from morphogen.producers.loops.journal import read_history
+from morphogen.producers.loops.errors import Fenced, Interrupted, RunExists
+from morphogen.producers.loops.journal import Journal, read_history
 from morphogen.producers.loops.live import Live
 from morphogen.producers.loops.runner import Options
 from morphogen.producers.loops.state import encoded
-from morphogen.schemas import LogLine, Record, Signal, StepStarted, encode_frame, token
+from morphogen.schemas import (
+    LogLine,
+    LoopHandled,
+    LoopRecorded,
+    LoopStarted,
+    Record,
+    Signal,
+    StepStarted,
+    encode_frame,
+    token,
+)
 
 from .conftest import Zygote
 
@@ -266,6 +276,71 @@ system S { service_loop Counts { on request(id, env) {
         seen.event for seen in bus.events(run="service", family="loop") if seen.record.type == "loop.handled"
     ]
     assert [one.ok for one in told] == [True, False, False, True, True]
+
+
+def test_what_was_trimmed_while_a_service_stood_still_is_handled_when_it_goes_on(
+    bus: Bus, write: Callable[[str], Path], workspace: Path, trimmed: Callable[[Bus], None]
+) -> None:
+    path = write(PROGRAM)
+    serve(bus, path, workspace, lambda: handled(bus) >= 1)
+    signal(bus, 1)
+    trimmed(bus)
+    signal(bus, 2)
+
+    serve(bus, path, workspace, lambda: handled(bus) >= 3, resume=True)
+
+    assert text(workspace / "effects.txt").split() == ["1", "2"]
+
+
+def test_a_service_that_was_idle_while_all_it_wrote_was_trimmed_goes_on(
+    bus: Bus, write: Callable[[str], Path], workspace: Path, trimmed: Callable[[Bus], None]
+) -> None:
+    begun = threading.Event()
+
+    def until() -> bool:
+        if handled(bus) >= 1 and not begun.is_set():
+            begun.set()
+            trimmed(bus)
+            signal(bus, 1)
+        return handled(bus) == 2
+
+    serve(bus, write(PROGRAM), workspace, until)
+
+    assert text(workspace / "effects.txt").split() == ["1"]
+
+
+def test_a_process_that_was_overtaken_before_a_trim_is_still_fenced_behind_it(
+    bus: Bus, trimmed: Callable[[Bus], None]
+) -> None:
+    began = Journal.begin(bus, "r", LoopStarted(loop="L", kind="task", program="p.mk", sha256="0" * 64))
+    trimmed(bus)
+    began.commit(LoopHandled(seq=1, idx=-1, event_id="", handler="", path="a"))
+    other = Journal.lead(bus, read_history(bus, "r"))
+    other.commit(LoopHandled(seq=2, idx=-1, event_id="", handler="", path="b"))
+    trimmed(bus)
+
+    with pytest.raises(Fenced):
+        began.commit(LoopHandled(seq=3, idx=-1, event_id="", handler="", path="c"))
+    other.commit(LoopHandled(seq=4, idx=-1, event_id="", handler="", path="d"))
+    assert read_history(bus, "r").state.handled == 3
+    trimmed(bus)
+    with pytest.raises(RunExists):
+        Journal.begin(bus, "r", LoopStarted(loop="L", kind="task", program="p.mk", sha256="0" * 64))
+
+
+def test_copies_that_were_trimmed_are_not_sent_again(bus: Bus, trimmed: Callable[[Bus], None]) -> None:
+    began = Journal.begin(bus, "r", LoopStarted(loop="L", kind="task", program="p.mk", sha256="0" * 64))
+    for message in ("one", "two"):
+        began.commit(LoopRecorded(path="a", events=began.carried(LogLine(message=message))))
+        assert began.close()
+    trimmed(bus)
+
+    again = Journal.lead(bus, read_history(bus, "r"))
+    again.commit(LoopRecorded(path="b", events=again.carried(LogLine(message="three"))))
+    assert again.close()
+
+    lines = [seen.event for seen in bus.past(run="r", family="log")]
+    assert [line.message for line in lines if isinstance(line, LogLine)] == ["one", "two", "three"]
 
 
 def test_a_service_goes_on_from_its_checkpoint_and_not_from_its_beginning(

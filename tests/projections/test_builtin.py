@@ -304,19 +304,17 @@ def test_artifacts_and_log_lines_have_their_tables(log: Any, shown: Callable[[],
     ]
 
 
-def test_a_body_in_a_blob_is_folded_as_if_it_were_in_the_log(
-    log: Any, open_store: Callable[..., Store], catch_up: Callable[..., int], ask: Ask
-) -> None:
-    blobs = {"sha-1": Metrics(values={"big": 1.0}).encode()}
+def test_an_event_whose_blob_cannot_be_had_is_listed(log: Any, shown: Callable[[], Store], ask: Ask) -> None:
+    gone = {"$blob": "ab" * 32, "size": 500_000}
+    log.write(("metrics.scalars", 1, {"values": {"small": 1.0}}), ("metrics.scalars", 1, gone))
     log.write(
-        ("metrics.scalars", 1, {"$blob": "sha-1", "size": 10}), ("metrics.scalars", 1, {"$blob": "gone", "size": 1})
+        ("mine.thing", 1, gone), ("mine.thing", 1, {"$blob": "no hash", "size": 1}), ("mine.thing", 1, {"size": 1})
     )
-    store = open_store()
+    store = shown()
 
-    catch_up(store, log, resolve=blobs.__getitem__)
-
-    assert ask(store, "SELECT name, value FROM metrics") == [("big", 1.0)]
-    assert ask(store, "SELECT body FROM events ORDER BY idx") == [
-        ({"values": {"big": 1.0}},),
-        ({"$blob": "gone", "size": 1},),
+    assert ask(store, "SELECT name, value FROM metrics") == [("small", 1.0)]
+    assert ask(store, "SELECT body FROM events WHERE seq = 1 AND idx = 1") == [(gone,)]
+    assert ask(store, "SELECT seq, idx, id, type, blob FROM events_without_body ORDER BY ALL") == [
+        (1, 1, "aaaaaaaaaaaaaaaa.metrics.2", "metrics.scalars", "ab" * 32),
+        (2, 0, "aaaaaaaaaaaaaaaa.mine.1", "mine.thing", "ab" * 32),
     ]

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from morphogen.bus import Bus
 from morphogen.cli import app as cli
 from morphogen.producers.loops import runner
 from morphogen.producers.loops.errors import ProgramChanged
@@ -339,8 +341,8 @@ def test_lifted_knowledge_grounds_the_next_optimisation(runs: Runs) -> None:
     assert [one.rule for one in fired] == ["Earlier.Prefer a >= 3"]
 
 
-def test_lift_writes_a_module_from_what_runs_measured(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_lift_writes_a_module_from_what_runs_measured_also_behind_a_trim(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], trimmed: Callable[[Bus], None]
 ) -> None:
     tool = "def measure(a, b):\n    return (30.0 if a >= 5 else 10.0) + (a * 7 + b * 3) % 5 / 10\n"
     body = by_tool("measure", "parameter a: range[1, 8] parameter b: [1, 2, 3, 4]") + " sampler: random"
@@ -353,6 +355,9 @@ def test_lift_writes_a_module_from_what_runs_measured(
     lifted = load(target)
     assert list(lifted.facts) == ["TuneLifted.a_at_least_5"]
     assert "parameter a: [5, 6, 7, 8]" in target.read_text()
+    trimmed(runs.bus)
+    assert cli.run(["know", "lift", "r"]) == 0
+    assert capsys.readouterr().out == target.read_text()
     assert cli.run(["know", "lift", "nobody"]) == 1
     assert "no sweep with trials in nobody" in capsys.readouterr().err
     assert cli.run(["know", "lift", ""]) == 2

@@ -79,6 +79,7 @@ def asked(tmp_path: Path, events: list[Event], sql: str) -> list[Any]:
             ],
             run="r", attempt=1, rank=0, writer="a" * 16, family="sweep",
         )  # fmt: skip
+        size = len(data)
 
     async def fold(store: Store) -> None:
         await Follower(store, Source()).catch_up(None)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from morphogen.bus.bodies import reference
+
 from ..fold.arrays import Gaps, Words, from_numpy, strings, text
 from ..fold.batch import UNREADABLE, Batch
 from ..fold.body_json import raw_to_json, to_json
@@ -26,16 +28,18 @@ _OURS = f"{__name__.partition('.')[0]}.schemas."
 _ENVELOPE = "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, cause VARCHAR"
 
 
-class Events(Projection, name="events", version=3, types=("*",)):
+class Events(Projection, name="events", version=4, types=("*",)):
     """Every event; unknown types with the body as written, unreadable messages as type '$unreadable'.
 
     `unknown_events` counts what no class could be made of: types and versions that are not known, and bodies that do not fit.
+    `events_without_body` lists those whose body lies in a blob that could not be had.
     """
 
     tables = {
         "_event_rows": f"{_ENVELOPE}, body VARIANT",
         "_held_rows": _ENVELOPE,  # events whose bodies other tables hold: a VARIANT costs most where there is none
         "_misfit_rows": "type VARCHAR, version INTEGER",  # events of a type and version of ours whose body does not fit it
+        "_bodiless_rows": "lane VARCHAR, n BIGINT, type VARCHAR, version INTEGER, blob VARCHAR",
     }
 
     def __init__(self, others: tuple[Projection, ...]) -> None:
@@ -51,6 +55,10 @@ class Events(Projection, name="events", version=3, types=("*",)):
                     SELECT type, version, seq FROM _misfit_rows WHERE list_contains({known}, type || '@' || version)
                 ) GROUP BY ALL
             """,
+            "events_without_body": """
+                SELECT seq, idx, lane || '.' || n AS id, type, version, run, attempt, rank, step, time, blob
+                FROM _bodiless_rows
+            """,
         }
 
     def depends(self) -> tuple[str, ...]:
@@ -63,13 +71,17 @@ class Events(Projection, name="events", version=3, types=("*",)):
         for holder in self.holders:
             held[holder.holds(batch)] = True
         own, others = np.flatnonzero(~held), np.flatnonzero(held)
-        rows = []
+        rows, found = [], {}
         if len(own):
-            bodies = text([raw_to_json(raw) for raw in batch.bodies(own).raws()])
+            raws = batch.bodies(own).raws()
+            bodies = text([raw_to_json(raw) for raw in raws])
             rows.append(Columns({**_envelopes(batch, own), "body": bodies}))
+            if blobs := {at: blob for at, raw in zip(own.tolist(), raws, strict=True) if (blob := reference(raw))}:
+                columns = _envelopes(batch, np.fromiter(blobs, np.intp))
+                kept = {name: columns[name] for name in self.columns["_bodiless_rows"] if name in columns}
+                found["_bodiless_rows"] = Columns({**kept, "blob": strings(list(blobs.values()))})
         if batch.unreadable:
             rows.append(_unreadable(batch))
-        found = {}
         if rows:
             found["_event_rows"] = rows[0] if len(rows) == 1 else _joined(rows, self.columns["_event_rows"])
         if len(others):

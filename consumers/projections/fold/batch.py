@@ -17,7 +17,7 @@ from morphogen.schemas import Frame, Record
 
 from .arrays import Gaps, Words, strings
 from .envelopes import Bodies, Envelopes, joined
-from .opening import UNREADABLE, Lane, Message, Part, Resolve, Unreadable, opened
+from .opening import UNREADABLE, Lane, Message, Part, Unreadable, opened
 from .selection import Selection, select
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _TIME_MAX = 2**63 - 2  # of TIMESTAMP_NS, whose last value means infinity
 
-__all__ = ["UNREADABLE", "Batch", "Bodies", "Entry", "Lane", "Message", "Part", "Resolve", "Unreadable"]
+__all__ = ["UNREADABLE", "Batch", "Bodies", "Entry", "Lane", "Message", "Part", "Unreadable"]
 
 
 class Entry(NamedTuple):
@@ -73,19 +73,13 @@ class Batch:
         self._notes: dict[Hashable, Any] = {}
 
     @classmethod
-    def read(
-        cls,
-        messages: Sequence[Message],
-        *,
-        lanes: dict[Lane, int] | None = None,
-        resolve: Resolve | None = None,
-    ) -> "Batch":
+    def read(cls, messages: Sequence[Message], *, lanes: dict[Lane, int] | None = None) -> "Batch":
         """Decode messages, at least one, in the order of the log.
 
         `lanes` holds the last counter folded in each lane and is brought up to date: records that are not above it
-        are left out. `resolve` fetches bodies that lie in a blob; one that cannot be had keeps its stub.
+        are left out.
         """
-        parts, unreadable, envelopes = opened(messages, lanes, resolve)
+        parts, unreadable, envelopes = opened(messages, lanes)
         return cls(parts, unreadable, messages[0].seq, messages[-1].seq, envelopes)
 
     def __len__(self) -> int:

@@ -1,29 +1,24 @@
-"""Messages of the log into frames: what is one, what of it is new, and what was too large to travel in it."""
+"""Messages of the log into frames: what is one, and what of it is new."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
-from morphogen.schemas import Frame, FrameError, Record, decode, decode_frame
+from morphogen.schemas import Frame, FrameError, decode_frame
 
 from .envelopes import Envelopes
 from .sealed import LEAST, SealedFrame, sealed
 
 Lane = tuple[str, str, str]
 """(run, family, writer): within a lane the counter `n` only rises."""
-Resolve = Callable[[str], bytes]
-"""Reads the blob of a sha256, for bodies that were too large for a record."""
 
 UNREADABLE = "$unreadable"
 """The type under which `events` shows a message that is no frame."""
 
-_STUB = b"\xa5$blob"
-
 
 class Message(Protocol):
-    """A message of the log, as `morphogen.bus` reads it."""
+    """A message of the log, as `morphogen.bus` reads it; `size` is how many bytes it has there."""
 
     @property
     def seq(self) -> int: ...  # noqa: D102
@@ -33,6 +28,8 @@ class Message(Protocol):
     def subject(self) -> str: ...  # noqa: D102
     @property
     def data(self) -> bytes: ...  # noqa: D102
+    @property
+    def size(self) -> int: ...  # noqa: D102
 
 
 class Part(NamedTuple):
@@ -62,11 +59,10 @@ Opened = tuple[list[Part], list[Unreadable], Envelopes | None]
 """Frames, messages that are none, and the envelopes of all new records where those could be read in step."""
 
 
-def opened(messages: Sequence[Message], lanes: dict[Lane, int] | None, resolve: Resolve | None) -> Opened:
+def opened(messages: Sequence[Message], lanes: dict[Lane, int] | None) -> Opened:
     """Open messages; see `Batch.read`."""
     if sum(len(message.data) for message in messages) >= LEAST:
-        blobs = resolve is not None and any(_STUB in message.data for message in messages)
-        found = None if blobs else sealed(messages)
+        found = sealed(messages)
         if found is not None:
             return _in_step(*found, lanes)
     parts: list[Part] = []
@@ -80,8 +76,7 @@ def opened(messages: Sequence[Message], lanes: dict[Lane, int] | None, resolve: 
                 Unreadable(message.seq, message.stored, message.subject, str(error), len(message.data), raw)
             )
             continue
-        if resolve is not None and _STUB in message.data:
-            _resolve(frame.records, resolve)
+        frame.size = message.size
         numbers = [record.n for record in frame.records]
         parts.append(Part(frame, 0 if lanes is None else _already(frame, numbers, lanes)))
     return parts, unreadable, None
@@ -110,13 +105,3 @@ def _already(frame: Frame | SealedFrame, numbers: Sequence[int], lanes: dict[Lan
         return 0
     lanes[lane] = max(last, *numbers) if numbers else last
     return sum(1 for number in numbers if number <= last)
-
-
-def _resolve(records: list[Record], resolve: Resolve) -> None:
-    for record in records:
-        if _STUB not in bytes(record.body)[:16]:
-            continue
-        try:
-            record.body = msgspec.Raw(resolve(decode(record.body)["$blob"]))
-        except Exception:  # noqa: BLE001, S112  the stub stays: it says what is missing, and the log goes on
-            continue

@@ -77,7 +77,7 @@ def sealed(messages: "Sequence[Message]") -> tuple[list[SealedFrame], Envelopes]
         frames.append(
             SealedFrame(
                 message.seq, message.stored, head.run, head.attempt, head.rank, head.writer, head.family, head.first,
-                head.last, head.replay, len(data), values // 3,
+                head.last, head.replay, message.size, values // 3,
             )
         )  # fmt: skip
         places.append(begin + place + _ARRAY_HEAD)

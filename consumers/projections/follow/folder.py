@@ -8,7 +8,7 @@ import msgspec
 import pyarrow as pa
 
 from ..errors import FoldError
-from ..fold.batch import Batch, Lane, Message, Resolve
+from ..fold.batch import Batch, Lane, Message
 from ..fold.rows import Made
 from ..parts import Parts
 from ..projection import Rows
@@ -21,12 +21,9 @@ class Folder:
     It runs ahead of the commits: states and lanes are those after the last batch folded here.
     """
 
-    def __init__(
-        self, generations: Sequence[Generation], lanes: dict[Lane, int], resolve: Resolve | None = None
-    ) -> None:
+    def __init__(self, generations: Sequence[Generation], lanes: dict[Lane, int]) -> None:
         self.generations = list(generations)
         self.lanes = lanes
-        self.resolve = resolve
         self._states = {one: one.state for one in generations}
 
     def fold_for(self, generations: Sequence[Generation]) -> None:
@@ -40,10 +37,10 @@ class Folder:
             return self._fold(messages)
 
     def _fold(self, messages: Sequence[Message]) -> Folded:
-        batch = Batch.read(messages, lanes=self.lanes, resolve=self.resolve)
+        batch = Batch.read(messages, lanes=self.lanes)
         folded = Folded(batch.first, batch.last, [], list(self.generations))
         folded.events = len(batch)
-        folded.bytes = sum(len(message.data) for message in messages)
+        folded.bytes = sum(message.size for message in messages)
         made: Made = {}
         for one in folded.generations:
             if not one.projection.wants(batch.types) and not batch.unreadable:

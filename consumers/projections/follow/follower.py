@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from morphogen.bus.errors import ArchiveError, LogGap
 
 from ..errors import PositionBeyondLog
-from ..fold.batch import Resolve
 from ..store.generation import Folded, Generation
 from ..store.store import Store
 from .conveyor import BATCH_BYTES, Conveyor
@@ -27,13 +26,11 @@ class Follower:
         store: Store,
         source: Source,
         *,
-        resolve: Resolve | None = None,
         batch_bytes: int = BATCH_BYTES,
         on_commit: Callable[[Folded], None] | None = None,
     ) -> None:
         self.store = store
         self.source = source
-        self._resolve = resolve
         self._batch_bytes = batch_bytes
         self._on_commit = on_commit
         self._feeding = asyncio.Lock()  # held while messages are put before the live generations, and while one joins
@@ -165,7 +162,7 @@ class Follower:
         return [one for one in self.store.live if one.error is None and one.seq == front]
 
     def _folder(self, group: Sequence[Generation]) -> Folder:
-        return Folder(group, self.store.lanes(group[0].seq if group else 0), self._resolve)
+        return Folder(group, self.store.lanes(group[0].seq if group else 0))
 
     def _conveyor(self, folder: Folder) -> Conveyor:
         return Conveyor(self.store, folder, batch_bytes=self._batch_bytes, on_commit=self._on_commit)

@@ -19,7 +19,6 @@ from morphogen.bus.errors import BusError, Disconnected, NoBroker, RequestTimeou
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
 
 from ..errors import StoreLocked
-from ..fold.batch import Resolve
 from ..projection import Projection
 from ..store.generation import Folded
 from ..store.store import Store
@@ -59,10 +58,9 @@ async def catch_up(
     progress: Progress | None = None,
     *,
     source: Source | None = None,
-    resolve: Resolve | None = None,
 ) -> int:
     """Bring a store up to the end of the log (or to `upto`), build what must be built, and return the position."""
-    return await Follower(store, source or LogSource(conn, settings), resolve=resolve).catch_up(upto, progress)
+    return await Follower(store, source or LogSource(conn, settings)).catch_up(upto, progress)
 
 
 async def run_projector(
@@ -72,14 +70,12 @@ async def run_projector(
     on_commit: Callable[[Folded], None] | None = None,
     serve: Serve | None = None,
     projections: Sequence[Projection] | None = None,
-    resolve: Callable[[Connection], Resolve] | None = None,
     memory_limit: str | None = None,
 ) -> None:
     """Follow the log until `stop` is set, or SIGTERM or SIGINT comes.
 
-    `resolve` makes, from a connection, what fetches a blob (it is called from another thread). Raises StoreLocked,
-    StoreDamaged, PositionBeyondLog and DeclarationError, whose text is one line for the user; a broker that is away
-    is waited for.
+    Raises StoreLocked, StoreDamaged, PositionBeyondLog and DeclarationError, whose text is one line for the user; a
+    broker that is away is waited for.
     """
     sys.setswitchinterval(_SWITCH)
     locked_until: float | None = None
@@ -94,10 +90,7 @@ async def run_projector(
                         Store.open, path, projections, epoch=epoch, memory_limit=memory_limit, threads=_threads()
                     ) as store:
                         tries, locked_until = 0, None
-                        source = LogSource(conn, settings)
-                        follower = Follower(
-                            store, source, resolve=resolve(conn) if resolve else None, on_commit=on_commit
-                        )
+                        follower = Follower(store, LogSource(conn, settings), on_commit=on_commit)
                         await _work(follower, store, conn, stop, serve)
             except (StreamReplaced, StreamMissing) as error:
                 _log.warning("%s; opening the store of the log that is there now", error)

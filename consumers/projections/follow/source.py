@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from morphogen.bus.bodies import whole
 from morphogen.bus.past import extent, past
 
 from ..fold.batch import Message
@@ -21,7 +22,10 @@ class Source(Protocol):
     def read(
         self, after: int, upto: int | None = None, *, follow: bool = False
     ) -> AsyncGenerator[Sequence[Message], None]:
-        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later."""
+        """Yield messages with after < seq <= upto, in order; with `follow`, go on with what comes later.
+
+        Bodies that lie in blobs are in them; one whose blob is gone keeps its reference.
+        """
         ...
 
     async def end(self) -> int:
@@ -43,7 +47,8 @@ class LogSource:
 
         What the log has lost amid the rest is warned of and passed over: what is left must be answered for.
         """
-        return past(self._conn, self._settings, after=after, upto=upto, follow=follow, holes=True)
+        messages = past(self._conn, self._settings, after=after, upto=upto, follow=follow, holes=True)
+        return whole(self._conn, messages, follow=follow)
 
     async def end(self) -> int:
         """Return the last sequence of archive and log."""

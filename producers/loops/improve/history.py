@@ -147,7 +147,7 @@ def find_runs(bus: "Bus", patterns: Sequence[str] = (), *, program: str | None =
     Raises ImproveError where a pattern matches none.
     """
     seen: dict[str, str] = {}
-    for one in bus.events(family="loop"):
+    for one in bus.past(family="loop"):
         if isinstance(one.event, LoopStarted):
             seen.setdefault(one.frame.run, one.event.program)
     if not patterns:

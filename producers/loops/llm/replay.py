@@ -1,4 +1,4 @@
-"""Replies from the log of an earlier run, by the hash of the prompt and how often it was asked before.
+"""Replies from the log or the archive of an earlier run, by the hash of the prompt and how often it was asked before.
 
 Answers that a person gave then are replayed like a model's. The same program over the same replies takes the same way.
 """
@@ -65,6 +65,6 @@ class ReplayBackend:
 
 
 def replay_from_log(bus: "Bus", options: ReplayOptions) -> ReplayBackend:
-    """Return the backend with the replies that the log holds for `options.run`."""
-    seen = bus.events(run=options.run, family="llm")
+    """Return the backend with the replies that archive and log hold for `options.run`."""
+    seen = bus.past(run=options.run, family="llm")
     return ReplayBackend(options, (one.event for one in seen if isinstance(one.event, LlmQueried)))
