@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from morphogen.bus.aside import in_thread
+from morphogen.bus.claims import Claim
 from morphogen.bus.commands import Worker
 from morphogen.bus.requests import Responder, respond
 from morphogen.kernels.kv import IsolatedImporter, RawContext, fingerprint_of
@@ -40,7 +41,6 @@ from morphogen.schemas.kv import (
 from . import client
 from .blob_transport import BlobTransport
 from .calibrate import calibrate
-from .claim import Claim
 from .diary import Diary
 from .errors import ContinuityError
 from .house import House
@@ -50,7 +50,7 @@ from .orders import Orders
 from .service import Service
 from .store import Store
 from .taking import Taking
-from .wire import GENERATE, HAS, INFO, OFFER, SAY, STANDS
+from .wire import CLAIM, GENERATE, HAS, INFO, OFFER, SAY, STANDS
 
 if TYPE_CHECKING:
     from morphogen.bus.connection import Connection
@@ -83,7 +83,9 @@ class KvWorker:
         loop = asyncio.get_running_loop()
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _Only(self._home / "worker.lock", self.name):
-            claim = Claim(self._conn, self.name)
+            if await client.whereabouts(self._conn, self.name, timeout=1.0) is not None:
+                raise self._taken()
+            claim = Claim(self._conn, worker_subject(self.name, CLAIM))
             await claim.open()
             diary = Diary(self._settings, f"kv-{self.name}")
             memory = disk = None
@@ -102,7 +104,10 @@ class KvWorker:
                     folder = self._home / "blobs"
                     transports["blobs"] = await in_thread(lambda: BlobTransport(self._conn, run, folder))
                 context = await self._lane(self._load)
-                await claim.settle()  # of two that began to load at once only one may touch what is of that name
+                if (
+                    not await claim.settle()
+                ):  # of two that began to load at once only one may touch what is of that name
+                    raise self._taken()
                 await self._lane(lambda: self._settle(context, transports, diary))
                 place = here(
                     memory=memory.folder.path,
@@ -153,6 +158,9 @@ class KvWorker:
                     if transport is not None:
                         transport.close()
                 await in_thread(diary.close)
+
+    def _taken(self) -> ContinuityError:
+        return ContinuityError(f"a worker {self.name!r} answers at this broker already: give this one another --name")
 
     def _lane(self, call: Callable[[], _T]) -> "asyncio.Future[_T]":
         """Run a call in the thread that computes."""

@@ -16,11 +16,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from morphogen.bus.claims import Claim
 from morphogen.bus.errors import StreamMissing, StreamReplaced
 from morphogen.bus.past import past
-from morphogen.schemas import Event, FrameError, decode_event, decode_frame
+from morphogen.schemas import Event, FrameError, decode_event, decode_frame, token
 
-from .claim import Claim
 from .errors import NotListening
 from .feed import Counts, DynamoFeed, Feed, VllmFeed, rank_of
 from .logbook import FAMILY, Logbook, run_of
@@ -103,10 +103,7 @@ class Listener:
                 if endpoint.replay is None or self._dialect == "dynamo":
                     raise NotListening(f"{endpoint.name} has no replay socket, so there is nothing to be had at once")
         async with AsyncExitStack() as stack:
-            claims = [Claim(self._conn, self._engine, endpoint.name) for endpoint in self._endpoints]
-            for claim in claims:
-                stack.push_async_callback(claim.close)
-            await asyncio.gather(*(claim.take() for claim in claims))
+            await self._claim(stack)
             for source in self._endpoints.values():
                 await stack.enter_async_context(source)
             while True:
@@ -114,6 +111,20 @@ class Listener:
                     return await self._work(once)
                 except (StreamReplaced, StreamMissing):
                     self._told("the log was made anew: what the publishers still have is written again")
+
+    async def _claim(self, stack: AsyncExitStack) -> None:
+        """Be the only one that writes of these publishers while `stack` is open: two would write everything twice."""
+        prefix = f"morphogen.kv_index.writes.{token(self._engine)}"
+        claims = {one.name: Claim(self._conn, f"{prefix}.{token(one.name)}") for one in self._endpoints}
+        for claim in claims.values():
+            stack.push_async_callback(claim.close)
+            await claim.open()
+        for name, claim in claims.items():
+            if not await claim.settle():
+                raise NotListening(
+                    f"another process at this broker writes of worker {name!r} of engine {self._engine!r} already: "
+                    f"end that one, or give this one another --worker or --engine"
+                )
 
     async def _work(self, once: bool) -> None:
         """Listen for one log. Raises StreamReplaced or StreamMissing where it is gone."""

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from morphogen.bus import Bus, Settings
+from morphogen.bus import Bus, Settings, claims
 from morphogen.bus.broker import Endpoint as Broker
-from morphogen.consumers.kv_index import Endpoint, claim
+from morphogen.consumers.kv_index import Endpoint
 from morphogen.consumers.projections import Store
 from morphogen.consumers.projections.builtin.kv import Kv
 from morphogen.consumers.projections.follow.follower import Follower
@@ -118,7 +118,7 @@ def bus(settings: Settings, broker: Broker) -> Iterator[Bus]:
 @pytest.fixture
 def listen(bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Listening]]:
     """Begins to listen to a publisher, under the name w."""
-    monkeypatch.setattr(claim, "_PATIENCE", 0.02)
+    monkeypatch.setattr(claims, "_PATIENCE", 0.02)
     made: list[Listening] = []
 
     def start(publisher: Publisher, **options: Any) -> Listening:

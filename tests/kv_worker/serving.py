@@ -22,8 +22,8 @@ STARTS = 60.0  # seconds
 
 # Programs that are put before the command line: the first one of every worker, as nobody far away starts under its name.
 _SURE_OF_ITS_NAME = """
-from morphogen.consumers.kv import claim
-claim._PATIENCE = 0.05
+from morphogen.bus import claims
+claims._PATIENCE = 0.05
 """
 _SERVES = """
 from morphogen.cli import main

@@ -31,9 +31,9 @@ SAMPLED = Sampling(temperature=0.9, top_k=40, seed=11)
 # Put before the command line of a worker: its model is a large one.
 LOADS_SLOWLY = """
 import time
-from morphogen.consumers.kv import claim
+from morphogen.bus import claims
 from morphogen.consumers.kv.worker import KvWorker
-claim._PATIENCE = 0.5
+claims._PATIENCE = 0.5
 load = KvWorker._load
 KvWorker._load = lambda worker: (time.sleep(1.5), load(worker))[1]
 """
