@@ -6,11 +6,9 @@ A blob that is gone, or damaged, is told and its record stays as it is. A broker
 goes past a body that it may still get.
 """
 
-import asyncio
 import contextlib
 import logging
 import re
-import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
@@ -19,15 +17,8 @@ import msgspec
 from morphogen.schemas import Frame, FrameError, Record, decode_frame, encode_frame
 
 from .blobs import get_bytes
-from .errors import (
-    BlobDamaged,
-    BlobMissing,
-    Disconnected,
-    JetStreamApiError,
-    NoBroker,
-    NoResponders,
-    RequestTimeout,
-)
+from .errors import BlobDamaged, BlobMissing
+from .patience import patiently
 from .reader import Message
 
 if TYPE_CHECKING:
@@ -40,8 +31,6 @@ REFERENCE = b"\x82\xa5$blob\xd9\x40"
 
 _REFERENCE = re.compile(re.escape(REFERENCE) + rb"([0-9a-f]{64})\xa4size")
 _PORTION = 8 << 20  # bytes of bodies after which a list is handed on
-_PATIENCE = 60.0  # seconds without a broker after which a reader that only wants the present end gives up
-_PAUSE = 0.05  # seconds
 
 _log = logging.getLogger("morphogen.bus")
 
@@ -62,7 +51,7 @@ async def body_of(conn: "Connection", frame: Frame, record: Record, *, follow: b
     if sha256 is None:
         return bytes(record.body)
     try:
-        body = await _patient(conn, sha256, follow)
+        body = await patiently(conn, lambda: get_bytes(conn, sha256), follow=follow)
         msgspec.msgpack.decode(body, type=msgspec.Raw)  # what is no single value would make a frame none
         return body
     except (BlobMissing, BlobDamaged, msgspec.MsgspecError) as error:
@@ -117,22 +106,3 @@ async def whole(
                     some, size = [], 0
             if some:
                 yield some
-
-
-async def _patient(conn: "Connection", sha256: str, follow: bool) -> bytes:
-    """Return a blob, also over a broker that is away for a while."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await get_bytes(conn, sha256)
-        except (Disconnected, NoBroker, NoResponders, RequestTimeout, JetStreamApiError) as error:
-            if isinstance(error, JetStreamApiError) and 400 <= error.code < 500:
-                raise
-            if not follow and time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(_PAUSE)
-        try:
-            await conn.wait_connected(_PATIENCE)
-        except NoBroker:
-            if not follow:
-                raise

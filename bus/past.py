@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .archive.archive import Archive, epochs
-from .errors import ArchiveError, BusError, JetStreamApiError, LogGap, NoBroker, StreamMissing
+from .errors import ArchiveError, LogGap
 from .overlap import demand_reach, demand_same
+from .patience import patiently
 from .reader import Message, read
 from .settings import Settings
 from .streams import LOG, StreamInfo, stream_info
@@ -21,8 +22,6 @@ from .streams import LOG, StreamInfo, stream_info
 if TYPE_CHECKING:
     from .connection import Connection
 
-_PATIENCE = 60.0  # seconds without a broker after which a reader that only wants the present end gives up
-_PAUSE = 0.05  # seconds
 _CLOCK = (0, 2**63 - 1)  # unix ns that a broker can have stored something at
 
 
@@ -181,21 +180,7 @@ async def _was_trimmed(conn: "Connection", position: int, follow: bool) -> bool:
 
 
 async def _info(conn: "Connection", follow: bool) -> StreamInfo:
-    """Return what the log holds, with the patience for a broker that is away which `read` has."""
-    while True:
-        try:
-            return await stream_info(conn, LOG)
-        except StreamMissing:
-            raise
-        except BusError as error:
-            if isinstance(error, JetStreamApiError) and 400 <= error.code < 500:
-                raise
-        await asyncio.sleep(_PAUSE)
-        try:
-            await conn.wait_connected(_PATIENCE)
-        except NoBroker:
-            if not follow:
-                raise
+    return await patiently(conn, lambda: stream_info(conn, LOG), follow=follow)
 
 
 def _demand(info: StreamInfo, epoch: str, position: int, end: int | None, settings: Settings) -> None:

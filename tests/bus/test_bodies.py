@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphogen.bus import Bus, Settings, bodies
+from morphogen.bus import Bus, Settings, bodies, patience
 from morphogen.bus.blobs import get_bytes, put_bytes
 from morphogen.bus.bodies import reference, restored, whole
 from morphogen.bus.connection import Connection
@@ -99,7 +99,7 @@ def test_a_broker_that_is_silent_for_a_moment_costs_no_body(
         read = [message async for some in whole(conn, past(conn, conn.settings)) for message in some]
         assert [said(message) for message in read] == [["small", "large"]]
 
-        monkeypatch.setattr(bodies, "_PATIENCE", 0.2)
+        monkeypatch.setattr(patience, "_PATIENCE", 0.2)
         silent = 1_000_000
         with pytest.raises(trouble):
             await anext(whole(conn, past(conn, conn.settings)))

@@ -9,7 +9,7 @@ import duckdb
 import msgspec
 import pytest
 
-from morphogen.bus import blobs, bodies
+from morphogen.bus import blobs, bodies, patience
 from morphogen.bus.blobs import get_bytes, put_bytes
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import RequestTimeout
@@ -73,7 +73,7 @@ def test_no_table_goes_past_a_body_that_a_silent_broker_still_has(
         assert (await verify(conn, settings)).ok
 
         await large(conn, 4)
-        monkeypatch.setattr(bodies, "_PATIENCE", 0.1)
+        monkeypatch.setattr(patience, "_PATIENCE", 0.1)
         silent = 1_000_000
         with pytest.raises(RequestTimeout, match="silence"):
             await rebuild(conn, settings)
