@@ -5,7 +5,7 @@ A subset of Python's: None, bool, int, float, str, bytes, Any, list[T], dict[K, 
 """
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "bytes": bytes}
 _LISTS = frozenset({"list", "List", "Sequence", "Iterable", "tuple", "Tuple"})
 _DICTS = frozenset({"dict", "Dict", "Mapping"})
-_DEEPEST = 12
+_DEEPEST = 12  # lists and dicts in each other
 
 
 class NotAType(ValueError):
@@ -73,12 +73,23 @@ def read(node: ast.expr, depth: int = 0) -> Type:
             return Type("list", (ANY,))
         case ast.Name(id=name) if name in _DICTS:
             return Type("dict", (ANY, ANY))
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return union((read(left, depth + 1), read(right, depth + 1)))
+        case ast.BinOp(op=ast.BitOr()):
+            return union([read(one, depth) for one in _members(node)])
         case ast.Subscript(value=ast.Name(id=name), slice=inside):
             return _generic(name, inside.elts if isinstance(inside, ast.Tuple) else [inside], depth)
         case _:
             raise NotAType(f"{ast.unparse(node)[:80]!r} is no annotation that tools use")
+
+
+def _members(node: ast.expr) -> Iterator[ast.expr]:
+    """Yield what `|` joins; Python's tree of `a | b | c` is as deep as they are many."""
+    waiting = [node]
+    while waiting:
+        match one := waiting.pop():
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                waiting += (right, left)
+            case _:
+                yield one
 
 
 def _generic(name: str, inside: list[ast.expr], depth: int) -> Type:
@@ -126,20 +137,26 @@ def union(parts: Iterable[Type]) -> Type:
 
 
 def infer(values: Iterable[Any]) -> Type:
-    """Return the smallest type that holds all of the values; what is inside of empty lists and dicts is Any."""
+    """Return the smallest type that holds all of the values.
+
+    What is inside of empty lists and dicts is Any, and so is what is nested too deep for an annotation.
+    """
     return _opened(union(_of(value) for value in values))
 
 
-def _of(value: Any) -> Type:
+def _of(value: Any, depth: int = 0) -> Type:
     if value is None:
         return NONE
     for name, kind in _SCALARS.items():
         if type(value) is kind:
             return Type(name)
+    if depth == _DEEPEST:
+        return ANY
     if isinstance(value, list | tuple):
-        return Type("list", (union(_of(item) for item in value),))
+        return Type("list", (union(_of(item, depth + 1) for item in value),))
     if isinstance(value, Mapping):
-        return Type("dict", (union(_of(key) for key in value), union(_of(item) for item in value.values())))
+        keys, held = ([_of(one, depth + 1) for one in some] for some in (value.keys(), value.values()))
+        return Type("dict", (union(keys), union(held)))
     return ANY
 
 

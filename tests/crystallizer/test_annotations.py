@@ -30,6 +30,34 @@ def test_what_is_inferred_fits_every_value_and_reads_back(many: list[Any]) -> No
     assert all(fits(again, value) for value in many)
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        # A union is as deep as one of its members, however many they are.
+        [None, [], {"": None, "0": "", "1": 0}, {"": [], "0": False}, {"": {"0": False, "": [None, False]}}, 1.5, b""],
+        [nested(12)],
+        [nested(13)],
+        [{"a": nested(400)}],
+    ],
+)
+def test_what_is_inferred_of_much_reads_back_as_well(many: list[Any]) -> None:
+    kind = infer(many)
+    assert parse(str(kind)) == kind
+    assert all(fits(kind, value) for value in many)
+
+
+def test_of_what_is_nested_too_deep_the_outer_part_is_still_known() -> None:
+    assert str(infer([nested(2)])) == "list[list[int]]"
+    assert str(infer([nested(13)])) == "list[" * 12 + "Any" + "]" * 12
+
+
 @pytest.mark.parametrize(
     ("text", "good", "bad"),
     [
