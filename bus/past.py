@@ -7,6 +7,7 @@ the archive while somebody reads. What neither has is an error that names the mi
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 _CLOCK = (0, 2**63 - 1)  # unix ns that a broker can have stored something at
+
+_log = logging.getLogger("morphogen.bus")
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ async def past(
 
     Raises LogGap where neither has a range of sequences, ArchiveError where the log is not the one that was archived,
     ArchiveDamaged, and what `read` raises. A hole amid the log shows only where no filter is; it is passed over, with a
-    warning, by those who `follow`, and with `holes`.
+    warning, by those who `follow`, and with `holes`. Who follows by a filter, and was there when the log was trimmed, goes
+    on without the archive too, with a warning: of what was trimmed it has had what the broker sent.
     """
     families = family if family is None or isinstance(family, str) else tuple(family)
     reach = await extent(conn, settings, epoch)
@@ -117,7 +121,8 @@ async def past(
         after = max(after, await sequence_at(conn, settings, since_ns, epoch) - 1)
     if conn is not None:
         await demand_same(conn, Archive.of(settings, reach.epoch))
-    strict = run is None and families is None and not follow and not holes
+    filtered = run is not None or families is not None
+    strict = not filtered and not follow and not holes
     position = after
     while end is None or position < end:
         archive = Archive.of(settings, reach.epoch)
@@ -140,8 +145,14 @@ async def past(
             async for batch in reader:
                 whole = len(batch) == batch[-1].seq - position
                 if not whole and await _was_trimmed(conn, position, follow):
-                    trimmed = True
-                    break
+                    trimmed = not (follow and filtered) or Archive.of(settings, reach.epoch).covered > position
+                    if trimmed:
+                        break
+                    _log.warning(
+                        "the log was trimmed behind message %d while it was followed, and the archive is not here: "
+                        "what had not come of that is passed over",
+                        position,
+                    )
                 if strict and not whole:
                     first, last = first_hole(batch, position)
                     if sound := [message for message in batch if message.seq < first]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from morphogen.consumers.executions import At, Families, Trace, at_of, fetch
+from morphogen.consumers.executions import At, Families, Trace, at_of, fetch, frames
 from morphogen.schemas.dispatch import DispatchDecided, DispatchFinished
 from morphogen.schemas.event import Event, Unknown
 from morphogen.schemas.executions import ExecutionFeedback, ExecutionFinished, ExecutionStarted, GoalEmbedded
@@ -207,11 +207,12 @@ def read_state(bus: "Bus") -> DispatchState:
 
 
 def catch_up(bus: "Bus", state: DispatchState) -> int:
-    """Fold what archive and log hold after `state.position`; return how many events that was."""
+    """Fold what archive and log hold after `state.position`; return how many events that was. One that broke off can be repeated."""
     count = 0
-    for seen in bus.past(after=state.position, family=FAMILIES):
-        state.seen(seen.event, at_of(seen))
-        count += 1
+    for frame in frames(bus, state.position, FAMILIES):
+        for seen in frame:
+            state.seen(seen.event, at_of(seen))
+        count += len(frame)
     if count:
         fetch(bus, state.families)
     return count

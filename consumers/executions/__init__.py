@@ -7,7 +7,7 @@ from morphogen.schemas.evidence import Z, wilson_lower
 
 from .families import KEPT, Families
 from .family import Family, ModeTally, Seen, tool_name
-from .reading import FAMILIES, at_of, catch_up, fetch, follow, read_families
+from .reading import FAMILIES, at_of, catch_up, fetch, follow, frames, read_families
 from .trace import At, Step, Trace
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "catch_up",
     "fetch",
     "follow",
+    "frames",
     "read_families",
     "tool_name",
     "wilson_lower",

@@ -1,5 +1,6 @@
 """Read families from archive and log: the whole past at once, what has come since, or what comes from now on."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,12 @@ def read_families(bus: "Bus", *, values: bool = True) -> Families:
 
 
 def catch_up(bus: "Bus", families: Families, *, values: bool = True) -> int:
-    """Fold what has come after `families.position`; return how many events that was."""
+    """Fold what has come after `families.position`; return how many events that was. One that broke off can be repeated."""
     count = 0
-    for seen in bus.past(after=families.position, family=FAMILIES):
-        families.seen(seen.event, at_of(seen))
-        count += 1
+    for frame in frames(bus, families.position, FAMILIES):
+        for seen in frame:
+            families.seen(seen.event, at_of(seen))
+        count += len(frame)
     if values and count:
         fetch(bus, families)
     return count
@@ -49,6 +51,15 @@ def follow(bus: "Bus", families: Families, *, values: bool = True) -> "Iterator[
         if values and isinstance(seen.event, ExecutionFinished):
             fetch(bus, families)
         yield seen
+
+
+def frames(bus: "Bus", after: int, families: tuple[str, ...]) -> "Iterator[list[Seen]]":
+    """Yield the events of families in archive and log after a sequence, all of a frame at once.
+
+    So the position of who folds them has no frame of which it knows a part, whatever breaks off the reading.
+    """
+    for _, frame in itertools.groupby(bus.past(after=after, family=families), lambda seen: seen.frame.seq):
+        yield list(frame)
 
 
 def fetch(bus: "Bus", families: Families) -> None:

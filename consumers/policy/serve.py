@@ -16,18 +16,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from morphogen.bus.bodies import whole
 from morphogen.bus.commands import send
 from morphogen.bus.emit import emit, event_id
 from morphogen.bus.errors import (
     BusError,
     CommandError,
     Disconnected,
+    LogGap,
     MessageTooLarge,
     NoBroker,
     RequestTimeout,
     StreamMissing,
     StreamReplaced,
 )
+from morphogen.bus.past import extent, past
 from morphogen.bus.reader import read
 from morphogen.bus.streams import LOG, ensure_streams, stream_info
 from morphogen.schemas import (
@@ -112,11 +115,12 @@ class PolicyServer:
     ) -> None:
         self._conn, self._make, self._quiet, self._told = conn, make, quiet, told
         self._runs: dict[str, _Run] = {}
+        self._known = 0  # the sequence after which archive and log have all
         self.ready = asyncio.Event()
         """Set once the runs that stand unfinished in the log are known, and new ones are heard of."""
 
     async def run(self) -> None:
-        """Serve until cancelled: the runs that stand unfinished in the log, and all that begin.
+        """Serve until cancelled: the runs that stand unfinished in archive and log, and all that begin.
 
         A broker that is away is waited for, and a log that was made anew is served as one; the streams are made where
         there are none. Raises Disconnected where the connection is closed for good.
@@ -125,7 +129,7 @@ class PolicyServer:
             try:
                 await ensure_streams(self._conn)
                 await self._serve()
-            except (StreamReplaced, StreamMissing) as error:
+            except (StreamReplaced, StreamMissing, LogGap) as error:
                 _log.warning("%s; serving the runs of the log that is there now", error)
             except (NoBroker, Disconnected, RequestTimeout) as error:
                 _log.warning("%s; the policy waits for the broker", error)
@@ -140,11 +144,13 @@ class PolicyServer:
     async def _serve(self) -> None:
         """Serve one log, from its present end on."""
         info = await stream_info(self._conn, LOG)
+        self._known = await self._beginning()
         try:
             for name, attempt in (await self._unfinished(info.last_seq)).items():
                 await self._begin(name, attempt, info.last_seq, info.now)
             self.ready.set()
-            async for batch in read(self._conn, after=info.last_seq, family=FAMILIES, follow=True):
+            news = read(self._conn, after=info.last_seq, family=FAMILIES, follow=True)
+            async for batch in whole(self._conn, news, follow=True):
                 for frame in frames(batch):
                     await self._take(frame)
         finally:
@@ -154,10 +160,23 @@ class PolicyServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _beginning(self) -> int:
+        """Return the sequence after which archive and log have all."""
+        reach = await extent(self._conn, self._conn.settings)
+        if reach.live <= reach.archived + 1:
+            return 0
+        _log.warning(
+            "messages %d-%d are in neither archive nor log: runs that began before are not decided for",
+            reach.archived + 1,
+            reach.live - 1,
+        )
+        return reach.live - 1
+
     async def _unfinished(self, end: int) -> dict[str, int]:
         """Return the newest attempt of each run that has asked for a policy and has not ended, by run."""
         found: dict[str, int] = {}
-        async for batch in read(self._conn, upto=end, family=("adaptation", "run")):
+        batches = past(self._conn, self._conn.settings, after=self._known, upto=end, family=("adaptation", "run"))
+        async for batch in whole(self._conn, batches):
             for frame in frames(batch):
                 for told in events(frame):
                     if isinstance(told.event, AdaptationStarted) and told.event.policy == REMOTE:
@@ -171,19 +190,20 @@ class PolicyServer:
         before = self._runs.pop(name, None)
         if before is not None and before.task is not None:
             before.task.cancel()
-        past = await standing(self._conn, name, attempt, upto=end, young=now - int(_EXPIRES * 1e9))
-        seed = next((told.event.seed for told in past.told if isinstance(told.event, AdaptationStarted)), 0)
+        young = now - int(_EXPIRES * 1e9)
+        found = await standing(self._conn, name, attempt, after=self._known, upto=end, young=young)
+        seed = next((told.event.seed for told in found.told if isinstance(told.event, AdaptationStarted)), 0)
         try:
             decider = Decider(self._make(seed), scope=f"{name}#{attempt}")
         except PolicyError as error:
             _log.error("run %s is not decided for: %s", name, error)
             return
-        self._runs[name] = run = _Run(name, attempt, end, decider, past.proposed)
-        if past.last is not None:
-            run.decided = past.last.epoch
-            if past.sent[past.last.decision].op != "wait":
-                run.sent = past.last.decision, past.last.epoch
-        self._arrived(run, past.told)
+        self._runs[name] = run = _Run(name, attempt, end, decider, found.proposed)
+        if found.last is not None:
+            run.decided = found.last.epoch
+            if found.sent[found.last.decision].op != "wait":
+                run.sent = found.last.decision, found.last.epoch
+        self._arrived(run, found.told)
 
     async def _take(self, frame: Frame) -> None:
         run = self._runs.get(frame.run)

@@ -1,12 +1,14 @@
-"""What the log has of a run that asks for a policy: its events, and what was decided for it already."""
+"""What archive and log have of a run that asks for a policy: its events, and what was decided for it already."""
 
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from morphogen.bus.bodies import whole
 from morphogen.bus.commands import command_message_id
-from morphogen.bus.reader import Message, read
+from morphogen.bus.past import past
+from morphogen.bus.reader import Message
 from morphogen.bus.streams import put_copy
 from morphogen.schemas import (
     CommandIssued,
@@ -91,15 +93,15 @@ class Again:
         """Learn nothing: it is asked once."""
 
 
-async def standing(conn: "Connection", run: str, attempt: int, *, upto: int, young: int) -> Standing:
-    """Return what the log has of a run's attempt up to a sequence.
+async def standing(conn: "Connection", run: str, attempt: int, *, after: int, upto: int, young: int) -> Standing:
+    """Return what archive and log have of a run's attempt after a sequence, up to another one.
 
     A command stored at `young` (unix ns) or later is given to the work queue, which refuses one that it has had: who
-    issued it may have been killed between the two.
+    issued it may have been killed between the two. Raises LogGap where neither has all that was asked for.
     """
     found = Standing(attempt)
     families = {*FAMILIES, DecisionProposed.family, CommandIssued.family}
-    async for batch in read(conn, upto=upto, run=run, family=families):
+    async for batch in whole(conn, past(conn, conn.settings, after=after, upto=upto, run=run, family=families)):
         for message in batch:
             for frame in frames([message]):
                 found.take(frame, message)

@@ -6,7 +6,7 @@ The broker compares with what the log holds of the subject. Where that was trimm
 import asyncio
 from typing import TYPE_CHECKING
 
-from morphogen.bus.errors import Disconnected, JetStreamApiError, NoResponders, RequestTimeout
+from morphogen.bus.errors import Disconnected, JetStreamApiError, NoResponders, RequestTimeout, StreamReplaced
 from morphogen.bus.past import past
 from morphogen.bus.streams import LOG, stream_info
 from morphogen.schemas import untoken
@@ -26,7 +26,7 @@ async def append_after(
 
     A lost broker is waited for, for at most `patience` seconds, and a doubt settled by looking at what the subject holds.
     Raises JetStreamApiError 10071 where the subject holds another message instead, LogGap where neither log nor archive
-    can tell whether it does, or a BusError when it may or may not be stored.
+    can tell whether it does, StreamReplaced where the log was made anew, or a BusError when it may or may not be stored.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
@@ -51,21 +51,28 @@ async def append_after(
             if deadline - loop.time() <= _PAUSE:
                 raise
             doubt = True
+            expected = after  # a rival may come, and be trimmed, until the next try
         await asyncio.sleep(_PAUSE)
         await conn.wait_connected(max(_PAUSE, deadline - loop.time()))
 
 
 async def newest_of(conn: "Connection", subject: str, after: int = 0) -> tuple[int, bytes] | None:
-    """Return sequence and bytes of the newest message of a subject behind `after`; None where there is none.
+    """Return sequence and bytes of the newest message of a subject behind its message at `after`; None where there is none.
 
     It comes from the archive where the log was trimmed.
 
-    Raises LogGap where the log was trimmed behind `after` and the archive is not here.
+    Raises LogGap where the log was trimmed behind `after` and the archive is not here, and StreamReplaced where the log
+    should have the message at `after` and does not.
     """
     there = await conn.last_message(LOG, subject)
     if there is not None:
         return there.seq, there.data
-    if (await stream_info(conn, LOG)).first_seq <= after + 1:
+    first = (await stream_info(conn, LOG)).first_seq
+    if first <= after:
+        raise StreamReplaced(
+            f"message {after} of {subject} is gone from the log and was not trimmed: the log was made anew, or lost it"
+        )
+    if first == after + 1:
         return None
     _, _, run, family, _ = subject.split(".")
     newest = None

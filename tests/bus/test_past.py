@@ -333,3 +333,21 @@ def test_a_program_that_is_not_asynchronous_reads_archive_and_log_as_one(
         trimmed(opened)
         tell(7)
         assert said(following, 5) == [*"34567"]
+
+
+def test_who_follows_by_a_filter_goes_on_where_another_machine_trims_the_log(
+    settings: Settings, trimmed: Callable[[Bus], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bus.open(settings) as opened:
+        for number in range(3):
+            opened.emit(LogLine(message=str(number)), run=f"run{number % 2}", msg_id=f"line-{number}")
+        following = opened.past(run="run0", follow=True)
+        assert [str(getattr(one.event, "message", None)) for one in islice(following, 2)] == ["0", "2"]
+        opened.emit(LogLine(message="3"), run="run1", msg_id="line-3")
+        trimmed(opened)
+        settings.archive_dir.rename(settings.home / "elsewhere")
+        opened.emit(LogLine(message="4"), run="run0", msg_id="line-4")
+        assert getattr(next(following).event, "message", None) == "4"
+        assert "trimmed behind message 3 while it was followed" in caplog.text
+        with pytest.raises(LogGap):
+            next(opened.past(run="run0", after=3, follow=True))

@@ -3,15 +3,20 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from morphogen.bus import Bus, Settings
+import pytest
+
+from morphogen.bus import Bus, Seen, Settings
 from morphogen.bus.broker import Endpoint
-from morphogen.consumers.dispatch import DispatchConfig, Dispatcher, Result, open_diary, read_state
+from morphogen.bus.errors import NoBroker
+from morphogen.consumers import executions
+from morphogen.consumers.dispatch import DispatchConfig, Dispatcher, DispatchState, Result, open_diary, read_state
 from morphogen.consumers.dispatch.process import has_ended, this_process
 from morphogen.consumers.dispatch.state import catch_up
+from morphogen.consumers.executions import Families, read_families
 from morphogen.kernels.sandbox import Capabilities, Workspace
 from morphogen.schemas.goals import signature
 
@@ -114,3 +119,45 @@ def test_dispatch_knows_after_a_trim_what_it_knew_before(
             assert after.outcomes.tally(family, family, "learner").trials == 3 * (turn + 1)
             assert (after.outcomes.finished, after.position) == (before.outcomes.finished, before.position)
             assert catch_up(bus, before) == 0
+
+
+def test_a_catching_up_that_broke_off_amid_a_frame_is_gone_on_with_and_nothing_is_lost(
+    broker: Endpoint, settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Bus.open(settings) as bus, open_diary(settings) as diary:
+        caps = Capabilities(files=Workspace(folder, write=True))
+        serves = Dispatcher(
+            capabilities=caps,
+            state=DispatchState(),
+            write=diary.tell,
+            learner=Copier(),
+            config=DispatchConfig(matches=0),
+        )
+        for n in range(5):
+            assert serves.do(f"Give {n} back", {"n": n}).ok
+        assert diary.flush(20)
+        whole, reached = bus.past, [(0, 0)]
+
+        def failing(**what: Any) -> Iterator[Seen]:
+            for seen in whole(**what):
+                if seen.place > reached[-1]:
+                    reached.append(seen.place)
+                    raise NoBroker("it went away before the body of this one was here")
+                yield seen
+
+        monkeypatch.setattr(bus, "past", failing)
+        families, state = Families(), DispatchState()
+        for fold in (lambda: executions.catch_up(bus, families), lambda: catch_up(bus, state)):
+            reached[:] = [(0, 0)]
+            for _ in range(500):
+                try:
+                    fold()
+                    break
+                except NoBroker:
+                    continue
+        monkeypatch.undo()
+        assert any(idx for _, idx in reached), "some frame has several events"
+        family = signature("Give 1 back", {"n": 1})
+        assert state.outcomes.tally(family, family, "learner").trials == 5
+        assert (state.outcomes.finished, state.position) == (5, read_state(bus).position)
+        assert families.position == read_families(bus).position

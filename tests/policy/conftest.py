@@ -195,7 +195,7 @@ def play() -> type[Play]:
 def remote(play: Any, settings: Settings, broker: Endpoint) -> Callable[..., Remote]:
     """Begin a run that asks for a policy from elsewhere, by name."""
 
-    def make(name: str, policy: str = "remote") -> Remote:
-        return Remote(play, settings, name, policy)
+    def make(name: str, policy: str = "remote", more: str = "") -> Remote:
+        return Remote(play, settings, name, policy, more)
 
     return make

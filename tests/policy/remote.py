@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Any
 
+import msgspec
+
 from morphogen.bus import Bus, Settings
 from morphogen.consumers.policy import load_policy
 from morphogen.consumers.policy.serve import PolicyServer, Served
@@ -34,16 +36,15 @@ class Serving:
 
 
 class Remote:
-    """What a growing run would record, epoch by epoch."""
+    """What a growing run would record, epoch by epoch; `more` goes into its configuration."""
 
-    def __init__(self, play: Any, settings: Settings, name: str, policy: str = "remote") -> None:
+    def __init__(self, play: Any, settings: Settings, name: str, policy: str = "remote", more: str = "") -> None:
         self.run = record(name, settings=settings)
         paper = play(load_policy("none"), epochs=0)
         paper.begin()
         started = paper.told[0].event
-        self.run.event(
-            type(started)(**{**{f: getattr(started, f) for f in started.__struct_fields__}, "policy": policy})
-        )
+        config = {**started.config, "more": more}
+        self.run.event(msgspec.structs.replace(started, policy=policy, config=config))
         self.run.flush()
         self.epochs = 0
 

@@ -1,6 +1,7 @@
 """A decision that was begun to be told is told to its end: by the same server, or by the next one; and once."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -218,3 +219,40 @@ def test_a_log_that_is_made_anew_is_served_as_well(remote: Begin, settings: Sett
         run.epoch(plateau=False)
         serving.wait(2)
         assert serving.served[-1].run == "new"
+
+
+def test_a_run_of_which_the_log_has_only_the_last_epoch_is_served_from_the_archive_too(
+    remote: Begin, settings: Settings, trimmed: Callable[[Bus], None]
+) -> None:
+    run = remote("far")
+    run.epoch(plateau=False)
+    with Bus.open(settings) as bus:
+        trimmed(bus)
+        serving = Serving(bus, "heuristic")
+        serving.wait(1)
+        run.epoch(plateau=False)
+        serving.wait(2)
+        assert [served.decided.observation.epoch for served in serving.served] == [0, 1]
+
+
+def test_without_the_archive_of_a_trimmed_log_it_is_said_and_the_runs_that_begin_are_served(
+    remote: Begin, settings: Settings, trimmed: Callable[[Bus], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    remote("old").epoch(plateau=False)
+    with Bus.open(settings) as bus:
+        trimmed(bus)
+        shutil.rmtree(settings.archive_dir)
+        remote("between").epoch(plateau=False)
+        serving = Serving(bus, "heuristic")
+        remote("new").epoch(plateau=False)
+        serving.wait(2)
+        assert {served.run for served in serving.served} == {"between", "new"}
+        assert "runs that began before are not decided for" in caplog.text
+
+
+@pytest.mark.parametrize("standing", [True, False], ids=["standing", "beginning"])
+def test_a_run_whose_beginning_lies_in_a_blob_is_decided_for(remote: Begin, settings: Settings, standing: bool) -> None:
+    with Bus.open(settings) as bus:
+        serving = None if standing else Serving(bus, "heuristic")
+        remote("far", more="x" * 600_000).epoch(plateau=False)
+        (serving or Serving(bus, "heuristic")).wait(1)
