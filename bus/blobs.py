@@ -24,10 +24,11 @@ from .aside import in_thread
 from .errors import BlobDamaged, BlobMissing, Disconnected, JetStreamApiError, NoBroker, RequestTimeout
 from .place import is_plain, replacing
 from .reader import read
-from .streams import BLOBS, stream_info
+from .streams import BLOBS, stored_message, stream_info
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .message import Message
 
 __all__ = [
     "CHUNK",
@@ -174,7 +175,7 @@ async def chunk_names(conn: "Connection", sha256: str) -> tuple[int, list[str]]:
 
 async def get_chunk(conn: "Connection", sha256: str, name: str) -> bytes:
     """Return one chunk of a blob. Raises BlobDamaged where it is gone, or its bytes are not what its name says."""
-    message = await conn.last_message(BLOBS, _subject(sha256, name))
+    message = await _kept(conn, sha256, name)
     if message is None or _name(int(name.partition("-")[0]), message.data) != name:
         raise BlobDamaged(f"blob {sha256} lacks chunk {name}: store it again from its source")
     return message.data
@@ -294,11 +295,11 @@ async def _verified(conn: "Connection", sha256: str, manifest: _Manifest) -> Asy
             if position == len(wanted):
                 break
     for name in wanted[position:]:  # stored out of order, which takes a store that failed for a moment
-        message_of = await conn.last_message(BLOBS, _subject(sha256, name))
-        if message_of is None:
+        late = await _kept(conn, sha256, name)
+        if late is None:
             raise BlobDamaged(f"blob {sha256} lacks chunk {name}: store it again from its source")
-        digest.update(message_of.data)
-        yield message_of.data
+        digest.update(late.data)
+        yield late.data
     if digest.hexdigest() != sha256:
         raise BlobDamaged(f"the bytes of blob {sha256} have another hash: delete it and store it again from its source")
 
@@ -330,13 +331,19 @@ def _give(file: IO[bytes], path: Path) -> None:
 
 
 async def _manifest(conn: "Connection", sha256: str) -> _Manifest:
-    message = await conn.last_message(BLOBS, _subject(sha256, _MANIFEST))
+    message = await _kept(conn, sha256, _MANIFEST)
     if message is None:
         raise BlobMissing(f"no blob {sha256} is stored at this broker")
     try:
         return msgspec.msgpack.decode(message.data, type=_Manifest)
     except msgspec.MsgspecError as error:
         raise BlobDamaged(f"blob {sha256} has a damaged manifest: delete it and store it again") from error
+
+
+async def _kept(conn: "Connection", sha256: str, name: str) -> "Message | None":
+    """Return a chunk or the manifest; the leader has the last word, for a copy that is behind says that there is none."""
+    subject = _subject(sha256, name)
+    return await conn.last_message(BLOBS, subject) or await stored_message(conn, BLOBS, last_by_subj=subject)
 
 
 async def _subjects(conn: "Connection", pattern: str) -> list[str]:

@@ -7,14 +7,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .archive.archive import Archive
-from .errors import ArchiveDamaged, ArchiveError, JetStreamApiError
-from .message import unix_ns
-from .streams import LOG, StreamInfo, stream_info
+from .errors import ArchiveDamaged, ArchiveError
+from .streams import LOG, StreamInfo, stored_message, stream_info
 
 if TYPE_CHECKING:
     from .connection import Connection
-
-_NO_MESSAGE = 10037
 
 
 async def demand_same(conn: "Connection", archive: Archive) -> None:
@@ -57,10 +54,5 @@ _RESTORED = (
 
 async def _stored(conn: "Connection", seq: int) -> int | None:
     """Return when the log stored a message (unix ns); None where it no longer has it."""
-    try:
-        answer = await conn.js(f"STREAM.MSG.GET.{LOG}", {"seq": seq})
-    except JetStreamApiError as error:
-        if error.err_code == _NO_MESSAGE:
-            return None
-        raise
-    return unix_ns(answer["message"]["time"])
+    found = await stored_message(conn, LOG, seq=seq)
+    return None if found is None else found.stored_ns

@@ -12,6 +12,7 @@ disk only every two minutes, so handled commands came back when the broker was k
 consumer on the log itself loses the acknowledgements of the last 100 ms (41 of 60 came back).
 """
 
+import base64
 import logging
 import uuid
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from typing import Any
 
 from .connection import Connection, PubAck
 from .errors import BusError, JetStreamApiError, StreamMissing
-from .message import unix_ns
+from .message import Message, unix_ns
 
 LOG = "MORPHOGEN_LOG"
 COMMANDS = "MORPHOGEN_COMMANDS"
@@ -36,6 +37,7 @@ LOG_SEQ_HEADER = "Morphogen-Log-Seq"
 
 _NS = 1_000_000_000
 _STREAM_NOT_FOUND = 10059
+_NO_MESSAGE = (10037, 10043, 10057)
 _NAME_IN_USE = 10058
 _TRIES = 5
 
@@ -127,6 +129,22 @@ async def stream_info(conn: Connection, stream: str) -> StreamInfo:
         created=created,
         now=unix_ns(answer["ts"]),
     )
+
+
+async def stored_message(conn: Connection, stream: str, **which: int | str) -> Message | None:
+    """Return a message by `seq`, or the newest by `last_by_subj`; None where there is none.
+
+    It is the stream's leader that answers, which has all that was acknowledged; `Connection.last_message` asks any copy.
+    """
+    try:
+        answer = await conn.js(f"STREAM.MSG.GET.{stream}", which)
+    except JetStreamApiError as error:
+        if error.err_code in _NO_MESSAGE:
+            return None
+        raise
+    message = answer["message"]
+    data = base64.b64decode(message.get("data", ""))
+    return Message(message["seq"], unix_ns(message["time"]), message["subject"], data)
 
 
 def copy_subject(subject: str) -> str:

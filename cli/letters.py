@@ -23,9 +23,7 @@ dead = typer.Typer(help="Commands that nobody could do: look, try again, or drop
 app.add_typer(dead, name="dead")
 
 _Key = Annotated[str, typer.Argument(help="The letter's number, or its command's id.")]
-_Keys = Annotated[
-    list[str] | None, typer.Argument(help="Numbers of letters, or ids of their commands.", metavar="KEY...")
-]
+_Keys = Annotated[list[str] | None, typer.Argument(help="Numbers of letters, or ids of their commands.", metavar="KEY")]
 _Run = Annotated[str | None, typer.Option(help="All letters of this run.")]
 _Target = Annotated[str | None, typer.Option(help="All letters of this target.")]
 _All = Annotated[bool, typer.Option("--all", help="All letters there are.")]

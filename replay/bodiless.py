@@ -22,5 +22,7 @@ def told(count: int, *, archive: bool = False, lines: bool = False) -> str:
     if lines:
         where = "the line names the blob instead" if one else "the lines name the blobs instead"
     else:
-        where = f"no table has what {'it says' if one else 'they say'}, `{_VIEW}` lists {'it' if one else 'them'}"
+        where = (
+            f"no table made now has what {'it says' if one else 'they say'}, `{_VIEW}` lists {'it' if one else 'them'}"
+        )
     return f"{events}, {why}: {where}"

@@ -11,6 +11,7 @@ from morphogen.consumers.projections.store.layout import row_hash
 
 BUCKET = 4096  # sequences
 NESTED = ("VARIANT", "JSON", "MAP(")
+_BRIEF = 200  # characters of a value that are shown
 
 
 class Rows(Protocol):
@@ -65,7 +66,9 @@ class Difference:
         changed = {
             name: (self.live[name], self.log.get(name)) for name in self.live if self.live[name] != self.log[name]
         }
-        parts = ", ".join(f"{name} is {live!r}, the log says {log!r}" for name, (live, log) in changed.items())
+        parts = ", ".join(
+            f"{name} is {_brief(live)}, the log says {_brief(log)}" for name, (live, log) in changed.items()
+        )
         return f"{where}: {parts}"
 
 
@@ -145,4 +148,10 @@ def _named(names: list[str], row: tuple[_Text, ...] | None) -> dict[str, str | N
 
 
 def _shown(row: dict[str, str | None]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in row.items() if name not in {"seq", "idx"})
+    return ", ".join(f"{name}={_brief(value)}" for name, value in row.items() if name not in {"seq", "idx"})
+
+
+def _brief(value: str | None) -> str:
+    if value is None or len(value) <= _BRIEF:
+        return repr(value)
+    return f"{value[:_BRIEF]!r}... ({len(value):,} characters)"

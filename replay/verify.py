@@ -48,6 +48,8 @@ class VerifyReport:
     messages: int = 0
     unreadable: int = 0
     """Messages that are no frames: strange, but what they are is in the tables too."""
+    bodiless: int = 0
+    """Events whose body lies in a blob that is gone, though live tables may have been made while it was there."""
     tables: list[TableCheck] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -63,7 +65,8 @@ class VerifyReport:
     def summary(self) -> str:
         """Return the outcome in one line."""
         wrong = self.differences or not all(table.equal for table in self.tables)
-        advice = "`morphogen rebuild` makes tables anew" if wrong else "see above"
+        without = ", without the bodies that are gone" if self.bodiless else ""
+        advice = f"`morphogen rebuild` makes tables anew{without}" if wrong else "see above"
         verdict = "all is as the log says" if self.ok else f"NOT as the log says; {advice}"
         rows = sum(table.log[0] for table in self.tables)
         return (
@@ -163,6 +166,7 @@ async def _compare(
             follower = Follower(store, source, batch_bytes=FOLD_BYTES)
             await follower.catch_up(live.position, lambda done, total: progress(done, total, "messages folded"))
             if bare := await asyncio.to_thread(bodiless, store):
+                report.bodiless = bare
                 report.faults.append(told(bare, archive=conn is None))
             names = [_whole_name(store, table) for table in store.tables()]
             failed = {one.projection.name: one.error for one in store.generations if one.error is not None}

@@ -4,7 +4,6 @@ Each act has an id that follows from the letter, and the letter goes last: whoev
 does it twice, ends with one new command and one outcome in the log.
 """
 
-import base64
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +14,8 @@ from morphogen.schemas import CommandIssued, DeadLetter, DeadResolved, FrameErro
 
 from ..emit import emit, event_id
 from ..errors import CommandError, JetStreamApiError
-from ..message import unix_ns
 from ..reader import Message, read
-from ..streams import DEAD, put_copy
+from ..streams import DEAD, put_copy, stored_message
 from .issue import command_event_id, command_label, command_message_id, outcome_label, send
 from .workqueue import waiting
 
@@ -149,15 +147,8 @@ async def done_before(conn: "Connection", letters: Sequence[Letter]) -> dict[str
 
 async def _at(conn: "Connection", seq: int) -> Letter | None:
     """Return the letter at a place, None where there is none."""
-    try:
-        answer = await conn.js(f"STREAM.MSG.GET.{DEAD}", {"seq": seq})
-    except JetStreamApiError as error:
-        if error.err_code in _NO_MESSAGE:
-            return None
-        raise
-    message = answer["message"]
-    data = base64.b64decode(message.get("data", ""))
-    return _letter(Message(seq, unix_ns(message["time"]), message["subject"], data))
+    found = await stored_message(conn, DEAD, seq=seq)
+    return None if found is None else _letter(Message(seq, found.stored_ns, found.subject, found.data))
 
 
 async def _finish_retry(conn: "Connection", letter: Letter, command_id: str, earlier: Message) -> None:

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from morphogen.schemas import token
+from morphogen.schemas.moments import exact
 
 from ..errors import BusError, Disconnected, JetStreamApiError, NoBroker
-from ..message import Message
+from ..message import Message, unix_ns
 from ..streams import COMMANDS, LOG_SEQ_HEADER, stream_info
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ _SILENCE = 2 * _HEARTBEAT + 1.0
 _ENDS = ("Batch Completed", "Message Size Exceeds MaxBytes")
 _RETRY = 0.2  # seconds
 _FORGOTTEN = 3 * 24 * 3600  # seconds without a worker after which the broker drops a consumer
-_LEAVE = 1.0  # seconds that the broker gets to answer one that leaves
+_LEAVE = 1.0  # seconds that the broker gets for each answer to one that leaves
+_HELD_UP = 1_000_000_000  # ns of the broker's clock in which a consumer hands out nothing while its last worker leaves
 
 _log = logging.getLogger("morphogen.bus")
 
@@ -135,12 +137,18 @@ class WorkQueue:
     async def leave(self) -> None:
         """Take the consumer off the broker, once closed, where no worker asks it and no command is left to it.
 
-        One that is given to another worker at this moment comes to it anew, and what was done of it is in the log.
+        It is held up for a second look: a command in the hands of a worker who joins may not lose its consumer, which
+        keeps it from others. One that stays goes on by itself, soon after.
         """
         name = f"{COMMANDS}.{self._consumer}"
         with contextlib.suppress(BusError):
             held = await self._conn.js(f"CONSUMER.INFO.{name}", timeout=_LEAVE)
-            if not held["num_waiting"] and not held["num_pending"] and not held["num_ack_pending"]:
+            if held.get("paused") or _is_asked(held):  # another worker leaves, or stays
+                return
+            until = exact(unix_ns(held["ts"]) + _HELD_UP)
+            await self._conn.js(f"CONSUMER.PAUSE.{name}", {"pause_until": until}, timeout=_LEAVE)
+            held = await self._conn.js(f"CONSUMER.INFO.{name}", timeout=_LEAVE)
+            if held.get("paused") and not _is_asked(held):
                 await self._conn.js(f"CONSUMER.DELETE.{name}", timeout=_LEAVE)
 
     async def _lost(self) -> None:
@@ -230,6 +238,11 @@ class WorkQueue:
         if status != "408" and description not in _ENDS:
             self._open = False
         self._arrived.put_nowait(None)  # let `next` ask again
+
+
+def _is_asked(held: Mapping[str, Any]) -> bool:
+    """Tell of a consumer, as the broker describes it, whether a worker asks it or a command is left to it."""
+    return bool(held["num_waiting"] or held["num_pending"] or held["num_ack_pending"])
 
 
 async def waiting(conn: "Connection", subject: str) -> AsyncGenerator[Message, None]:

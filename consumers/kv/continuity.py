@@ -72,6 +72,7 @@ class Session:
             raise
         self._render = render or prompts.render_of(speaker.template() if template else None)
         self._words = Wording()  # of the reply so far
+        self._heard = 0  # how many of the tokens it has, and those before the reply
         self._standing = Standing(self._journal, speaker, self._refused)
         self._clock = 0
         self._came: int | None = None  # when the model first had to do with it here
@@ -174,7 +175,7 @@ class Session:
             assert logits is not None
             token = pick(logits, reply.sampling, len(tokens), tokens[-reply.sampling.repeat_last or len(tokens) :])
             self._journal.append(Got(t=token))
-            self._hear(token)
+            self._catch_up()
             finish = self._finished()
         if finish is not None:
             return self._end(finish)
@@ -224,6 +225,7 @@ class Session:
 
     def carry_on(self) -> None:
         """Let `step` give out what follows `partial`, and nothing of it again."""
+        self._catch_up()
         self._words.given = len(self.partial)
 
     def read(self) -> None:
@@ -234,6 +236,7 @@ class Session:
     def cancel(self) -> None:
         """End a pending reply where it stands; what was made of it stays."""
         if self.pending:
+            self._catch_up()
             self._end("cancelled")
 
     # ------------------------------------------------------------------ continuity
@@ -380,9 +383,16 @@ class Session:
     def _recall(self) -> None:
         """Read the text of a pending reply out of its tokens."""
         reply = self.conversation.reply
+        assert reply is not None
         self._words.clear()
-        for token in self.conversation.tokens[reply.start if reply else 0 :]:
-            self._hear(token)
+        self._heard = reply.start
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Hear what was written of a pending reply: the last token, or more where somebody interrupted it."""
+        while self.pending and self._heard < len(self.conversation.tokens):
+            self._hear(self.conversation.tokens[self._heard])
+            self._heard += 1
 
     def _hear(self, token: int) -> None:
         if not self._speaker.ends(token):

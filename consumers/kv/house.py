@@ -99,7 +99,7 @@ class House:
             self._look_for(name)
             if not create and not self.known(name):
                 raise SessionError(f"worker {self.name} has no session {name!r}: see `morphogen kv list`")
-            found = self.sessions[name] = self._open(name)
+            found = self.sessions[name] = self._begun(name)
             self._waiting.discard(token(name))
         return found
 
@@ -128,7 +128,7 @@ class House:
                 session = self.session(name)
             yield session
         except ContinuityError:
-            if fresh and self.known(name):
+            if fresh and name in self.sessions:
                 self.forget(name, "dropped")
             raise
 
@@ -275,6 +275,16 @@ class House:
             raise SessionLost(
                 f"session {name!r} was deleted from {self.place(name)} while worker {self.name} runs: put it back, or drop it"
             )
+
+    def _begun(self, name: str) -> Session:
+        """Open a session; where none is there and none can be begun, as on a full disk, nothing of it is left."""
+        there = self.known(name)
+        try:
+            return self._open(name)
+        except ContinuityError:
+            if not there:
+                shutil.rmtree(self.place(name), ignore_errors=True)
+            raise
 
     def _open(self, name: str, folder: Path | None = None) -> Session:
         def timed(tokens: int, seconds: float) -> None:

@@ -106,15 +106,7 @@ class Journal:
             try:
                 if not os.path.samestat(os.fstat(fd), os.stat(path)):
                     raise SessionBusy(f"session {folder.name} was dropped by another process just now: begin it again")
-                data = _read(fd)
-                if len(data) < len(MAGIC) and MAGIC.startswith(data):  # new, or killed before its first byte
-                    os.ftruncate(fd, 0)
-                    os.pwrite(fd, MAGIC, 0)
-                    data = MAGIC
-                conversation, whole = unpack(data, str(path))
-                if whole < len(data):
-                    os.ftruncate(fd, whole)
-                os.lseek(fd, whole, os.SEEK_SET)
+                conversation, whole = _folded(fd, path)
                 made = cls(folder, fd, conversation, wrote=whole, desk=desk)
             except BaseException:
                 os.close(fd)
@@ -134,18 +126,13 @@ class Journal:
         where the file is not there any more; nothing of them is in the journal then.
         """
         fd = self._awake()
-        match entries:
-            case (Got(),):  # the one that is written for every token
-                if self.conversation.reply is None:
-                    raise ValueError("a token belongs to no reply")
-                self._write(fd, pack(entries[0]))
-                self.conversation.take(entries[0])
-            case _:
-                trial = self.conversation.copy()
-                for entry in entries:
-                    trial.take(entry)
-                self._write(fd, b"".join(pack(entry) for entry in entries))
-                self.conversation = trial
+        try:
+            self._append(fd, entries)
+        except Exception:
+            raise
+        except BaseException:  # interrupted between the file and what is made of it here: the file counts
+            self.conversation, self.size = _folded(fd, self.folder / NAME)
+            raise
 
     def sync(self) -> None:
         """Have the disk hold what was written, so that a loss of power does not lose it either; nothing once it is closed."""
@@ -208,6 +195,20 @@ class Journal:
             )
         return self._fd
 
+    def _append(self, fd: int, entries: tuple[Entry, ...]) -> None:
+        match entries:
+            case (Got(),):  # the one that is written for every token
+                if self.conversation.reply is None:
+                    raise ValueError("a token belongs to no reply")
+                self._write(fd, pack(entries[0]))
+                self.conversation.take(entries[0])
+            case _:
+                trial = self.conversation.copy()
+                for entry in entries:
+                    trial.take(entry)
+                self._write(fd, b"".join(pack(entry) for entry in entries))
+                self.conversation = trial
+
     def _write(self, fd: int, data: bytes) -> None:
         view = memoryview(data)
         try:
@@ -249,6 +250,20 @@ def _locked(folder: Path, flags: int = 0) -> int:
 def _not_opened(folder: Path, error: OSError) -> SessionError:
     advice = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""
     return SessionError(f"the journal in {folder} cannot be opened: {error.strerror}{advice}")
+
+
+def _folded(fd: int, path: Path) -> tuple[Conversation, int]:
+    """Return what an open journal says and the bytes of it that are whole; the next record is written behind them."""
+    data = _read(fd)
+    if len(data) < len(MAGIC) and MAGIC.startswith(data):  # new, or killed before its first byte
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, MAGIC, 0)
+        data = MAGIC
+    conversation, whole = unpack(data, str(path))
+    if whole < len(data):
+        os.ftruncate(fd, whole)
+    os.lseek(fd, whole, os.SEEK_SET)
+    return conversation, whole
 
 
 def _read(fd: int) -> bytes:

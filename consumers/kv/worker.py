@@ -104,9 +104,8 @@ class KvWorker:
                     folder = self._home / "blobs"
                     transports["blobs"] = await in_thread(lambda: BlobTransport(self._conn, run, folder))
                 context = await self._lane(self._load)
-                if (
-                    not await claim.settle()
-                ):  # of two that began to load at once only one may touch what is of that name
+                # of two that began to load at once only one may touch what is of that name
+                if not await claim.settle():
                     raise self._taken()
                 await self._lane(lambda: self._settle(context, transports, diary))
                 place = here(

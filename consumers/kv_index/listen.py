@@ -217,16 +217,12 @@ class _One:
 
     async def take(self, message: tuple[int | None, bytes]) -> None:
         """Take a message and those that wait behind it, and write what they say."""
-        for _ in range(_AT_ONCE):
-            number, payload = message
-            if number is None or isinstance(self._feed, DynamoFeed):
-                self._groups.append(self._feed.message(-1 if number is None else number, payload))
-            else:
-                await self._step(self.sequence.heard(number, payload))
+        await self._hear(*message)
+        for _ in range(_AT_ONCE - 1):
             following = await self.source.receive(0)
             if following is None:
                 break
-            message = following
+            await self._hear(*following)
         await self._write()
 
     async def idle(self) -> None:
@@ -236,6 +232,12 @@ class _One:
             await self._check()
         else:
             self._say_bad()
+
+    async def _hear(self, number: int | None, payload: bytes) -> None:
+        if number is None or isinstance(self._feed, DynamoFeed):
+            self._groups.append(self._feed.message(-1 if number is None else number, payload))
+        else:
+            await self._step(self.sequence.heard(number, payload))
 
     async def _check(self) -> None:
         await self._step(self.sequence.check())

@@ -27,6 +27,7 @@ _ROOM = 448 * 1024  # bytes of records in a frame
 _RECORD = 96  # bytes of a record around its body, at most
 _HEAD = 4096  # bytes of a frame around its records and of a message around a frame, at most
 _PATIENCE = 5.0  # seconds that one attempt to write waits for the broker
+_PAUSE = 1.0  # seconds without a word of the log after which it may be another one
 
 _Body = tuple[Event, bytes]
 
@@ -45,6 +46,7 @@ class Logbook:
     def __init__(self, conn: "Connection", engine: str, epoch: str | None = None) -> None:
         self._conn, self._epoch = conn, epoch
         self._sure = 0  # the generation of the connection at which it was that log
+        self._heard = 0.0  # when that was, or something was written last
         self._run = run_of(engine)
         self._writer = secrets.token_hex(8)
         self._n = 0
@@ -66,11 +68,11 @@ class Logbook:
         await patiently(self._conn, self._make_sure, f"what {self._run} says")
 
     async def _make_sure(self) -> None:
-        while self._sure != (generation := self._conn.generation):
+        while self._sure != (generation := self._conn.generation) or time.monotonic() - self._heard > _PAUSE:
             epoch = await log_there(self._conn)
             if epoch != (self._epoch or epoch):
                 raise StreamReplaced(f"the log that {self._run} was written to is gone: another is in its place")
-            self._epoch, self._sure = epoch, generation
+            self._epoch, self._sure, self._heard = epoch, generation, time.monotonic()
 
     async def _publish(self, subject: str, data: bytes, name: str) -> None:
         """Publish where the log is the same; a link that ended since fails, so that the next one is asked first."""
@@ -80,6 +82,7 @@ class Logbook:
         except (NoResponders, RequestTimeout):
             self._sure = 0  # the streams may be gone while the broker stays
             raise
+        self._heard = time.monotonic()
 
     async def _put(self, bodies: list[_Body]) -> None:
         first, now = self._n + 1, time.time_ns()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from morphogen.bus import blobs
 from morphogen.bus.aside import in_thread
 from morphogen.bus.connection import Connection
 from morphogen.bus.errors import BlobDamaged, BlobMissing
+from morphogen.bus.reader import Message
 from morphogen.bus.streams import BLOBS, stream_info
 
 OnBus = Callable[[Callable[[Connection], Awaitable[None]]], None]
@@ -39,6 +40,29 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_copy_of_the_stream_that_is_behind_hides_no_blob(on_bus: OnBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(blobs.CHUNK + 1)
+
+    async def behind(*_args: object, **_named: object) -> None:
+        return None
+
+    async def nothing(*_args: object, **_named: object) -> AsyncGenerator[list[Message], None]:
+        for batch in ():
+            yield batch
+
+    async def story(conn: Connection) -> None:
+        sha256 = await blobs.put_bytes(conn, data)
+        _, names = await blobs.chunk_names(conn, sha256)
+        monkeypatch.setattr(conn, "last_message", behind)
+        monkeypatch.setattr(blobs, "read", nothing)
+        assert await blobs.get_bytes(conn, sha256) == data
+        assert await blobs.get_chunk(conn, sha256, names[1]) == data[blobs.CHUNK :]
+        with pytest.raises(BlobMissing):
+            await blobs.get_bytes(conn, "ab" * 32)
+
+    on_bus(story)
 
 
 @pytest.mark.parametrize("length", [0, 1, blobs.CHUNK, 3 * blobs.CHUNK + 17])

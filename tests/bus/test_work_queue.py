@@ -69,6 +69,52 @@ def test_the_last_worker_of_a_target_takes_its_consumer_along(on_bus: OnBus) -> 
     assert done == ["one", "two"]
 
 
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_command_keeps_its_consumer_whenever_its_worker_joins_while_another_leaves(
+    on_bus: OnBus, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    kept: list[bool] = []
+
+    async def story(conn: Connection) -> None:
+        leaver = workqueue.WorkQueue(conn, "job", ack_wait=30.0)
+        await leaver._start()
+        await leaver.close()
+        left = asyncio.Event()
+
+        async def work(_command: Command) -> None:
+            await left.wait()
+            held = await consumer(conn)
+            kept.append(held is not None and held["num_ack_pending"] == 1)
+
+        joining: list[asyncio.Task[None]] = []
+        ask, steps = conn.js, 0
+
+        async def js(api: str, payload: Any = None, timeout: float = 5.0) -> dict[str, Any]:
+            nonlocal steps
+            steps += 1
+            if steps == step:  # somebody else comes before this step of the one that leaves
+                with monkeypatch.context() as patch:
+                    patch.setattr(conn, "js", ask)
+                    worker = Worker(conn, "job", {"do": work})
+                    joining.append(asyncio.create_task(worker.run()))
+                    await until(lambda: waits(conn))
+                    await send(conn, "job", "do")
+                    await asyncio.sleep(0.2)
+            return await ask(api, payload, timeout)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(conn, "js", js)
+            await leaver.leave()
+        left.set()
+        assert joining
+        await until(lambda: asyncio.sleep(0, bool(kept)))
+        joining[0].cancel()
+        await asyncio.wait(joining)
+
+    on_bus(story)
+    assert kept == [True]
+
+
 def test_a_worker_whose_consumer_is_taken_away_makes_it_anew(on_bus: OnBus) -> None:
     done: list[str] = []
 

@@ -170,7 +170,9 @@ def test_bodies_that_no_archive_holds_are_told_and_the_verb_fails(
 
     code, said = cli("replay", "--offline", "--into", tmp_path / "alone.duckdb")
     assert code == 1
-    assert "morphogen: 1 event lies in a blob, which an archive does not hold: no table has what it says" in said
+    assert (
+        "morphogen: 1 event lies in a blob, which an archive does not hold: no table made now has what it says" in said
+    )
     code, said = cli("replay", "--offline", "--type", "log.line")
     assert (code, "the line names the blob instead" in said) == (1, True)
 

@@ -134,6 +134,17 @@ def test_without_a_replay_socket_a_gap_says_so(publisher: Publisher, listen: Cal
     assert (gap.first, gap.last, gap.reason) == (1, 1, "the publisher has no replay socket")
 
 
+def test_of_more_messages_than_are_taken_at_once_none_is_lost(
+    publisher: Publisher, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("morphogen.consumers.kv_index.listen._AT_ONCE", 2)
+    listening = listen(publisher, replay=None)
+    for at in range(200):
+        publisher.send(stored(at))
+
+    assert [event.event_id for event in listening.wait_for(200)] == list(range(200))
+
+
 def test_a_replay_socket_that_is_silent_holds_nothing_up_for_long(listen: Callable[..., Listening]) -> None:
     publisher = Publisher(replay=False)
     try:

@@ -1,14 +1,15 @@
 """A log that was made anew while somebody is at work on it: the listener fills it again, the index folds it from its start."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
 
 from morphogen.bus import Bus, Settings, watch
 from morphogen.bus.errors import StreamReplaced
-from morphogen.bus.streams import LOG, stream_info
-from morphogen.consumers.kv_index import IndexServer, longest_prefix
+from morphogen.bus.streams import LOG, ensure_streams, stream_info
+from morphogen.consumers.kv_index import IndexServer, logbook, longest_prefix
 from morphogen.consumers.kv_index.logbook import Logbook
 from morphogen.schemas.kv import KvBlocksCleared, KvBlocksStored, KvGap
 
@@ -58,6 +59,28 @@ def test_a_silent_publisher_is_written_of_again_too(
 
     until(lambda: any("the log was made anew" in line for line in listening.lines))
     assert [event.event_id for event in listening.wait_for(1)] == [0]
+
+
+def test_a_log_that_another_client_made_anew_is_noticed_over_the_same_connection(
+    bus: Bus, publisher: Publisher, listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logbook, "_PAUSE", 0.1)
+    conn, listening = bus.conn, listen(publisher)
+    for at in range(3):
+        publisher.send(stored(at))
+    listening.wait_for(3)
+    generation = conn.generation
+
+    async def make_anew() -> None:
+        await conn.js(f"STREAM.DELETE.{LOG}")
+        await ensure_streams(conn)
+
+    bus.run(make_anew())
+    time.sleep(0.2)
+    publisher.send(stored(3))
+
+    assert [event.event_id for event in listening.wait_for(4)] == [0, 1, 2, 3]
+    assert conn.generation == generation
 
 
 def test_what_cannot_be_had_for_the_new_log_is_a_gap_there(

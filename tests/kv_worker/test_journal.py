@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -188,6 +189,32 @@ def test_a_torn_record_is_cut_off_and_the_next_one_follows_the_last_whole_one(tm
     again.close()
 
     assert unpack(path.read_bytes())[0].tokens == [1, 6]
+
+
+@pytest.mark.parametrize("where", [(os, "write"), (Conversation, "take")], ids=["written", "not-taken"])
+def test_who_is_interrupted_while_a_token_is_written_goes_on_with_what_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
+) -> None:
+    journal = Journal.open(tmp_path / "s")
+    journal.append(Opened(session="s", root="r"), Began(sampling=Sampling(), limit=9))
+    whole = getattr(*where)
+
+    def interrupted(*given: Any) -> None:
+        monkeypatch.undo()
+        if whole is os.write:
+            whole(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(Got(t=1))
+    journal.append(Got(t=2))
+    journal.close()
+
+    again = Journal.open(tmp_path / "s")
+    assert journal.conversation == again.conversation
+    assert again.conversation.tokens == [1, 2]
+    again.close()
 
 
 def test_a_folder_without_a_session_and_a_foreign_file_are_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A worker has more sessions than it may open files, and notices when what it has is taken away."""
 
 import os
+import resource
 import shutil
 
 import pytest
@@ -85,3 +86,20 @@ def test_a_worker_whose_folder_is_taken_away_says_so_and_ends_in_order(shm: Flee
     assert shm.say("a", "s1", "And then?") > 200
     shutil.rmtree(folder)
     assert worker.end() == 0
+
+
+@pytest.mark.parametrize("room", [0, 20], ids=["nothing", "its-first-bytes"])
+def test_a_session_that_a_full_disk_refuses_leaves_nothing_behind(shm: Fleet, room: int) -> None:
+    worker = shm.start("a")
+    shm.say("a", "here", STORY)
+    before = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        for name in ("here", "new"):
+            with pytest.raises(Exception, match=r"the journal in .*: File too large"):
+                shm.say("a", name, "And then?")
+    finally:
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, before)
+
+    assert os.listdir(shm.home / "kv" / "a" / "sessions") == ["here"]
+    assert "worker a has no session 'new'" in shm.command("a", "kv.drop", session="new")
+    assert shm.say("a", "here", "And then?") > 200

@@ -29,9 +29,9 @@ from .conftest import WRITER, Body, Callable
 from .test_rebuild import projector
 
 
-async def large(conn: Connection, number: int) -> str:
+async def large(conn: Connection, number: int, more: str = "") -> str:
     """Write a line whose body lies in a blob; return which."""
-    sha256 = await put_bytes(conn, LogLine(message=f"large {number}").encode())
+    sha256 = await put_bytes(conn, LogLine(message=f"large {number}{more}").encode())
     raw = msgspec.Raw(encode({"$blob": sha256, "size": 500_000}))
     record = Record(number, "log.line", 1, None, number, raw)
     frame = encode_frame([record], run="r", attempt=1, rank=0, writer=WRITER, family="log")
@@ -125,7 +125,26 @@ def test_what_is_gone_is_counted_by_rebuild_and_a_fault_to_verify(bus: Callable[
         checked = await verify(conn, settings)
         assert not checked.ok
         assert not checked.differences
-        assert checked.faults[0].startswith("1 event lies in a blob, gone or damaged: no table has what it says")
+        assert checked.faults[0].startswith(
+            "1 event lies in a blob, gone or damaged: no table made now has what it says"
+        )
+
+    bus(body)
+
+
+def test_verify_warns_of_a_rebuild_where_only_the_live_tables_have_a_body(bus: Callable[[Body], None]) -> None:
+    async def body(conn: Connection, settings: Settings) -> None:
+        sha256 = await large(conn, 1, "x" * 10_000)
+        await rebuild(conn, settings)
+        await blobs.delete(conn, sha256)
+
+        checked = await verify(conn, settings)
+
+        assert checked.summary().endswith("`morphogen rebuild` makes tables anew, without the bodies that are gone")
+        said = [str(one) for one in checked.differences if one.table == "log_lines"]
+        assert "message='large 1xxxx" in said[0]
+        assert max(map(len, checked.lines())) < 1000
+        assert "(10,007 characters)" in said[0]
 
     bus(body)
 
