@@ -128,6 +128,7 @@ def test_the_index_is_that_of_the_log_that_is_there_now(
     until(lambda: len(listening.events()) == 1)  # a gap
     publisher.send(stored(3))
     until(lambda: len(listening.events()) == 2)
+    until(lambda: len(server.index) == 0)  # both logs have two messages
     until(lambda: server.seq == bus.stream_info().last_seq)
 
     assert not serving.done()
