@@ -1,6 +1,8 @@
 """A log that was made anew while somebody is at work on it: the listener fills it again, the index folds it from its start."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -26,9 +28,11 @@ def seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_anew(bus: Bus, settings: Settings) -> None:
     """Take the broker's folder away, and return when the one that follows is connected to; nobody has made its streams."""
-    generation = bus.conn.generation
+    generation, before = bus.conn.generation, bus.conn.endpoint.pid
+    assert before is not None
     settings.broker_dir.rename(settings.home / "gone")
     until(lambda: bus.conn.generation > generation)
+    os.kill(before, signal.SIGKILL)  # nobody else would: its files are not deleted
 
 
 def test_all_that_the_publisher_still_has_is_in_the_new_log_once(
