@@ -10,7 +10,6 @@ Every call may come from any thread. It is a thin face: what a call does stands 
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from morphogen.schemas import Event, Frame, FrameError, Record, Unknown, decode_event, decode_frame
+from morphogen.schemas import Event, Frame, Record, Unknown, decode_event
 
 from . import blobs, requests
 from .bodies import body_of, reference
@@ -29,6 +28,7 @@ from .commands import issue as commands
 from .connection import Connection, PubAck, connect
 from .emit import emit
 from .errors import BusError, Disconnected, ForkedBus, RequestTimeout
+from .frames import frames
 from .loop import new_loop
 from .reader import NAMES, Message, read
 from .settings import Settings
@@ -39,8 +39,6 @@ __all__ = ["Bus", "Seen", "Serving"]
 _T = TypeVar("_T")
 _CLOSE = 5.0  # seconds
 _END = object()
-
-_log = logging.getLogger("morphogen.bus")
 
 
 class Seen(NamedTuple):
@@ -291,12 +289,7 @@ class Bus:
         """Yield the events of messages one by one, decoded, and close `batches` at the end."""
         with contextlib.closing(batches):  # type: ignore[type-var]
             for batch in batches:
-                for message in batch:
-                    try:
-                        frame = decode_frame(message.data, message.seq, message.stored)
-                    except FrameError as error:
-                        _log.warning("%s", error)
-                        continue
+                for frame in frames(batch):
                     for idx, record in enumerate(frame.records):
                         yield self._seen(frame, idx, record, follow)
 

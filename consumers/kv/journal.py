@@ -128,10 +128,9 @@ class Journal:
         fd = self._awake()
         try:
             self._append(fd, entries)
-        except Exception:
-            raise
-        except BaseException:  # interrupted between the file and what is made of it here: the file counts
-            self.conversation, self.size = _folded(fd, self.folder / NAME)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # interrupted between the file and what is made of it: the file counts
+                self.conversation, self.size = _folded(fd, self.folder / NAME)
             raise
 
     def sync(self) -> None:

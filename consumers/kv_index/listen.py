@@ -8,7 +8,6 @@ is written into the new one.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Some
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from morphogen.bus.claims import Claim
 from morphogen.bus.errors import StreamMissing, StreamReplaced
+from morphogen.bus.frames import frames
 from morphogen.bus.past import past
-from morphogen.schemas import Event, FrameError, decode_event, decode_frame, token
+from morphogen.schemas import Event, decode_event, token
 
 from .errors import NotListening
 from .feed import Counts, DynamoFeed, Feed, VllmFeed, rank_of
@@ -37,8 +37,6 @@ _AT_ONCE = 256  # messages that are written together where so many wait
 _LONGEST = 256  # characters of a name
 _QUIET = 15.0  # seconds of silence after which the publisher is asked whether there is more
 _SAY_EVERY = 10.0  # seconds between two lines about messages that cannot be read
-
-_log = logging.getLogger("morphogen.kv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,12 +310,7 @@ def _check(engine: str, endpoints: Some[Endpoint], dialect: str, model: str | No
 
 async def _past(conn: "Connection", settings: "Settings", run: str) -> AsyncIterator[Event]:
     async for batch in past(conn, settings, run=run, family=FAMILY):
-        for message in batch:
-            try:
-                frame = decode_frame(message.data, message.seq, message.stored)
-            except FrameError as error:
-                _log.warning("%s", error)
-                continue
+        for frame in frames(batch):
             if frame.replay is not None:
                 continue
             for record in frame.records:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from morphogen.bus.errors import MessageTooLarge, NoResponders, ServiceError, StreamMissing, StreamReplaced
+from morphogen.bus.frames import frames
 from morphogen.bus.past import past
 from morphogen.bus.requests import call, respond
 from morphogen.bus.streams import LOG, stream_info
-from morphogen.schemas import Event, FrameError, decode_event, decode_frame
+from morphogen.schemas import Event, decode_event
 
 from .chains import as_int32, check
 from .errors import BadQuestion, NoIndex
@@ -108,17 +109,13 @@ class IndexServer:
 
     def take(self, message: "Message") -> None:
         """Fold one message of the log; what cannot be read is passed over, what was re-published is not news."""
-        try:
-            frame = decode_frame(message.data, message.seq, message.stored)
-        except FrameError as error:
-            _log.warning("%s", error)
-            return
-        if frame.replay is not None:
-            return
-        for record in frame.records:
-            event = decode_event(record.type, record.version, record.body)
-            if isinstance(event, Event):
-                self.index.take(event)
+        for frame in frames([message]):
+            if frame.replay is not None:
+                continue
+            for record in frame.records:
+                event = decode_event(record.type, record.version, record.body)
+                if isinstance(event, Event):
+                    self.index.take(event)
 
     async def _reply(self, payload: bytes) -> bytes:
         try:

@@ -1,12 +1,12 @@
 """What archive and log have of a run that asks for a policy: its events, and what was decided for it already."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from morphogen.bus.bodies import whole
 from morphogen.bus.commands import command_message_id
+from morphogen.bus.frames import frames as sound_frames
 from morphogen.bus.past import past
 from morphogen.bus.reader import Message
 from morphogen.bus.streams import put_copy
@@ -15,9 +15,7 @@ from morphogen.schemas import (
     DecisionProposed,
     Event,
     Frame,
-    FrameError,
     decode_event,
-    decode_frame,
 )
 
 from .protocol import Observation, Outcome, Proposal
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 FAMILIES = ("adaptation", "slot", "health", "run")
 """The families that a policy is shown something of."""
-
-_log = logging.getLogger("morphogen.policy")
 
 
 class Sent(NamedTuple):
@@ -113,15 +109,8 @@ async def standing(conn: "Connection", run: str, attempt: int, *, after: int, up
 
 
 def frames(batch: Iterable[Message]) -> Iterator[Frame]:
-    """Yield what the first process of a run has recorded itself."""
-    for message in batch:
-        try:
-            frame = decode_frame(message.data, message.seq, message.stored)
-        except FrameError as error:
-            _log.warning("%s", error)
-            continue
-        if frame.replay is None and frame.rank == 0:
-            yield frame
+    """Return what the first process of a run has recorded itself."""
+    return (frame for frame in sound_frames(batch) if frame.replay is None and frame.rank == 0)
 
 
 def events(frame: Frame) -> Iterator[Told]:
